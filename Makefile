@@ -1,0 +1,71 @@
+# Everything a newcomer types. `make help` lists it; names stay stable.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+KERNEL ?= auto
+KEEP ?=
+PYTEST_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# A command that must be there, and the Debian package that brings it.
+NEEDED := linux.uml:user-mode-linux nginx:nginx-light curl:curl ip:iproute2 iptables-legacy:iptables \
+	ipvsadm:ipvsadm ping:iputils-ping ps:procps
+
+.PHONY: help demo test test-unit test-lab check format setup packages clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: setup ## the whole path on a real kernel, in under 90 s; KEEP=1 leaves a shell in the lab, KERNEL=uml|host chooses
+	@$(BIN)/director lab demo --kernel $(KERNEL) $(if $(KEEP),--keep)
+
+test: setup ## unit tests, and lab tests on a real kernel with IPVS; PYTEST_ARGS="-k name" chooses
+	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest $(PYTEST_ARGS)
+
+test-unit: $(READY) ## only the tests that need no kernel with IPVS
+	@$(BIN)/pytest -m unit $(PYTEST_ARGS)
+
+test-lab: setup ## only the tests on a real kernel with IPVS
+	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest -m lab $(PYTEST_ARGS)
+
+check: $(READY) ## lint, formatting, types, import contracts
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "make format mends this"; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY) ## mend formatting and what the linter can
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+setup: packages $(READY) ## what demo and test need: Debian packages where missing, and .venv
+
+packages:
+	@missing=(); \
+	for pair in $(NEEDED); do \
+		PATH="$$PATH:/usr/sbin:/sbin" command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair#*:}"); \
+	done; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv); \
+	[ $${#missing[@]} -eq 0 ] && exit 0; \
+	echo "installing Debian packages: $${missing[*]}" >&2; \
+	[ "$$(id -u)" -eq 0 ] || { echo "run as root, or install them first: apt-get install $${missing[*]}" >&2; exit 1; }; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	{ apt-get update -qq && apt-get install -y -qq --no-install-recommends "$${missing[@]}"; } >&2; \
+	case " $${missing[*]} " in *" nginx-light "*) \
+		! [ -d /run/systemd/system ] || systemctl disable --quiet --now nginx >&2 || true;; esac
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "installing Python packages into $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV) >&2
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' >&2
+	@touch $@
+
+clean: ## remove what make and the tools made here
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,96 @@
+"""Asks a running director over its admin socket.
+
+One rule: it imports nothing heavy (the CLI's start-up is its users' waiting time), and every failure is a sentence.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from director.api import SOCKET
+from director.kit.errors import ConfigError, DirectorError, HostError
+
+if TYPE_CHECKING:
+    from director.core.status import Status
+
+TIMEOUT_S = 60.0
+
+
+class NotRunningError(HostError):
+    """No director answers on the socket."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("director", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Client:
+    """A director's operations, from outside. Each raises NotRunningError, ConfigError or DirectorError."""
+
+    def __init__(self, path: Path = SOCKET) -> None:
+        self._path = path
+
+    def is_running(self) -> bool:
+        """Whether somebody answers; a socket that cannot be opened for want of permission counts as running."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+            peer.settimeout(TIMEOUT_S)
+            try:
+                peer.connect(str(self._path))
+            except PermissionError:
+                return True
+            except OSError:
+                return False
+        return True
+
+    def status(self) -> Status:
+        return cast("Status", self._ask("GET", "/v1/status"))
+
+    def plan(self, text: str, source: str) -> list[dict[str, str]]:
+        return cast("list[dict[str, str]]", self._ask("POST", "/v1/plan", text=text, source=source)["steps"])
+
+    def apply(self, text: str, source: str) -> list[dict[str, str]]:
+        return cast("list[dict[str, str]]", self._ask("POST", "/v1/apply", text=text, source=source)["steps"])
+
+    def drain(self, virtual_server: str, real_server: str) -> None:
+        self._ask("POST", "/v1/drain", virtual_server=virtual_server, real_server=real_server)
+
+    def enable(self, virtual_server: str, real_server: str) -> None:
+        self._ask("POST", "/v1/enable", virtual_server=virtual_server, real_server=real_server)
+
+    def weight(self, virtual_server: str, real_server: str, weight: int) -> None:
+        self._ask("POST", "/v1/weight", virtual_server=virtual_server, real_server=real_server, weight=weight)
+
+    def _ask(self, method: str, path: str, **fields: object) -> dict[str, Any]:
+        connection = _UnixConnection(self._path)
+        try:
+            body = json.dumps(fields) if fields else None
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunningError(
+                f"no director is running (nothing answers on {self._path}): start one with `director run FILE`"
+            ) from error
+        except OSError as error:
+            advice = ": run as root" if error.errno in {errno.EACCES, errno.EPERM} else ""
+            raise HostError(f"could not ask the director on {self._path}: {error.strerror or error}{advice}") from error
+        except (http.client.HTTPException, ValueError) as error:
+            raise HostError(f"what answers on {self._path} is no director: {error}") from error
+        finally:
+            connection.close()
+        if response.status == 200 and isinstance(answer, dict):
+            return answer
+        message = str(answer.get("error", answer)) if isinstance(answer, dict) else str(answer)
+        raise (ConfigError if response.status == 400 else DirectorError)(message)

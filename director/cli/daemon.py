@@ -1,0 +1,153 @@
+"""run, status, drain, enable, weight: the daemon, and what is asked of it over its admin socket."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from director.cli.options import file_argument, json_option, socket_option, state_option
+
+if TYPE_CHECKING:
+    from director.core.status import RealServerStatus, Status, VirtualServerStatus
+
+
+@click.command()
+@file_argument
+@socket_option
+@state_option
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="What to log, on standard error.",
+)
+def run(file: Path, socket_path: Path, state_directory: Path, log_level: str) -> None:
+    """Keep the kernel at what FILE and the probes say, until stopped.
+
+    SIGHUP reloads FILE (a bad one changes nothing). SIGTERM stops, and leaves the table and the addresses as
+    they are: the kernel keeps forwarding. On start what is in the kernel is adopted, never flushed.
+    """
+    from director import daemon
+    from director.kit import logs
+
+    logs.configure(log_level.upper())
+    daemon.run(file, socket_path, state_directory)
+
+
+@click.command()
+@json_option
+@socket_option
+def status(as_json: bool, socket_path: Path) -> None:
+    """Show every virtual server: its real servers, their weights, and why each weight is what it is."""
+    from director.api.client import Client
+
+    found = Client(socket_path).status()
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        _print(found)
+
+
+@click.command()
+@click.argument("virtual_server")
+@click.argument("real_server")
+@socket_option
+def drain(virtual_server: str, real_server: str, socket_path: Path) -> None:
+    """Give REAL_SERVER of VIRTUAL_SERVER no new connections; those it has go on. Survives a restart."""
+    from director.api.client import Client
+
+    Client(socket_path).drain(virtual_server, real_server)
+    click.echo(f"{virtual_server}/{real_server} is drained; `director enable` takes it back.")
+
+
+@click.command()
+@click.argument("virtual_server")
+@click.argument("real_server")
+@socket_option
+def enable(virtual_server: str, real_server: str, socket_path: Path) -> None:
+    """Undo drain and weight: REAL_SERVER is back to what the file and its check say."""
+    from director.api.client import Client
+
+    Client(socket_path).enable(virtual_server, real_server)
+    click.echo(f"{virtual_server}/{real_server} follows the file and its check again.")
+
+
+@click.command()
+@click.argument("virtual_server")
+@click.argument("real_server")
+@click.argument("weight", type=click.IntRange(0, 65535))
+@socket_option
+def weight(virtual_server: str, real_server: str, weight: int, socket_path: Path) -> None:
+    """Use WEIGHT for REAL_SERVER instead of the file's, while it is up. Survives a restart."""
+    from director.api.client import Client
+
+    Client(socket_path).weight(virtual_server, real_server, weight)
+    click.echo(f"{virtual_server}/{real_server} has weight {weight} while it is up; `director enable` takes it back.")
+
+
+def _print(found: Status) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # Piped output has no width of its own: lines stay whole there.
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+    for virtual in found["virtual_servers"]:
+        console.print(Text(_heading(virtual), style="bold"))
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("  real server")
+        table.add_column("address", no_wrap=True)
+        for heading in ("weight", "kernel", "active", "inactive"):
+            table.add_column(heading, justify="right")
+        table.add_column("why")
+        for real in virtual["real_servers"]:
+            style = _style(real)
+            table.add_row(
+                Text(f"  {real['name']}", style=style),
+                _endpoint(real["address"], real["port"]),
+                Text(str(real["weight"]), style=style),
+                "absent" if real["kernel_weight"] is None else str(real["kernel_weight"]),
+                str(real["active"]),
+                str(real["inactive"]),
+                Text(real["reason"], style=style),
+            )
+        console.print(table)
+        console.print()
+    daemon = found["daemon"]
+    for failure in daemon["failures"]:
+        console.print(Text(f"could not change: {failure}", style="red"))
+    agrees = "the kernel agrees" if daemon["converged"] else "the kernel does NOT agree yet"
+    console.print(f"director {daemon['version']}, pid {daemon['pid']}, {daemon['config']}: {agrees}")
+
+
+def _heading(virtual: VirtualServerStatus) -> str:
+    words = [
+        virtual["name"],
+        virtual["protocol"],
+        _endpoint(virtual["address"], virtual["port"]),
+        virtual["forward"],
+        virtual["scheduler"],
+        *virtual["scheduler_flags"],
+    ]
+    if virtual["persistence_s"]:
+        words.append(f"persistent {virtual['persistence_s']}s")
+    if not virtual["in_kernel"]:
+        words.append("NOT IN THE KERNEL")
+    if virtual["interface"]:
+        words.append(f"vip {'on' if virtual['vip_present'] else 'NOT YET on'} {virtual['interface']}")
+    return "  ".join(words)
+
+
+def _style(real: RealServerStatus) -> str:
+    if real["health"] == "down":
+        return "red"
+    return "yellow" if real["weight"] == 0 or real["health"] == "pending" else "green"
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

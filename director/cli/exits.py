@@ -1,0 +1,52 @@
+"""How every command ends: one line on standard error and a documented exit code, never a traceback.
+
+One rule: 0 done, 1 an error that the message explains, 2 `plan` found changes, 64 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from director.kit.errors import DirectorError
+
+OK = 0
+ERROR = 1
+CHANGES = 2
+USAGE = 64  # EX_USAGE of sysexits.h
+INTERRUPTED = 130
+
+
+def run(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run `command` and return the exit code; errors are printed."""
+    try:
+        code = command.main(arguments, prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else OK
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.UsageError as error:
+        error.show()
+        return USAGE
+    except click.ClickException as error:
+        error.show()
+        return ERROR
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left: not an error, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except DirectorError as error:
+        show(name, error)
+        return ERROR
+
+
+def show(name: str, error: DirectorError) -> None:
+    """Print an error as operators see it: a configuration's problems bare, so that editors can jump to them."""
+    lines = getattr(error, "lines", None)
+    for line in lines() if callable(lines) else str(error).splitlines():
+        click.echo(line if lines else f"{name}: {line}", err=True)

@@ -1,0 +1,106 @@
+"""`director lab`: hosts in network namespaces, on a kernel that is booted for them and ends with the command.
+
+One rule: nothing here knows how a lab works; it turns words into calls, and results into output and exit codes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+_kernel = click.option(
+    "--kernel",
+    type=click.Choice(["auto", "host", "uml"]),
+    default="auto",
+    show_default=True,
+    help="This machine's own kernel, or a user-mode kernel; auto takes its own if it has IPVS.",
+)
+_topology = click.option(
+    "--topology",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A topology file; without it, the one that comes with the lab.",
+)
+
+
+@click.group()
+def lab() -> None:
+    """Try things on hosts in network namespaces, on a kernel with IPVS."""
+
+
+@lab.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@_kernel
+@_topology
+@click.option(
+    "--timeout", "timeout_s", type=float, default=60.0, show_default=True, help="Seconds the command may take."
+)
+@click.argument("host")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(kernel: str, file: Path | None, timeout_s: float, host: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND on HOST of a fresh lab, and exit with its exit code (124: over its limit)."""
+    words = command[1:] if command[0] == "--" else command
+    if not words:
+        raise click.UsageError("there is no command: write HOST COMMAND...")
+    result = _translated(lambda: _run(kernel, file, timeout_s, host, words))
+    click.echo(result.stdout, nl=False)
+    click.echo(result.stderr, nl=False, err=True)
+    if result.timed_out:
+        click.echo(f"killed at its limit of {timeout_s:g} s: give it more with --timeout", err=True)
+        sys.exit(124)
+    sys.exit(result.exit_code if result.exit_code >= 0 else 128 - result.exit_code)
+
+
+@lab.command()
+@_kernel
+@_topology
+def shell(kernel: str, file: Path | None) -> None:
+    """Lay out a lab and type commands on its hosts, until Ctrl-D."""
+    _translated(lambda: _shell(kernel, file))
+
+
+@lab.command()
+@_topology
+def topology(file: Path | None) -> None:
+    """Show the hosts of the lab and their addresses."""
+    from director.lab import topology as topologies
+
+    found = _translated(lambda: topologies.load(file or topologies.DEFAULT))
+    rows = [("HOST", "ROLE", "NETWORK", "IPV4", "IPV6", "MAC", "GATEWAY", "RUNS")]
+    for host in found.hosts.values():
+        first, last = (host.name, host.role), (host.gateway or "-", " ".join(host.runs))
+        for name, link in host.links.items():
+            rows.append((*first, name, str(link.v4), str(link.v6), link.mac, *last))
+            first, last = ("", ""), ("", "")
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _run(kernel: str, file: Path | None, timeout_s: float, host: str, command: tuple[str, ...]) -> Any:
+    from director.lab import boot
+
+    with boot(kernel) as booted, booted.lay_out(file) as laid_out:
+        return laid_out.host(host).run(*command, timeout_s=timeout_s)
+
+
+def _shell(kernel: str, file: Path | None) -> None:
+    import readline  # noqa: F401 - gives input() a history
+
+    from director.lab import boot
+
+    with boot(kernel) as booted, booted.lay_out(file) as laid_out:
+        click.echo(f"{booted.kind} kernel {booted.release}: {booted.reason}")
+        booted.shell(laid_out, lambda text: click.echo(text, nl=False))
+
+
+def _translated(call: Callable[[], Any]) -> Any:
+    from director.kit.errors import DirectorError
+
+    try:
+        return call()
+    except DirectorError as error:
+        raise click.ClickException(str(error)) from error

@@ -1,0 +1,47 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from director.api import SOCKET
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+STATE_DIRECTORY = Path("/var/lib/director")
+
+
+def socket_option(command: Command) -> Command:
+    return click.option(
+        "--socket",
+        "socket_path",
+        type=click.Path(path_type=Path),
+        default=SOCKET,
+        envvar="DIRECTOR_SOCKET",
+        show_default=True,
+        help="The admin socket of the running director.",
+    )(command)
+
+
+def state_option(command: Command) -> Command:
+    return click.option(
+        "--state-dir",
+        "state_directory",
+        type=click.Path(path_type=Path),
+        default=STATE_DIRECTORY,
+        envvar="DIRECTOR_STATE_DIR",
+        show_default=True,
+        help="Where the director keeps what it must not forget.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
+
+
+def file_argument(command: Command) -> Command:
+    return click.argument("file", type=click.Path(path_type=Path))(command)

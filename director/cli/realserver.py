@@ -1,0 +1,76 @@
+"""realserver apply: what a DR real server needs on its own host."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from director.cli.options import state_option
+from director.kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from director.kit.net import IPAddress
+
+
+@click.group()
+def realserver() -> None:
+    """Prepare this host to be a real server behind a director that forwards with dr."""
+
+
+@realserver.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--vip", "vips", multiple=True, metavar="ADDRESS", help="A VIP to answer for; may be repeated.")
+@click.option("--undo", is_flag=True, help="Take back everything that apply did on this host.")
+@state_option
+def apply(file: Path | None, vips: tuple[str, ...], undo: bool, state_directory: Path) -> None:
+    """Put the VIPs on lo and keep this host silent about them (arp_ignore=1, arp_announce=2, set first).
+
+    With FILE, the director's configuration, the VIPs are those of its dr virtual servers that have one of
+    this host's addresses as a real server. A second run changes nothing. A VIP that is no longer named goes.
+    """
+    from director.host import realserver as host
+
+    if undo and (file or vips):
+        raise click.UsageError("--undo takes neither FILE nor --vip: it takes back what is remembered")
+    if not undo and bool(file) == bool(vips):
+        raise click.UsageError("name the VIPs: give either FILE or --vip ADDRESS (or --undo)")
+    state_path = state_directory / host.STATE_PATH.name
+    if undo:
+        changes = host.undo(state_path)
+    else:
+        changes = host.apply(_from_file(file) if file else [_address(vip) for vip in vips], state_path)
+    for change in changes:
+        click.echo(str(change))
+    if not changes:
+        click.echo("Nothing to undo." if undo else "Nothing to change: this host is a real server already.")
+
+
+def _address(text: str) -> IPAddress:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise click.UsageError(f"--vip {text!r} is not an IP address: use one such as 192.0.2.10") from None
+
+
+def _from_file(file: Path) -> list[IPAddress]:
+    from director.core.config import load_config
+    from director.core.table import Forward
+    from director.host.addresses import held
+
+    config = load_config(file)
+    ours = {vip.address for vip in held()}
+    found = [
+        virtual.key.endpoint.address
+        for virtual in config.virtual_servers
+        if virtual.forward is Forward.DR and virtual.key.endpoint is not None
+        if any(real.endpoint.address in ours for real in virtual.real_servers)
+    ]
+    if not found:
+        raise ConfigError(
+            f"{file}: no dr virtual server has an address of this host as a real server "
+            f"(it has {', '.join(sorted(map(str, ours)))}): run this on a real server, or name the VIP with --vip"
+        )
+    return list(dict.fromkeys(found))

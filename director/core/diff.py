@@ -1,0 +1,132 @@
+"""The steps from one IPVS table to another, in the order that keeps traffic flowing.
+
+One rule: `apply(diff(a, b), a) == b` for what is managed, and an interrupted sequence still converges.
+Order: create virtual servers, add or edit real servers, remove real servers, remove virtual servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import assert_never
+
+from director.core.table import RealRow, Table, VirtualEntry, VirtualKey, VirtualRow
+from director.kit.net import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class AddVirtual:
+    key: VirtualKey
+    row: VirtualRow
+
+
+@dataclass(frozen=True, slots=True)
+class EditVirtual:
+    key: VirtualKey
+    before: VirtualRow
+    row: VirtualRow
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveVirtual:
+    """Its real servers go with it; `before` holds them, for whoever wants it back."""
+
+    key: VirtualKey
+    before: VirtualEntry
+
+
+@dataclass(frozen=True, slots=True)
+class AddReal:
+    key: VirtualKey
+    real: Endpoint
+    row: RealRow
+
+
+@dataclass(frozen=True, slots=True)
+class EditReal:
+    key: VirtualKey
+    real: Endpoint
+    before: RealRow
+    row: RealRow
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveReal:
+    key: VirtualKey
+    real: Endpoint
+    before: RealRow
+
+
+Change = AddVirtual | EditVirtual | RemoveVirtual | AddReal | EditReal | RemoveReal
+
+
+def diff(current: Table, desired: Table, managed: Container[VirtualKey] = ()) -> tuple[Change, ...]:
+    """Steps that turn `current` into `desired`.
+
+    A virtual server in `current` that is neither desired nor in `managed` is somebody else's and stays.
+    """
+    create: list[Change] = []
+    settle: list[Change] = []
+    remove: list[Change] = []
+    remove_virtual: list[Change] = []
+    for key, entry in desired.entries.items():
+        have = current.get(key)
+        if have is None:
+            create.append(AddVirtual(key, entry.row))
+            have = VirtualEntry(entry.row)
+        elif have.row != entry.row:
+            create.append(EditVirtual(key, have.row, entry.row))
+        _diff_reals(key, have, entry, settle, remove)
+    for key, entry in current.entries.items():
+        if desired.get(key) is None and key in managed:
+            remove_virtual.append(RemoveVirtual(key, entry))
+    return (*create, *settle, *remove, *remove_virtual)
+
+
+def _diff_reals(
+    key: VirtualKey, have: VirtualEntry, want: VirtualEntry, settle: list[Change], remove: list[Change]
+) -> None:
+    for real, row in want.reals.items():
+        before = have.reals.get(real)
+        if before is None:
+            settle.append(AddReal(key, real, row))
+        elif before.forward != row.forward:
+            # In place, NAT -> DR black-holes new connections (the destination's route cache): make it anew.
+            settle.append(RemoveReal(key, real, before))
+            settle.append(AddReal(key, real, row))
+        elif before != row:
+            settle.append(EditReal(key, real, before, row))
+    remove.extend(RemoveReal(key, real, row) for real, row in have.reals.items() if real not in want.reals)
+
+
+def apply(changes: Iterable[Change], table: Table) -> Table:
+    """What `table` becomes by `changes`: the kernel's own semantics, for plans and for proofs.
+
+    Raises: KeyError where the kernel would say EEXIST, ESRCH or ENOENT.
+    """
+    entries = {key: (entry.row, dict(entry.reals)) for key, entry in table.entries.items()}
+    for change in changes:
+        match change:
+            case AddVirtual(key, row):
+                if key in entries:
+                    raise KeyError(f"{key} exists")
+                entries[key] = (row, {})
+            case EditVirtual(key, _, row):
+                entries[key] = (row, entries[key][1])
+            case RemoveVirtual(key, _):
+                del entries[key]
+            case AddReal(key, real, row_real):
+                if real in entries[key][1]:
+                    raise KeyError(f"{key} has {real}")
+                entries[key][1][real] = row_real
+            case EditReal(key, real, _, row_real):
+                entries[key][1][real]
+                entries[key][1][real] = row_real
+            case RemoveReal(key, real, _):
+                del entries[key][1][real]
+            case _:
+                assert_never(change)
+    return Table(
+        MappingProxyType({key: VirtualEntry(row, MappingProxyType(reals)) for key, (row, reals) in entries.items()})
+    )

@@ -1,0 +1,162 @@
+"""The table of IPVS as values: what the kernel holds and what it should hold, in one shape.
+
+One rule: equality means "the same configuration". Counters stand apart (`Counters`), so that two
+tables can be compared by value while traffic flows.
+
+Source of the fields: include/uapi/linux/ip_vs.h (struct ip_vs_service_user, ip_vs_dest_user).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntFlag
+from types import MappingProxyType
+
+from director.kit.net import Endpoint, IPAddress, parse_endpoint
+
+
+class Protocol(Enum):
+    """Transport protocols of a virtual server."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
+class Forward(Enum):
+    """Forwarding methods that can be asked for, and those that a foreign table may hold."""
+
+    NAT = "nat"
+    DR = "dr"
+    TUN = "tun"
+    LOCAL = "local"  # the kernel's own mark for a real server on the director itself
+    BYPASS = "bypass"
+
+
+class SchedulerFlags(IntFlag):
+    """IP_VS_SVC_F_SCHED*: their meaning depends on the scheduler (mh: fallback, port; sh: fallback, port)."""
+
+    NONE = 0
+    FALLBACK = 0x0008  # IP_VS_SVC_F_SCHED1: mh-fallback, sh-fallback
+    PORT = 0x0010  # IP_VS_SVC_F_SCHED2: mh-port, sh-port
+    THIRD = 0x0020  # IP_VS_SVC_F_SCHED3: no scheduler of this kernel uses it
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualKey:
+    """What IPVS knows a virtual server by: protocol and endpoint, or a firewall mark.
+
+    `mark` is 1 to 2**32-1 and then `protocol` is None and `endpoint` None; `family` (4 or 6) always holds.
+    """
+
+    family: int
+    protocol: Protocol | None = None
+    endpoint: Endpoint | None = None
+    mark: int | None = None
+
+    @staticmethod
+    def of(protocol: Protocol, address: IPAddress, port: int) -> VirtualKey:
+        return VirtualKey(address.version, protocol, Endpoint(address, port))
+
+    @staticmethod
+    def parse(text: str) -> VirtualKey:
+        """What `str` wrote. Raises: ValueError.
+
+        >>> str(VirtualKey.parse("tcp [2001:db8::1]:80"))
+        'tcp [2001:db8::1]:80'
+        """
+        kind, _, rest = text.partition(" ")
+        if kind == "fwmark":
+            mark, _, family = rest.partition(" ")
+            return VirtualKey(6 if family else 4, mark=int(mark))
+        endpoint = parse_endpoint(rest)
+        return VirtualKey(endpoint.address.version, Protocol(kind), endpoint)
+
+    def __str__(self) -> str:
+        if self.protocol is None or self.endpoint is None:
+            return f"fwmark {self.mark}" + (" (IPv6)" if self.family == 6 else "")
+        return f"{self.protocol.value} {self.endpoint}"
+
+    def sort_key(self) -> tuple[int, str, tuple[int, int, int], int]:
+        endpoint = self.endpoint.sort_key() if self.endpoint else (0, 0, 0)
+        return (self.family, self.protocol.value if self.protocol else "", endpoint, self.mark or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class RealRow:
+    """One real server as the kernel holds it.
+
+    `weight` is 0 to 65535 (0: no new connections); thresholds count active plus inactive connections, 0 is none.
+    """
+
+    forward: Forward
+    weight: int
+    upper_threshold: int = 0
+    lower_threshold: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualRow:
+    """One virtual server as the kernel holds it, without its real servers.
+
+    `persistence_s` 0 is none; `persistence_prefix` is the prefix length clients are grouped by (32 or 128: each alone).
+    """
+
+    scheduler: str
+    flags: SchedulerFlags = SchedulerFlags.NONE
+    persistence_s: int = 0
+    persistence_prefix: int = 32
+    one_packet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualEntry:
+    """A virtual server with its real servers, in the order in which they were (or should be) inserted."""
+
+    row: VirtualRow
+    reals: Mapping[Endpoint, RealRow] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The whole IPVS table of one network namespace."""
+
+    entries: Mapping[VirtualKey, VirtualEntry] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __iter__(self) -> Iterator[VirtualKey]:
+        return iter(self.entries)
+
+    def get(self, key: VirtualKey) -> VirtualEntry | None:
+        return self.entries.get(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Counters of a virtual or a real server; all are totals since its creation, rates are a second's.
+
+    The kernel's estimator brings totals up to date every 2 s; connection counts are exact at once.
+    """
+
+    connections: int = 0
+    in_packets: int = 0
+    out_packets: int = 0
+    in_bytes: int = 0
+    out_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RealCounters:
+    """What one real server carries now, and has carried."""
+
+    active: int = 0
+    inactive: int = 0
+    persistent: int = 0
+    totals: Counters = field(default_factory=Counters)
+
+
+@dataclass(frozen=True, slots=True)
+class TableCounters:
+    """Counters beside a `Table` read at the same time."""
+
+    virtuals: Mapping[VirtualKey, Counters]
+    reals: Mapping[tuple[VirtualKey, Endpoint], RealCounters]

@@ -1,0 +1,74 @@
+"""The weight a real server should have now, and why.
+
+One rule: one pure function decides, and its answer feeds the kernel, `status` and the logs alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from director.core.model import Config, RealServer, ServerRef
+from director.kit.health import HealthState, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the operator wants of one real server, apart from the file. `weight` None leaves the file's."""
+
+    drain: bool = False
+    weight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """An effective weight, 0 to 65535, and the reason in a few words."""
+
+    value: int
+    reason: str
+
+
+NO_WISH = Wish()
+
+
+def effective_weight(
+    server: RealServer, health: HealthState, wish: Wish = NO_WISH, adopted: int | None = None
+) -> Weight:
+    """The first rule that applies decides. `adopted` is the weight found in the kernel when the server was taken over.
+
+    >>> from ipaddress import ip_address
+    >>> from director.kit.net import Endpoint
+    >>> effective_weight(RealServer("a", Endpoint(ip_address("10.0.0.1"), 80), 100), HealthState(), Wish(drain=True))
+    Weight(value=0, reason='drained by the operator')
+    """
+    nominal = server.weight if wish.weight is None else wish.weight
+    source = "" if wish.weight is None else f", weight {wish.weight} by the operator"
+    if wish.drain:
+        return Weight(0, "drained by the operator")
+    if server.check is None:
+        return Weight(nominal, f"not checked{source}")
+    seen = health.last.reason if health.last else ""
+    match health.status:
+        case Status.DOWN:
+            return Weight(0, f"down: {seen}")
+        case Status.PENDING if adopted is not None:
+            return Weight(adopted, "no verdict yet: keeps the kernel's weight")
+        case Status.PENDING:
+            return Weight(nominal, f"no verdict yet: new, begins at its weight{source}")
+        case Status.UP:
+            return Weight(nominal, f"up: {seen}{source}")
+
+
+def effective_weights(
+    config: Config,
+    health: Mapping[ServerRef, HealthState],
+    wishes: Mapping[ServerRef, Wish],
+    adopted: Mapping[ServerRef, int],
+) -> dict[ServerRef, Weight]:
+    """`effective_weight` of every real server of `config`."""
+    return {
+        ref: effective_weight(real, health.get(ref, HealthState()), wishes.get(ref, NO_WISH), adopted.get(ref))
+        for virtual in config.virtual_servers
+        for real in virtual.real_servers
+        for ref in (virtual.ref(real),)
+    }

@@ -1,0 +1,217 @@
+"""From values to netlink requests.
+
+One rule: every SET carries the whole row. The kernel takes what a SET_DEST leaves out for 0, and a
+SET_SERVICE without scheduler, flags, timeout and netmask is EINVAL (net/netfilter/ipvs/ip_vs_ctl.c,
+ip_vs_genl_parse_service and ip_vs_genl_parse_dest).
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import assert_never
+
+from director.core.diff import AddReal, AddVirtual, Change, EditReal, EditVirtual, RemoveReal, RemoveVirtual
+from director.core.table import Forward, Protocol, RealRow, VirtualKey, VirtualRow
+from director.ipvs import attributes as a
+from director.ipvs import tlv
+from director.ipvs.failure import subject
+from director.kit.errors import KernelError
+from director.kit.net import Endpoint
+
+AF_BY_FAMILY = {4: 2, 6: 10}  # AF_INET, AF_INET6 of include/linux/socket.h
+NUMBER_BY_PROTOCOL = {Protocol.TCP: 6, Protocol.UDP: 17}
+NUMBER_BY_FORWARD = {
+    Forward.NAT: a.FWD_MASQ,
+    Forward.LOCAL: a.FWD_LOCALNODE,
+    Forward.TUN: a.FWD_TUNNEL,
+    Forward.DR: a.FWD_DROUTE,
+    Forward.BYPASS: a.FWD_BYPASS,
+}
+FULL_PREFIX = {4: 32, 6: 128}
+BATCH_BYTES = 32 * 1024
+"""Requests of one send: well below the default send buffer (208 KiB, above which a send is EMSGSIZE)."""
+
+# A length and a type stand before every value; `x` is padding to 4 bytes.
+_MARK = struct.Struct("=HHHxxHHI")
+_ENDPOINT = struct.Struct("=HHHxxHHHxxHH16sHH2sxx")
+_ROW = struct.Struct("=HHIIHHIHH4s")
+_REAL = struct.Struct("=HH16sHH2sxxHHHxx")
+_REAL_ROW = struct.Struct("=HHIHHIHHIHHI")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests of one send; each has a sequence number of its own, only the last asks for an acknowledgement."""
+
+    data: bytes
+    changes: dict[int, Change]
+    last: int
+
+
+def batches(
+    requests: Iterable[tuple[Change, bytes]], family: int, sequence: int, limit_bytes: int = BATCH_BYTES
+) -> Iterator[Batch]:
+    """Join encoded changes into batches, numbered from `sequence` on.
+
+    An acknowledgement of each would say no more: the kernel works through a batch before the send returns,
+    and reports an error whether or not it was asked to (net/netlink/af_netlink.c, netlink_rcv_skb). So the
+    last one's answer means that every error before it has been delivered, unless the receive says ENOBUFS.
+    """
+    pending: list[tuple[Change, bytes]] = []
+    size = 0
+    for change, body in requests:
+        length = a.NLMSG_HEADER_BYTES + len(body)
+        if pending and size + length > limit_bytes:
+            yield _join(pending, family, sequence)
+            sequence += len(pending)
+            pending, size = [], 0
+        pending.append((change, body))
+        size += length
+    if pending:
+        yield _join(pending, family, sequence)
+
+
+def _join(pending: list[tuple[Change, bytes]], family: int, sequence: int) -> Batch:
+    last = len(pending) - 1
+    parts = [
+        tlv.message(
+            family, a.NLM_F_REQUEST | (a.NLM_F_ACK if index == last else 0), (sequence + index) & 0xFFFFFFFF, body
+        )
+        for index, (_, body) in enumerate(pending)
+    ]
+    changes = {(sequence + index) & 0xFFFFFFFF: change for index, (change, _) in enumerate(pending)}
+    return Batch(b"".join(parts), changes, (sequence + last) & 0xFFFFFFFF)
+
+
+def encode(change: Change) -> bytes:
+    """The body of the one request that makes `change`.
+
+    Raises: KernelError when a value does not fit the kernel's field.
+    """
+    try:
+        match change:
+            case AddVirtual(key, row):
+                return _request(a.NEW_SERVICE, service(key, row))
+            case EditVirtual(key, _, row):
+                return _request(a.SET_SERVICE, service(key, row))
+            case RemoveVirtual(key, _):
+                return _request(a.DEL_SERVICE, service(key))
+            case AddReal(key, real, real_row):
+                return _request(a.NEW_DEST, service(key), destination(real, real_row))
+            case EditReal(key, real, _, real_row):
+                return _request(a.SET_DEST, service(key), destination(real, real_row))
+            case RemoveReal(key, real, _):
+                return _request(a.DEL_DEST, service(key), destination(real))
+            case _:
+                assert_never(change)
+    except (struct.error, UnicodeEncodeError, OverflowError) as error:
+        raise KernelError(f"{subject(change)}: a value does not fit the kernel's field: {error}") from error
+
+
+def normal(family: int, row: VirtualRow) -> VirtualRow:
+    """`row` as it reads back: without persistence its prefix means nothing, and is the address's whole length.
+
+    >>> normal(6, VirtualRow("rr")).persistence_prefix
+    128
+    """
+    full = FULL_PREFIX[family]
+    if row.persistence_s or row.persistence_prefix == full:
+        return row
+    return replace(row, persistence_prefix=full)
+
+
+def list_services() -> bytes:
+    """The body of a dump of all virtual servers."""
+    return _request(a.GET_SERVICE)
+
+
+def list_destinations(key: VirtualKey) -> bytes:
+    """The body of a dump of one virtual server's real servers."""
+    return _request(a.GET_DEST, service(key))
+
+
+def get_info() -> bytes:
+    """The body of a request for the kernel's IPVS version."""
+    return _request(a.GET_INFO)
+
+
+def get_family(name: str) -> bytes:
+    """The body of a request, to GENL_ID_CTRL, for a family's number."""
+    text = tlv.attribute(a.CTRL_ATTR_FAMILY_NAME, name.encode("ascii") + b"\0")
+    return tlv.generic(a.CTRL_CMD_GETFAMILY, a.CTRL_VERSION, text)
+
+
+def service(key: VirtualKey, row: VirtualRow | None = None) -> bytes:
+    """IPVS_CMD_ATTR_SERVICE: the key alone, or all of a virtual server.
+
+    Raises: struct.error or UnicodeEncodeError when a value does not fit.
+    """
+    if row is None:
+        return _service_key(key)
+    row = normal(key.family, row)
+    flags = int(row.flags) & a.SVC_F_SCHED_MASK
+    if row.persistence_s:
+        flags |= a.SVC_F_PERSISTENT
+    if row.one_packet:
+        flags |= a.SVC_F_ONEPACKET
+    fields = _ROW.pack(
+        *(12, a.SVC_FLAGS, flags, 0xFFFFFFFF),
+        *(8, a.SVC_TIMEOUT, row.persistence_s),
+        *(8, a.SVC_NETMASK, _netmask(key.family, row.persistence_prefix)),
+    )
+    name = tlv.attribute(a.SVC_SCHED_NAME, row.scheduler.encode("ascii") + b"\0")
+    return tlv.nested(a.CMD_SERVICE, _key_attributes(key) + name + fields)
+
+
+def destination(real: Endpoint, row: RealRow | None = None) -> bytes:
+    """IPVS_CMD_ATTR_DEST: the key alone, or all of a real server.
+
+    Raises: struct.error when a value does not fit.
+    """
+    attributes = _REAL.pack(
+        *(20, a.DEST_ADDR, real.address.packed),
+        *(6, a.DEST_PORT, real.port.to_bytes(2, "big")),
+        *(6, a.DEST_ADDR_FAMILY, AF_BY_FAMILY[real.address.version]),
+    )
+    if row is not None:
+        attributes += _REAL_ROW.pack(
+            *(8, a.DEST_FWD_METHOD, NUMBER_BY_FORWARD[row.forward]),
+            *(8, a.DEST_WEIGHT, row.weight),
+            *(8, a.DEST_U_THRESH, row.upper_threshold),
+            *(8, a.DEST_L_THRESH, row.lower_threshold),
+        )
+    return tlv.nested(a.CMD_DEST, attributes)
+
+
+def _request(command: int, *parts: bytes) -> bytes:
+    return tlv.generic(command, a.IPVS_GENL_VERSION, b"".join(parts))
+
+
+def _netmask(family: int, prefix: int) -> bytes:
+    """IPv4: the mask in network order; IPv6: the prefix length in the host's (ip_vs_ctl.c, ip_vs_add_service)."""
+    if family == 6:
+        return prefix.to_bytes(4, sys.byteorder)
+    if not 0 <= prefix <= 32:
+        raise struct.error(f"an IPv4 persistence prefix is 0 to 32, not {prefix}")
+    return (((1 << prefix) - 1) << (32 - prefix)).to_bytes(4, "big")
+
+
+@lru_cache(maxsize=4096)
+def _service_key(key: VirtualKey) -> bytes:
+    return tlv.nested(a.CMD_SERVICE, _key_attributes(key))
+
+
+def _key_attributes(key: VirtualKey) -> bytes:
+    af = AF_BY_FAMILY[key.family]
+    if key.protocol is None or key.endpoint is None:
+        return _MARK.pack(*(6, a.SVC_AF, af), *(8, a.SVC_FWMARK, key.mark))
+    return _ENDPOINT.pack(
+        *(6, a.SVC_AF, af),
+        *(6, a.SVC_PROTOCOL, NUMBER_BY_PROTOCOL[key.protocol]),
+        *(20, a.SVC_ADDR, key.endpoint.address.packed),
+        *(6, a.SVC_PORT, key.endpoint.port.to_bytes(2, "big")),
+    )

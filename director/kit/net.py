@@ -1,0 +1,57 @@
+"""Addresses and endpoints as both tiers write them.
+
+One rule: an endpoint's text is unambiguous: IPv6 stands in brackets before a port.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+IPAddress = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An address and a port; `port` is 0 to 65535.
+
+    >>> str(Endpoint(ip_address("2001:db8::1"), 80))
+    '[2001:db8::1]:80'
+    """
+
+    address: IPAddress
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
+
+    def __lt__(self, other: Endpoint) -> bool:
+        return self.sort_key() < other.sort_key()
+
+    def sort_key(self) -> tuple[int, int, int]:
+        """IPv4 before IPv6, then by address, then by port: the order in which both directors insert."""
+        return (self.address.version, int(self.address), self.port)
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read `192.0.2.1:80` or `[2001:db8::1]:80`.
+
+    Raises: ValueError, with a message an operator can act on.
+
+    >>> parse_endpoint("10.0.0.1:8080")
+    Endpoint(address=IPv4Address('10.0.0.1'), port=8080)
+    """
+    host, colon, port_text = text.rpartition(":")
+    if not colon or not host:
+        raise ValueError(f"{text!r} has no port: write address:port, for example 10.0.0.1:8080")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r} is ambiguous: write an IPv6 address in brackets, [address]:port")
+    if not port_text.isascii() or not port_text.isdigit() or int(port_text) > 65535:
+        raise ValueError(f"{port_text!r} is not a port: use 1 to 65535")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        raise ValueError(f"{host!r} is not an IP address: use one such as 10.0.0.1 or [2001:db8::1]") from None
+    return Endpoint(address, int(port_text))

@@ -1,0 +1,91 @@
+"""Keeps one task for each distinct check, and the health that its results amount to.
+
+One rule: a check never overlaps itself, and equal checks run once however many servers share them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from director.kit.health import HealthState, ProbeResult, observe
+from director.kit.probes.run import run_check
+from director.kit.probespec import Check
+
+log = logging.getLogger(__name__)
+
+Listener = Callable[[Check, HealthState, HealthState], None]
+"""Called with the state before and after, whenever a check's status has changed."""
+
+_JITTER = 0.1  # of the interval, to either side: checks of one start do not stay in step
+
+
+class Prober:
+    """Watches a set of checks that may be replaced at any time."""
+
+    def __init__(
+        self,
+        on_change: Listener,
+        probe: Callable[[Check], Awaitable[ProbeResult]] = run_check,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._on_change = on_change
+        self._probe = probe
+        self._now = now
+        self._sleep = sleep
+        self._random = random.Random()  # noqa: S311 -- jitter
+        self._states: dict[Check, HealthState] = {}
+        self._tasks: dict[Check, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self._start_missing()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._group = None
+
+    def watch(self, checks: Mapping[Check, HealthState] | None = None) -> None:
+        """Probe exactly `checks` from now on; one already watched keeps its state, a new one begins with the given."""
+        wanted = checks or {}
+        for check in self._states.keys() - wanted.keys():
+            del self._states[check]
+            task = self._tasks.pop(check, None)
+            if task is not None:
+                task.cancel()
+        for check, state in wanted.items():
+            self._states.setdefault(check, state)
+        self._start_missing()
+
+    def state(self, check: Check) -> HealthState:
+        """What is known of `check`; PENDING when it is not watched."""
+        return self._states.get(check, HealthState())
+
+    def _start_missing(self) -> None:
+        if self._group is None:
+            return
+        for check in self._states.keys() - self._tasks.keys():
+            self._tasks[check] = self._group.create_task(self._watch_one(check), name=f"probe {check}")
+
+    async def _watch_one(self, check: Check) -> None:
+        timing = check.timing
+        while True:
+            try:
+                result = await self._probe(check)
+            except Exception as error:
+                log.exception("probe failed in itself", extra={"check": str(check)})
+                result = ProbeResult(False, f"the probe itself failed: {error!r}")
+            before = self._states[check]
+            after = observe(before, result, timing.rise, timing.fall, self._now())
+            self._states[check] = after
+            if after.status is not before.status:
+                self._on_change(check, before, after)
+            pause_s = timing.fast_interval_s if after.suspect else timing.interval_s
+            await self._sleep(pause_s * (1 + self._random.uniform(-_JITTER, _JITTER)))

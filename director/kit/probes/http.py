@@ -1,0 +1,95 @@
+"""The http and https probe: one GET over a connection of its own, judged by status and body.
+
+One rule: redirects, cookies, proxies of the environment and compression play no part in it.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from functools import cache
+
+import aiohttp
+from yarl import URL
+
+from director.kit.net import Endpoint
+from director.kit.probespec import MAX_BODY_BYTES, HttpProbe
+
+_HEADERS = {"User-Agent": "director-check", "Accept": "*/*", "Connection": "close"}
+
+
+async def probe_http(target: Endpoint, probe: HttpProbe) -> tuple[bool, str]:
+    """GET `probe.path`. A wrong status or body is an outcome.
+
+    Raises: OSError when there is no connection (aiohttp's connection errors are OSErrors).
+    """
+    url = URL(f"{'https' if probe.tls else 'http'}://{target}{probe.path}", encoded=True)
+    headers = {**_HEADERS, "Host": probe.host or str(target)}
+    # A session for each probe: a connection of its own is what makes it a test of the accept path.
+    connector = aiohttp.TCPConnector(force_close=True, ttl_dns_cache=0)
+    try:
+        async with (
+            aiohttp.ClientSession(
+                connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+            ) as session,
+            session.get(
+                url,
+                headers=headers,
+                allow_redirects=False,
+                ssl=_context(probe.verify) if probe.tls else True,
+                server_hostname=_server_name(target, probe) if probe.tls else None,
+            ) as response,
+        ):
+            if not any(low <= response.status <= high for low, high in probe.statuses):
+                return False, f"status {response.status}, expected {_ranges(probe)}"
+            if probe.body is None:
+                return True, f"status {response.status}"
+            body = await _read(response.content)
+            if _pattern(probe.body).search(body):
+                return True, f"status {response.status}, body matches"
+            return False, f"status {response.status}, but the body does not match {probe.body!r}"
+    except aiohttp.ClientConnectorCertificateError as error:
+        return (
+            False,
+            f"certificate: {getattr(error.certificate_error, 'verify_message', error.certificate_error)}",
+        )
+    except aiohttp.ClientConnectorSSLError as error:
+        return False, f"TLS: {error.os_error.strerror or error.os_error}"
+    except aiohttp.ServerDisconnectedError:
+        return False, "connection closed before an answer"
+    except aiohttp.ClientOSError:
+        raise
+    except (aiohttp.ClientError, ValueError) as error:
+        return (
+            False,
+            f"not an HTTP answer: {str(error).splitlines()[0][:120] if str(error) else type(error).__name__}",
+        )
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    body = bytearray()
+    while len(body) < MAX_BODY_BYTES and (chunk := await content.read(MAX_BODY_BYTES - len(body))):
+        body += chunk
+    return bytes(body)
+
+
+def _server_name(target: Endpoint, probe: HttpProbe) -> str:
+    return probe.server_name or (probe.host.partition(":")[0] if probe.host else str(target.address))
+
+
+def _ranges(probe: HttpProbe) -> str:
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in probe.statuses)
+
+
+@cache
+def _context(verify: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@cache
+def _pattern(text: str) -> re.Pattern[bytes]:
+    return re.compile(text.encode())

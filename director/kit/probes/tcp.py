@@ -1,0 +1,21 @@
+"""The tcp probe: a connection that the peer accepts."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+
+from director.kit.net import Endpoint
+
+
+async def probe_tcp(target: Endpoint) -> tuple[bool, str]:
+    """Connect and close at once, with a reset so that neither side keeps a TIME_WAIT.
+
+    Raises: OSError when the connection is refused or unreachable.
+    """
+    family = socket.AF_INET6 if target.address.version == 6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await asyncio.get_running_loop().sock_connect(peer, (str(target.address), target.port))
+    return True, "connected"

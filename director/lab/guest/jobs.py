@@ -1,0 +1,179 @@
+"""Commands on the lab's hosts: started in a host's namespaces, watched, bounded, and ended with all they started.
+
+One rule: nothing here waits; the agent's loop calls in when a pipe has data, a child ended or a limit passed.
+"""
+
+# Every boot of the user-mode kernel would pay for pathlib's import.
+# ruff: noqa: PTH115, PTH123, PTH208
+
+import contextlib
+import os
+import signal
+import time
+
+OUTPUT_LIMIT_BYTES = 8 << 20
+_CHUNK_BYTES = 1 << 16
+_CHUNKS_A_TURN = 8  # the kernel's pipes hold one
+
+
+class NotStartedError(Exception):
+    """The program of a command cannot be executed."""
+
+
+class Stream:
+    """One output of a command: copied from a pipe to a file in the shared folder, up to the limit.
+
+    What comes after the limit is read and dropped, so that the command never blocks.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.kept_bytes = 0
+        self.dropped_bytes = 0
+        self.pipe, self.write_end = os.pipe()
+        os.set_blocking(self.pipe, False)
+        self._path = path
+        self._file = -1
+        self._open = True
+
+    def pump(self) -> bool:
+        """Copy what the pipe holds (at least once its capacity, then others get their turn); False at its end."""
+        for _ in range(_CHUNKS_A_TURN if self.pipe >= 0 else 0):
+            try:
+                data = os.read(self.pipe, _CHUNK_BYTES)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            self._keep(data)
+        return True
+
+    def _keep(self, data: bytes) -> None:
+        room = OUTPUT_LIMIT_BYTES - self.kept_bytes if self._open else 0
+        kept = data[:room]
+        self.dropped_bytes += len(data) - len(kept)
+        if not kept:
+            return
+        if self._file < 0:
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self.kept_bytes += len(kept)
+        view = memoryview(kept)
+        while view:
+            view = view[os.write(self._file, view) :]
+
+    def close(self) -> None:
+        """Stop reading; a command that still writes gets SIGPIPE."""
+        os.close(self.pipe)
+        self.pipe = -1
+
+    def close_write_end(self) -> None:
+        """Leave writing to the command; a second call does nothing."""
+        if self.write_end >= 0:
+            os.close(self.write_end)
+            self.write_end = -1
+
+    def flush(self) -> None:
+        """Make what was kept visible to the owner of the shared folder."""
+        if self._file >= 0:
+            os.fdatasync(self._file)
+
+    def finish(self) -> None:
+        """Close the file, which also makes it visible; what comes later is dropped."""
+        self._open = False
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class Job:
+    """One command, whose process leads a session of its own.
+
+    `deadline` is monotonic, or None for a background command.
+    """
+
+    def __init__(self, number: int, pid: int, streams: list[Stream], deadline: float | None) -> None:
+        self.number = number
+        self.pid = pid
+        self.streams = streams
+        self.deadline = deadline
+        self.started_at = time.monotonic()
+        self.timed_out = False
+
+    def finish(self, exit_code: int) -> dict[str, object]:
+        """What the owner is told at the end."""
+        duration_s = time.monotonic() - self.started_at
+        for stream in self.streams:
+            stream.pump()
+            stream.finish()
+        return {
+            "job": self.number,
+            "exit": exit_code,
+            "timed_out": self.timed_out,
+            "kept": [stream.kept_bytes for stream in self.streams],
+            "dropped": [stream.dropped_bytes for stream in self.streams],
+            "s": round(duration_s, 4),
+        }
+
+
+def spawn(argv: list[str], env: dict[str, str], stdin: str | None, streams: list[Stream]) -> int:
+    """Start a command in the current namespaces and folder; its process id.
+
+    With one stream, output and errors share it. posix_spawn, because a fork of Python costs 30 ms in the
+    user-mode kernel.
+
+    Raises: NotStartedError when there is no such program, or it cannot be executed.
+    """
+    source = os.open(stdin or "/dev/null", os.O_RDONLY)
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, source, 0)]
+        actions += [(os.POSIX_SPAWN_DUP2, streams[0].write_end, 1)]
+        actions += [(os.POSIX_SPAWN_DUP2, streams[-1].write_end, 2)]
+        unset = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT]
+        return os.posix_spawnp(argv[0], argv, env, file_actions=actions, setsid=True, setsigdef=unset)
+    except OSError as error:
+        raise NotStartedError(f"{argv[0]}: {error.strerror}") from error
+    finally:
+        os.close(source)
+        for stream in streams:
+            stream.close_write_end()
+
+
+def never_started(note: str, streams: int) -> dict[str, object]:
+    """The end of a command that did not start, in a shell's words."""
+    nothing = [0] * streams
+    return {"exit": 127, "timed_out": False, "kept": nothing, "dropped": nothing, "s": 0.0, "note": note}
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL a session leader, its session, and whatever descends from it by way of other sessions."""
+    doomed = {pid}
+    table = [(int(name), *_parent_and_session(name)) for name in os.listdir("/proc") if name.isdigit()]
+    found = True
+    while found:
+        more = {each for each, parent, session in table if parent in doomed or session in doomed} - doomed
+        doomed |= more
+        found = bool(more)
+    for each in doomed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+
+
+def kill_inside(namespaces: set[str]) -> int:
+    """SIGKILL every process whose network namespace is one of `namespaces`; how many there were."""
+    count = 0
+    own = os.getpid()
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != own:
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{name}/ns/net") in namespaces:
+                    os.kill(int(name), signal.SIGKILL)
+                    count += 1
+    return count
+
+
+def _parent_and_session(pid: str) -> tuple[int, int]:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return (0, 0)
+    return (int(fields[1]), int(fields[3]))

@@ -1,0 +1,65 @@
+"""The keeper: a small process that starts a lab's kernel, outlives its owner, and ends what it started.
+
+One rule: the kernel's processes and the folder go away in one place, here, whether the owner leaves, crashes or
+is killed. A session of its own keeps it out of whatever ends the owner.
+"""
+
+import contextlib
+import os
+import select
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from director.lab.folder import SESSION, end_session
+
+_LEAVE_S = 5.0
+"""How long the agent may take to switch its kernel off."""
+
+
+def main() -> None:
+    """`keeper OWNER_PID FOLDER BELL_FD COMMAND...`, with the owner's pipe as standard input."""
+    owner, folder, bell = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    kernel = None
+    try:
+        with (folder / "console").open("wb") as console:
+            kernel = subprocess.Popen(
+                sys.argv[4:],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                pass_fds=[bell],
+                start_new_session=True,
+            )
+        (folder / SESSION).write_text(str(kernel.pid))
+        os.close(bell)
+        _wait_for_end_of(owner, kernel, folder)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            kernel.wait(_LEAVE_S)
+    finally:
+        if kernel is not None:
+            end_session(kernel.pid, grace_s=2.0)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                kernel.wait(5.0)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for_end_of(owner: int, kernel: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """Return once the owner is gone or has closed its pipe; a kernel that ends before only loses its session."""
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    try:
+        watched = [os.pidfd_open(owner), os.pidfd_open(kernel.pid)]
+    except ProcessLookupError:
+        return
+    for fd in watched:
+        poll.register(fd, select.POLLIN)
+    while True:
+        ready = [fd for fd, _ in poll.poll()]
+        if 0 in ready or watched[0] in ready:
+            return
+        poll.unregister(watched[1])
+        with contextlib.suppress(OSError):
+            (folder / "ended").write_text(str(kernel.wait()))
+        end_session(kernel.pid)

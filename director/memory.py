@@ -1,0 +1,69 @@
+"""What the director must not forget when it dies: which parts of the kernel's state are its own.
+
+One rule: something is remembered before it is made and forgotten after it is gone, so that a death in
+between leaves nothing behind that nobody owns. IPVS itself has no owner tag.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from director.core.table import VirtualKey
+from director.core.vip import Vip
+from director.kit import statefile
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """Virtual servers and addresses that this director made or took over."""
+
+    virtual_servers: frozenset[VirtualKey] = frozenset()
+    vips: frozenset[Vip] = frozenset()
+
+
+class Memory:
+    """`Owned`, kept in `directory`/owned.json."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "owned.json"
+        self._owned: Owned | None = None
+
+    def load(self) -> Owned:
+        """What is remembered; nothing when there is no file.
+
+        Raises: HostError for a damaged file.
+        """
+        if self._owned is None:
+            self._owned = self._read()
+        return self._owned
+
+    def save(self, owned: Owned) -> None:
+        """Remember `owned`; no write when that is known already. Raises: HostError."""
+        if owned != self.load():
+            keys: list[statefile.Json] = [*sorted(str(key) for key in owned.virtual_servers)]
+            vips: list[statefile.Json] = [
+                {"address": str(vip.address), "interface": vip.interface} for vip in sorted(owned.vips, key=str)
+            ]
+            statefile.save(self._path, VERSION, {"virtual_servers": keys, "vips": vips})
+            self._owned = owned
+
+    def _read(self) -> Owned:
+        content = statefile.load(self._path, VERSION)
+        if content is None:
+            return Owned()
+        try:
+            keys, vips = content["virtual_servers"], content["vips"]
+            if not isinstance(keys, list) or not isinstance(vips, list):
+                raise TypeError("not a list")
+            return Owned(
+                frozenset(VirtualKey.parse(str(key)) for key in keys),
+                frozenset(
+                    Vip(ip_address(str(vip["address"])), str(vip["interface"])) for vip in vips if isinstance(vip, dict)
+                ),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise statefile.damaged(self._path, f"its content is not what was saved ({error})") from error

@@ -1,0 +1,105 @@
+"""Probes the real servers of a configuration and knows what their checks amount to.
+
+One rule: it only learns. Health goes to whoever asks, and a change of it wakes the reconcile loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from director.core.model import Config, ServerRef, VirtualServer
+from director.kit.health import HealthState, Status
+from director.kit.prober import Prober
+from director.kit.probespec import Check, Timing
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    config: Config
+    refs: Mapping[Check, tuple[ServerRef, ...]]
+    since_at: Mapping[str, float]
+
+
+class Monitor:
+    """One probe task for each distinct check of the configuration in force."""
+
+    def __init__(self, wake: Callable[[], None], now: Callable[[], float] = time.monotonic) -> None:
+        self._wake = wake
+        self._now = now
+        self._prober = Prober(self._changed, now=now)
+        self._watched = _Watched(Config(), {}, {})
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        await self._prober.run()
+
+    def watch(self, config: Config) -> None:
+        """Probe `config`'s real servers from now on; checks that stay keep what they know."""
+        now = self._now()
+        refs: dict[Check, tuple[ServerRef, ...]] = {}
+        for virtual in config.virtual_servers:
+            for real in virtual.real_servers:
+                if real.check is not None:
+                    refs[real.check] = (*refs.get(real.check, ()), virtual.ref(real))
+        before = self._watched.since_at
+        since_at = {vs.name: before.get(vs.name, now) for vs in config.virtual_servers}
+        self._watched = _Watched(config, refs, since_at)
+        self._prober.watch({check: HealthState(since_at=now) for check in refs})
+
+    def health(self, config: Config) -> dict[ServerRef, HealthState]:
+        """What is known of every real server of `config` that has a check; PENDING where it is not watched yet."""
+        return {
+            virtual.ref(real): self._prober.state(real.check)
+            for virtual in config.virtual_servers
+            for real in virtual.real_servers
+            if real.check is not None
+        }
+
+    def ready(self) -> frozenset[str]:
+        """Virtual servers whose real servers all have a verdict, or have had the time for one."""
+        now = self._now()
+        return frozenset(vs.name for vs in self._watched.config.virtual_servers if self._is_ready(vs, now))
+
+    def next_deadline_s(self) -> float | None:
+        """Time until `ready` may grow without any verdict; None when nothing is waited for."""
+        now = self._now()
+        waits = [
+            self._watched.since_at[vs.name] + grace_s(vs) - now
+            for vs in self._watched.config.virtual_servers
+            if not self._is_ready(vs, now)
+        ]
+        return max(0.0, min(waits)) if waits else None
+
+    def _is_ready(self, virtual: VirtualServer, now: float) -> bool:
+        if now - self._watched.since_at[virtual.name] >= grace_s(virtual):
+            return True
+        checks = [real.check for real in virtual.real_servers if real.check is not None]
+        return all(self._prober.state(check).status is not Status.PENDING for check in checks)
+
+    def _changed(self, check: Check, before: HealthState, after: HealthState) -> None:
+        level = logging.WARNING if after.status is Status.DOWN else logging.INFO
+        for ref in self._watched.refs.get(check, ()):
+            fields = {
+                "vs": ref.virtual_server,
+                "rs": ref.real_server,
+                "check": str(check),
+                "reason": after.last.reason if after.last else "",
+                "was": before.status.value,
+            }
+            log.log(level, "real server is %s", after.status.value, extra=fields)
+        self._wake()
+
+
+def grace_s(virtual: VirtualServer) -> float:
+    """The longest time that first verdicts can take, with a second to spare; 0 without checks."""
+    timings = [real.check.timing for real in virtual.real_servers if real.check is not None]
+    return max((_verdict_s(timing) for timing in timings), default=-1.0) + 1.0
+
+
+def _verdict_s(timing: Timing) -> float:
+    return max(timing.rise, timing.fall) * (timing.timeout_s + 1.1 * timing.fast_interval_s)

@@ -1,0 +1,216 @@
+"""Makes the kernel agree with what is wanted: wake, read, decide, apply, read again.
+
+One rule: this is the only writer of IPVS and of the host's addresses, and it acts on what is, never on what
+happened. At most three passes; then the caller waits. One virtual server's failure does not block the others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from director.core.desired import adopted_weights, desired_table
+from director.core.diff import AddVirtual, Change, diff
+from director.core.model import Config, ServerRef
+from director.core.plan import Plan, Step, steps
+from director.core.table import Table, TableCounters
+from director.core.vip import Vip
+from director.core.weight import Weight, Wish, effective_weights
+from director.kit.errors import HostError
+from director.kit.health import HealthState
+from director.memory import Memory, Owned
+
+log = logging.getLogger(__name__)
+
+PASSES = 3
+
+
+class Refusal(Protocol):
+    """One change that the kernel did not make."""
+
+    @property
+    def change(self) -> Change: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def is_stale(self) -> bool: ...
+
+
+class Kernel(Protocol):
+    """The IPVS table of this network namespace."""
+
+    def read(self) -> tuple[Table, TableCounters]: ...
+    def write(self, changes: Iterable[Change]) -> Iterable[Refusal]: ...
+
+
+class Addresses(Protocol):
+    """The host's addresses."""
+
+    def present(self, vips: Iterable[Vip]) -> frozenset[Vip]: ...
+    def add(self, vip: Vip) -> bool: ...
+    def remove(self, vip: Vip) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything a decision is made of, besides the kernel's own state.
+
+    `ready` names the virtual servers whose address may be raised.
+    """
+
+    config: Config
+    health: Mapping[ServerRef, HealthState] = field(default_factory=dict)
+    wishes: Mapping[ServerRef, Wish] = field(default_factory=dict)
+    adopted: Mapping[ServerRef, int] = field(default_factory=dict)
+    ready: frozenset[str] = frozenset()
+
+    def weights(self) -> dict[ServerRef, Weight]:
+        return effective_weights(self.config, self.health, self.wishes, self.adopted)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The kernel's state at one moment."""
+
+    table: Table
+    counters: TableCounters
+    vips: frozenset[Vip]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a reconciliation did. `failures` are sentences for an operator; `observed` is the state afterwards."""
+
+    converged: bool
+    steps: tuple[Step, ...]
+    failures: tuple[str, ...]
+    observed: Observation
+
+
+class Reconciler:
+    """Compares and writes. It blocks for milliseconds: an event loop calls it in a thread, one call at a time."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        addresses: Addresses,
+        memory: Memory,
+        announce: Callable[[Vip], None] = lambda vip: None,
+    ) -> None:
+        self._kernel = kernel
+        self._addresses = addresses
+        self._memory = memory
+        self._announce = announce
+        self._reported: tuple[str, ...] = ()
+
+    def observe(self, config: Config) -> Observation:
+        """Read the kernel. Raises: KernelError, HostError."""
+        table, counters = self._kernel.read()
+        vips = {*config.vips(), *self._memory.load().vips}
+        return Observation(table, counters, self._addresses.present(vips))
+
+    def adopted(self, config: Config) -> dict[ServerRef, int]:
+        """The weights in the kernel now of those real servers of `config` that it holds. Raises: KernelError."""
+        return adopted_weights(config, self._kernel.read()[0])
+
+    def plan(self, inputs: Inputs, observed: Observation) -> Plan:
+        """What would have to change. Raises: HostError when the memory is damaged."""
+        owned = self._memory.load()
+        desired = desired_table(inputs.config, inputs.weights())
+        wanted = inputs.config.vips()
+        ready = {vs.vip for vs in inputs.config.virtual_servers if vs.name in inputs.ready}
+        missing = [vip for vip in wanted if vip not in observed.vips]
+        return Plan(
+            changes=diff(observed.table, desired, owned.virtual_servers),
+            vips_remove=tuple(sorted((owned.vips & observed.vips) - set(wanted), key=str)),
+            vips_add=tuple(vip for vip in missing if vip in ready),
+            waiting=tuple(vip for vip in missing if vip not in ready),
+        )
+
+    def reconcile(self, inputs: Inputs) -> Outcome:
+        """Bring the kernel to what `inputs` ask for, as far as it lets.
+
+        Raises: KernelError, HostError when the kernel cannot be read, or the memory not written; nothing
+        is changed then that was not reported.
+        """
+        done: list[Step] = []
+        failures: list[str] = []
+        for _ in range(PASSES):
+            observed = self.observe(inputs.config)
+            plan = self.plan(inputs, observed)
+            if replace(plan, waiting=()).is_empty:
+                self._forget(inputs, observed)
+                failures = []
+                break
+            made, failures, stale = self._apply(plan, inputs)
+            done += made
+            if failures and not stale:
+                observed = self.observe(inputs.config)
+                break
+        else:
+            observed = self.observe(inputs.config)
+            if not failures and not replace(self.plan(inputs, observed), waiting=()).is_empty:
+                failures = ["the table keeps changing under us: is another program writing it?"]
+        self._report(tuple(failures))
+        return Outcome(not failures, tuple(done), tuple(failures), observed)
+
+    def _apply(self, plan: Plan, inputs: Inputs) -> tuple[list[Step], list[str], bool]:
+        """Make one plan's changes: what was made, what failed, and whether every failure means "read again"."""
+        owned = self._memory.load()
+        declared = {vs.key for vs in inputs.config.virtual_servers}
+        # A VIP that was there before us is not ours to take away.
+        self._memory.save(Owned(owned.virtual_servers | declared, owned.vips | set(plan.vips_add)))
+        made: list[Step] = []
+        failures: list[str] = []
+        weights = inputs.weights()
+
+        def note(part: Plan) -> None:
+            for step in steps(part, inputs.config, weights):
+                made.append(step)
+                log.info("changed", extra={"step": str(step)})
+
+        for vip in plan.vips_remove:
+            if self._address(self._addresses.remove, vip, failures):
+                note(Plan(vips_remove=(vip,)))
+        refused = list(self._kernel.write(plan.changes)) if plan.changes else []
+        failed = {id(refusal.change) for refusal in refused}
+        note(Plan(changes=tuple(change for change in plan.changes if id(change) not in failed)))
+        stale = all(refusal.is_stale for refusal in refused) and not failures
+        unserved = {refusal.change.key for refusal in refused if isinstance(refusal.change, AddVirtual)}
+        # Where the virtual server could not be made, its real servers' failures say nothing more.
+        failures += [
+            refusal.reason
+            for refusal in refused
+            if isinstance(refusal.change, AddVirtual) or refusal.change.key not in unserved
+        ]
+        blocked = {vs.vip for vs in inputs.config.virtual_servers if vs.key in unserved}
+        for vip in plan.vips_add:
+            if vip not in blocked and self._address(self._addresses.add, vip, failures):
+                note(Plan(vips_add=(vip,)))
+                self._announce(vip)
+        return made, failures, stale
+
+    def _address(self, act: Callable[[Vip], bool], vip: Vip, failures: list[str]) -> bool:
+        try:
+            return act(vip)
+        except HostError as error:
+            failures.append(str(error))
+            return False
+
+    def _forget(self, inputs: Inputs, observed: Observation) -> None:
+        """Drop what is neither declared nor there any more from the memory."""
+        owned = self._memory.load()
+        declared = {vs.key for vs in inputs.config.virtual_servers}
+        keys = frozenset(key for key in owned.virtual_servers | declared if key in declared or observed.table.get(key))
+        vips = frozenset(vip for vip in owned.vips if vip in observed.vips or vip in inputs.config.vips())
+        self._memory.save(Owned(keys, vips))
+
+    def _report(self, failures: tuple[str, ...]) -> None:
+        if failures != self._reported:
+            for failure in failures:
+                log.error("could not change", extra={"reason": failure})
+            if not failures:
+                log.info("the kernel agrees again")
+        self._reported = failures

@@ -1,0 +1,133 @@
+"""What a proxy is told to do: one frozen configuration, compared by value.
+
+One rule: everything here is complete. Defaults are already in, names are resolved, and nothing refers to a file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Network, IPv6Network
+
+from director.kit.net import Endpoint
+from director.kit.probespec import Check
+
+IPNetwork = IPv4Network | IPv6Network
+
+
+class PathKind(Enum):
+    """How a route's path is compared."""
+
+    EXACT = "exact"
+    REGEX = "regex"
+    PREFIX = "prefix"
+
+
+@dataclass(frozen=True, slots=True)
+class PathPattern:
+    """A path, a regular expression, or a prefix by whole segments. `text` is without the `=` or `~`."""
+
+    kind: PathKind
+    text: str
+
+    def __str__(self) -> str:
+        sign = {PathKind.EXACT: "= ", PathKind.REGEX: "~ ", PathKind.PREFIX: ""}[self.kind]
+        return sign + self.text
+
+
+ANY_PATH = PathPattern(PathKind.PREFIX, "/")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Requests of `hosts` (none: of every host) whose path fits go to `upstream`.
+
+    A host is lower-case, without port; `*.example.org` stands for every name below example.org.
+    """
+
+    name: str
+    upstream: str
+    hosts: tuple[str, ...] = ()
+    path: PathPattern = ANY_PATH
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where clients come in. `trusted_proxies` are the networks whose X-Forwarded-* is believed and extended."""
+
+    name: str
+    binds: tuple[Endpoint, ...]
+    trusted_proxies: tuple[IPNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One member of an upstream. Weight 0 drains; without a check it always counts as up."""
+
+    name: str
+    endpoint: Endpoint
+    weight: int = 1
+    check: Check | None = None
+
+
+class Balance(Enum):
+    """How an upstream's backends take turns."""
+
+    ROUND_ROBIN = "round_robin"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTimeouts:
+    """`response_s`: from the whole request sent to the head of the answer. `idle_s`: between two pieces of a body."""
+
+    connect_s: float = 2.0
+    response_s: float = 30.0
+    idle_s: float = 60.0
+    keepalive_s: float = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A pool of backends that answer alike."""
+
+    name: str
+    backends: tuple[Backend, ...]
+    balance: Balance = Balance.ROUND_ROBIN
+    timeouts: UpstreamTimeouts = UpstreamTimeouts()
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTimeouts:
+    """`head_s`: from the first byte of a request to the end of its head; `drain_s`: how long a stop waits."""
+
+    head_s: float = 10.0
+    idle_s: float = 60.0
+    keepalive_s: float = 75.0
+    drain_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What clients can take at most."""
+
+    connections: int = 10_000
+    head_bytes: int = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of it. `via` is whether requests carry a Via header of ours."""
+
+    listeners: tuple[Listener, ...]
+    routes: tuple[Route, ...]
+    upstreams: dict[str, Upstream]
+    timeouts: ClientTimeouts = ClientTimeouts()
+    limits: Limits = Limits()
+    admin: Endpoint | None = None
+    access_log: bool = True
+    via: bool = True
+
+    @property
+    def binds(self) -> dict[Endpoint, Listener]:
+        """Every address to listen at, and whose it is."""
+        return {bind: listener for listener in self.listeners for bind in listener.binds}

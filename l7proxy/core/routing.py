@@ -1,0 +1,145 @@
+"""Which route a request takes.
+
+One rule: the order of routes in the file never matters. Of all routes that match, the most specific host wins
+(exact, then the longest wildcard, then any); among those, the most specific path (exact, then regular expressions,
+the longest pattern first, then the longest prefix). Two routes with the same host and the same path are a
+configuration error, so nothing is ever left to chance.
+
+Regular expressions stand above prefixes, as in nginx: below them, a catch-all `/` would hide every one of them.
+Paths are compared in normal form (RFC 3986 6.2.2): `/%61/./b` is `/a/b`. `%2F` is no slash, `//` is not `/`,
+and case counts. What is sent to the backend is not touched by any of this.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from l7proxy.core.model import PathKind, PathPattern, Route
+
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+def normal_path(path: str) -> str:
+    """`path` (no query) with needless escapes undone and dot segments resolved.
+
+    >>> normal_path("/a/%7Ejoe/../%2f/./b"), normal_path("/../x")
+    ('/a/%2F/b', '/x')
+    """
+    if "%" in path:
+        path = _ESCAPE.sub(_plain, path)
+    if "/." not in path:
+        return path
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for index, segment in enumerate(segments):
+        last = index == len(segments) - 1
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+            continue
+        if last:
+            kept.append("")
+    return "/" + "/".join(kept)
+
+
+def _plain(match: re.Match[str]) -> str:
+    character = chr(int(match[1], 16))
+    return character if character in _UNRESERVED else match[0].upper()
+
+
+@dataclass(slots=True)
+class _Paths:
+    """The routes of one host pattern, by path."""
+
+    exact: dict[str, Route] = field(default_factory=dict)
+    regexes: list[tuple[re.Pattern[str], Route]] = field(default_factory=list)
+    prefixes: dict[str, Route] = field(default_factory=dict)
+    longest: int = 0
+
+    def find(self, path: str) -> Route | None:
+        found = self.exact.get(path)
+        if found is not None:
+            return found
+        for pattern, route in self.regexes:
+            if pattern.search(path):
+                return route
+        for prefix in _prefixes(path, self.longest):
+            found = self.prefixes.get(prefix)
+            if found is not None:
+                return found
+        return None
+
+
+def _prefixes(path: str, longest: int) -> Iterator[str]:
+    """Every prefix of `path` that ends at the border of a segment, longest first, none above `longest`."""
+    if len(path) <= longest:
+        yield path
+    cut = path.rfind("/", 0, longest + 1)
+    while cut >= 0:
+        if cut + 1 <= longest and cut + 1 < len(path):
+            yield path[: cut + 1]
+        if cut:
+            yield path[:cut]
+        cut = path.rfind("/", 0, cut)
+
+
+class RouteTable:
+    """All routes, ready to be asked."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._exact: dict[str, _Paths] = {}
+        self._wildcards: dict[str, _Paths] = {}
+        self._any = _Paths()
+        for route in routes:
+            for host in route.hosts or ("",):
+                _add(self._paths_of(host), route)
+        for paths in (self._any, *self._exact.values(), *self._wildcards.values()):
+            paths.regexes.sort(key=lambda item: (-len(item[0].pattern), item[0].pattern))
+
+    def _paths_of(self, host: str) -> _Paths:
+        if not host:
+            return self._any
+        if host.startswith("*."):
+            return self._wildcards.setdefault(host[1:], _Paths())
+        return self._exact.setdefault(host, _Paths())
+
+    def find(self, host: str, path: str) -> Route | None:
+        """The route of a request; `host` lower-case and without port, `path` in normal form."""
+        paths = self._exact.get(host)
+        if paths is not None and (route := paths.find(path)) is not None:
+            return route
+        if self._wildcards:
+            dot = host.find(".", 1)
+            while dot > 0:
+                paths = self._wildcards.get(host[dot:])
+                if paths is not None and (route := paths.find(path)) is not None:
+                    return route
+                dot = host.find(".", dot + 1)
+        return self._any.find(path)
+
+
+def _add(paths: _Paths, route: Route) -> None:
+    text = route.path.text
+    match route.path.kind:
+        case PathKind.EXACT:
+            paths.exact[text] = route
+        case PathKind.REGEX:
+            paths.regexes.append((re.compile(text), route))
+        case PathKind.PREFIX:
+            paths.prefixes[text] = route
+            paths.longest = max(paths.longest, len(text))
+
+
+def ties(routes: Iterable[Route]) -> Iterator[tuple[int, int]]:
+    """Pairs of positions (later, earlier) of routes that the same request would fit equally well."""
+    seen: dict[tuple[str, PathPattern], int] = {}
+    for index, route in enumerate(routes):
+        for host in dict.fromkeys(route.hosts or ("",)):
+            first = seen.setdefault((host, route.path), index)
+            if first != index:
+                yield index, first
+                break

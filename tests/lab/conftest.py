@@ -1,0 +1,32 @@
+"""One kernel for the whole run, and hosts on it for each module.
+
+One rule: a kernel that cannot be booted is a failure with its reason, never a skip.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from director.lab import boot
+
+if TYPE_CHECKING:
+    from director.lab.hosts import Lab
+    from director.lab.kernels import Kernel
+
+
+@pytest.fixture(scope="session")
+def kernel() -> Iterator[Kernel]:
+    """A booted kernel; LVS_LAB_KERNEL chooses `host` or `uml`."""
+    with boot(os.environ.get("LVS_LAB_KERNEL", "auto")) as booted:
+        yield booted
+
+
+@pytest.fixture(scope="module")
+def lab(kernel: Kernel) -> Iterator[Lab]:
+    """The hosts of the default topology, fresh for the module."""
+    with kernel.lay_out() as laid_out:
+        yield laid_out

@@ -1,0 +1,364 @@
+"""Trials of `director.ipvs` against the kernel they run on: `python ipvs_trials.py NAME` prints JSON.
+
+One rule: each starts with `ipvsadm -C`, asserts for itself and ends with a traceback where it fails, so that
+the test outside has only to look at the exit code. The scripts need root and a network namespace of their own.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+from random import Random
+from types import MappingProxyType
+
+from director.core.diff import AddReal, AddVirtual, Change, EditReal, EditVirtual, RemoveReal, RemoveVirtual, diff
+from director.core.table import (
+    Forward,
+    Protocol,
+    RealRow,
+    SchedulerFlags,
+    Table,
+    VirtualEntry,
+    VirtualKey,
+    VirtualRow,
+)
+from director.ipvs import channel
+from director.ipvs.client import IpvsClient
+from director.ipvs.encode import normal
+from director.kit.errors import KernelError
+from director.kit.net import Endpoint, IPAddress
+
+Result = dict[str, object]
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "sh", "mh")
+WITH_FLAGS = ("sh", "mh")
+
+
+def ipvsadm(*arguments: str) -> str:
+    done = subprocess.run(("ipvsadm", *arguments), check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def random_address(random: Random, family: int) -> IPAddress:
+    if family == 4:
+        return ip_address(f"10.{random.randrange(256)}.{random.randrange(256)}.{random.randrange(1, 255)}")
+    return ip_address(f"2001:db8::{random.randrange(1, 0xFFFF):x}:{random.randrange(0xFFFF):x}")
+
+
+def random_key(random: Random) -> VirtualKey:
+    family = random.choice((4, 6))
+    if random.random() < 0.2:
+        return VirtualKey(family, mark=random.randrange(1, 2**32))
+    protocol = random.choice((Protocol.TCP, Protocol.UDP))
+    return VirtualKey.of(protocol, random_address(random, family), random.randrange(1, 65536))
+
+
+def random_row(random: Random, key: VirtualKey) -> VirtualRow:
+    scheduler = random.choice(SCHEDULERS)
+    flags = SchedulerFlags.NONE
+    if scheduler in WITH_FLAGS:
+        flags = random.choice((flags, SchedulerFlags.FALLBACK, SchedulerFlags.PORT, SchedulerFlags(0x18)))
+    one_packet = key.protocol is Protocol.UDP and random.random() < 0.3
+    if random.random() < 0.5:
+        return normal(key.family, VirtualRow(scheduler, flags, one_packet=one_packet))
+    prefix = random.randint(1, 32 if key.family == 4 else 128)
+    return VirtualRow(scheduler, flags, random.randint(1, 86400), prefix, one_packet)
+
+
+def random_real(random: Random, family: int) -> tuple[Endpoint, RealRow]:
+    forward = random.choice((Forward.NAT, Forward.DR, Forward.TUN))
+    if forward is Forward.TUN and random.random() < 0.3:  # the only one that may change the IP version
+        family = 10 - family
+    upper = random.choice((0, random.randrange(2**31)))
+    row = RealRow(forward, random.randrange(65536), upper, random.randint(0, upper))
+    return Endpoint(random_address(random, family), random.randrange(1, 65536)), row
+
+
+def random_entry(random: Random, key: VirtualKey, reals: int) -> VirtualEntry:
+    members = dict(random_real(random, key.family) for _ in range(random.randint(0, reals)))
+    return VirtualEntry(random_row(random, key), MappingProxyType(members))
+
+
+def random_table(random: Random, virtuals: int = 6, reals: int = 6) -> Table:
+    keys = [random_key(random) for _ in range(random.randint(0, virtuals))]
+    return Table(MappingProxyType({key: random_entry(random, key, reals) for key in keys}))
+
+
+def changed(random: Random, table: Table) -> Table:
+    """Some of `table` as it was, some with other rows, fewer and more real servers; and new virtual servers."""
+    entries = dict(random_table(random, virtuals=2).entries)
+    for key, entry in table.entries.items():
+        if random.random() < 0.2:
+            continue
+        row = random.choice((entry.row, random_row(random, key)))
+        reals = {
+            real: random.choice((before, random_real(random, key.family)[1]))
+            for real, before in entry.reals.items()
+            if random.random() < 0.8
+        }
+        same = {r: (b if r.address.version == key.family else entry.reals[r]) for r, b in reals.items()}
+        entries[key] = VirtualEntry(row, MappingProxyType({**same, **random_entry(random, key, 2).reals}))
+    return Table(MappingProxyType(entries))
+
+
+def saved_lines(table: Table) -> list[str]:
+    """What `ipvsadm -Sn` prints for `table`, sorted. It prints no thresholds."""
+    lines = []
+    for key, entry in table.entries.items():
+        row = entry.row
+        words = [_service_words(key), "-s", row.scheduler]
+        if row.persistence_s:
+            words += ["-p", str(row.persistence_s)]
+            if row.persistence_prefix != (32 if key.family == 4 else 128):
+                network = ip_network(f"0.0.0.0/{row.persistence_prefix}") if key.family == 4 else None
+                words += ["-M", str(network.netmask if network else row.persistence_prefix)]
+        if row.one_packet:
+            words.append("-o")
+        names = [
+            f"{row.scheduler}-{name}"
+            for flag, name in ((SchedulerFlags.FALLBACK, "fallback"), (SchedulerFlags.PORT, "port"))
+            if flag in row.flags
+        ]
+        lines.append(" ".join(["-A", *words, *(["-b", ",".join(names)] if names else [])]))
+        for real, member in entry.reals.items():
+            letter = {Forward.NAT: "-m", Forward.DR: "-g", Forward.TUN: "-i"}[member.forward]
+            tunnel = " --tun-type ipip" if member.forward is Forward.TUN else ""
+            lines.append(f"-a {_service_words(key)} -r {real} {letter} -w {member.weight}{tunnel}")
+    return sorted(lines)
+
+
+def saved() -> list[str]:
+    return sorted(line.rstrip() for line in ipvsadm("-Sn").splitlines())
+
+
+def _service_words(key: VirtualKey) -> str:
+    if key.mark is not None:
+        signed = key.mark - 2**32 if key.mark >= 2**31 else key.mark  # ipvsadm 1.31 prints it as an int
+        return f"-f {signed}" + (" -6" if key.family == 6 else "")
+    return f"-{'t' if key.protocol is Protocol.TCP else 'u'} {key.endpoint}"
+
+
+def orders(table: Table) -> dict[VirtualKey, list[Endpoint]]:
+    return {key: list(entry.reals) for key, entry in table.entries.items()}
+
+
+def try_tables(client: IpvsClient) -> Result:
+    """Random tables, and random changes of them, read back as they were written, and as ipvsadm reads them."""
+    rows = 0
+    for seed in range(30):
+        random = Random(seed)  # noqa: S311 -- a table to try, not a secret
+        ipvsadm("-C")
+        wanted = random_table(random)
+        assert client.write(diff(Table(), wanted)) == [], seed
+        found, counters = client.read()
+        assert found == wanted, (seed, found, wanted)
+        assert orders(found) == orders(wanted), seed
+        assert set(counters.virtuals) == set(wanted.entries), seed
+        assert set(counters.reals) == {(key, r) for key, e in wanted.entries.items() for r in e.reals}, seed
+        assert saved() == saved_lines(wanted), (seed, set(saved()) ^ set(saved_lines(wanted)))
+        after = changed(random, wanted)
+        failures = client.write(diff(wanted, after, managed=frozenset(wanted.entries)))
+        assert failures == [], (seed, failures)
+        assert client.read()[0] == after, seed
+        assert saved() == saved_lines(after), (seed, set(saved()) ^ set(saved_lines(after)))
+        rows += len(saved_lines(wanted)) + len(saved_lines(after))
+    return {"tables": 60, "rows": rows}
+
+
+def try_errors(client: IpvsClient) -> Result:
+    """In a batch of some thousand changes, each that fails is named, with its errno; the others are made."""
+    there = VirtualKey.of(Protocol.TCP, ip_address("10.0.0.1"), 80)
+    away = VirtualKey.of(Protocol.TCP, ip_address("10.0.0.2"), 80)
+    row, real_row = VirtualRow("wrr"), RealRow(Forward.NAT, 1)
+    reals = [Endpoint(ip_address("10.1.0.0") + number, 80) for number in range(1, 3001)]
+    stranger = Endpoint(ip_address("10.9.0.1"), 80)
+    other_version = Endpoint(ip_address("2001:db8::1"), 80)
+    changes: list[Change] = [AddVirtual(there, row), *(AddReal(there, real, real_row) for real in reals)]
+    wrong: list[tuple[int, Change, int]] = [
+        (100, AddVirtual(there, row), errno.EEXIST),
+        (200, AddReal(there, reals[0], real_row), errno.EEXIST),
+        (300, EditReal(there, stranger, real_row, real_row), errno.ENOENT),
+        (400, RemoveReal(there, stranger, real_row), errno.ENOENT),
+        (500, EditVirtual(away, row, row), errno.ESRCH),
+        (600, RemoveVirtual(away, VirtualEntry(row)), errno.ESRCH),
+        (700, AddReal(away, stranger, real_row), errno.ESRCH),
+        (800, AddVirtual(away, VirtualRow("nosuch")), errno.ENOENT),
+        (900, EditVirtual(there, row, VirtualRow("nosuch")), errno.ENOENT),
+        (1000, AddReal(there, other_version, real_row), errno.EINVAL),
+        (1100, AddReal(there, stranger, RealRow(Forward.NAT, 1, 5, 6)), errno.ERANGE),
+        (1200, AddReal(there, stranger, RealRow(Forward.NAT, -1)), errno.ERANGE),
+        (1300, AddVirtual(away, VirtualRow("name-of-sixteen!")), errno.EINVAL),
+    ]
+    for position, change, _ in wrong:
+        changes.insert(position, change)
+    failures = client.write(changes)
+    by_change = {id(failure.change): failure for failure in failures}
+    assert len(failures) == len(wrong), failures
+    for _, change, code in wrong:
+        assert by_change[id(change)].errno == code, (change, by_change[id(change)])
+    table, _ = client.read()
+    assert list(table.entries) == [there]
+    assert list(table.entries[there].reals) == reals
+    ipvsadm("-C")
+    failures = client.write(changes[1:100])
+    assert [failure.errno for failure in failures] == [errno.ESRCH] * 99, failures
+    return {"wrong": len(wrong), "reasons": sorted({failure.reason for failure in by_change.values()})}
+
+
+def try_lost_answers(client: IpvsClient) -> Result:
+    """Answers that do not fit the receive buffer are reported as lost; the socket goes on."""
+    key = VirtualKey.of(Protocol.TCP, ip_address("10.0.0.2"), 80)
+    row = RealRow(Forward.NAT, 1)
+    changes = [RemoveReal(key, Endpoint(ip_address("10.1.0.0") + n, 80), row) for n in range(1, 3001)]
+    assert {failure.errno for failure in client.write(changes)} == {errno.ESRCH}
+    channel.RECEIVE_BUFFER_BYTES = 16 * 1024
+    with IpvsClient.open() as narrow:
+        failures = narrow.write(changes)
+        codes = [failure.errno for failure in failures]
+        assert len(failures) == len(changes)
+        assert set(codes) == {errno.ESRCH, errno.ENOBUFS}, set(codes)
+        assert narrow.write([AddVirtual(key, VirtualRow("rr"))]) == []
+        assert list(narrow.read()[0].entries) == [key]
+    return {"lost": codes.count(errno.ENOBUFS), "of": len(changes)}
+
+
+def try_scale(client: IpvsClient) -> Result:
+    """10,000 real servers of 200 virtual servers, written, read, edited and removed; in milliseconds."""
+    entries = {}
+    for v in range(200):
+        key = VirtualKey.of(Protocol.TCP, ip_address(f"10.0.{v}.1"), 80)
+        reals = {Endpoint(ip_address(f"10.{100 + v % 100}.{v}.{r + 1}"), 80): RealRow(Forward.DR, 1) for r in range(50)}
+        entries[key] = VirtualEntry(VirtualRow("wlc"), MappingProxyType(reals))
+    wanted = Table(MappingProxyType(entries))
+    took: dict[str, float] = {}
+
+    def timed(name: str, changes: tuple[Change, ...]) -> None:
+        begun = time.perf_counter()
+        assert client.write(changes) == []
+        took[name] = round((time.perf_counter() - begun) * 1000, 1)
+
+    timed("write", diff(Table(), wanted))
+    for name in ("read", "read again"):
+        begun = time.perf_counter()
+        found, _ = client.read()
+        took[name] = round((time.perf_counter() - begun) * 1000, 1)
+        assert found == wanted
+    begun = time.perf_counter()
+    ipvsadm("-Sn")
+    took["ipvsadm -Sn"] = round((time.perf_counter() - begun) * 1000, 1)
+    drained = Table(
+        MappingProxyType(
+            {
+                key: VirtualEntry(e.row, MappingProxyType(dict.fromkeys(e.reals, RealRow(Forward.DR, 0))))
+                for key, e in wanted.entries.items()
+            }
+        )
+    )
+    timed("edit", diff(wanted, drained))
+    assert client.read()[0] == drained
+    timed("remove", diff(drained, Table(), managed=frozenset(wanted.entries)))
+    assert client.read()[0] == Table()
+    return dict(took)
+
+
+def try_traffic(client: IpvsClient) -> Result:
+    """Edits of weight, thresholds and scheduler keep connections and counters; a new one would start at 0."""
+    subprocess.run(("ip", "address", "replace", "10.0.0.1/32", "dev", "lo"), check=True)
+    key = VirtualKey.of(Protocol.UDP, ip_address("10.0.0.1"), 5000)
+    real = Endpoint(ip_address("127.0.0.1"), 6000)
+    row, real_row = VirtualRow("rr"), RealRow(Forward.NAT, 1)
+    assert client.write([AddVirtual(key, row), AddReal(key, real, real_row)]) == []
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        server.bind(("127.0.0.1", 6000))
+        server.settimeout(5)
+        for _ in range(5):
+            sender.sendto(b"hello", ("10.0.0.1", 5000))
+            assert server.recv(100) == b"hello"
+    until = time.monotonic() + 30
+    while client.read()[1].virtuals[key].in_packets < 5:  # the estimator brings totals up to date every 2 s
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    before = client.read()[1]
+    counters = before.reals[key, real]
+    assert (counters.totals.connections, counters.totals.in_packets, counters.totals.in_bytes) == (1, 5, 165)
+    assert (counters.active, counters.inactive) == (0, 1)
+    changed_row, changed_real = VirtualRow("wlc", one_packet=True), RealRow(Forward.NAT, 7, 20, 10)
+    assert client.write([EditVirtual(key, row, changed_row), EditReal(key, real, real_row, changed_real)]) == []
+    table, after = client.read()
+    assert table.entries[key] == VirtualEntry(changed_row, {real: changed_real})
+    assert after == before
+    return {"packets": counters.totals.in_packets}
+
+
+def try_foreign(client: IpvsClient) -> Result:
+    """What ipvsadm made is read; what the model cannot hold is named, beside the table."""
+    script = """\
+        -A -t 10.0.0.1:80 -s wlc
+        -a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 3 -x 500 -y 100
+        -a -t 10.0.0.1:80 -r 10.0.0.5:80 -i -w 1 --tun-type gue --tun-port 6080
+        -a -t 10.0.0.1:80 -r 10.0.0.6:80 -i -w 1 --tun-type gre --tun-csum
+        -a -t 10.0.0.1:80 -r 10.0.0.8:80 -i -w 70000
+        -A --sctp-service 10.0.0.1:99 -s rr
+        -A -f 7 -s rr -p 300 -M 255.255.255.0
+        -A -f 7 -6 -s sh -b sh-port
+    """
+    for line in script.strip().splitlines():
+        ipvsadm(*line.split())
+    reading = client.survey()
+    web = VirtualKey.of(Protocol.TCP, ip_address("10.0.0.1"), 80)
+    first, last = Endpoint(ip_address("10.0.0.2"), 80), Endpoint(ip_address("10.0.0.8"), 80)
+    assert reading.table.entries == {
+        web: VirtualEntry(
+            VirtualRow("wlc"), {first: RealRow(Forward.NAT, 3, 500, 100), last: RealRow(Forward.TUN, 70000)}
+        ),
+        VirtualKey(4, mark=7): VirtualEntry(VirtualRow("rr", persistence_s=300, persistence_prefix=24)),
+        VirtualKey(6, mark=7): VirtualEntry(VirtualRow("sh", SchedulerFlags.PORT, 0, 128)),
+    }
+    named = sorted(f"{foreign.what}: {foreign.reason}" for foreign in reading.foreign)
+    assert named == [
+        "sctp 10.0.0.1:99: sctp is not supported yet",
+        "tcp 10.0.0.1:80 -> 10.0.0.5:80: its tunnel is gue",
+        "tcp 10.0.0.1:80 -> 10.0.0.6:80: its tunnel is gre",
+    ], named
+    assert [foreign.key for foreign in reading.foreign if foreign.real] == [web, web]
+    return {"foreign": named}
+
+
+def try_privileges(client: IpvsClient) -> Result:
+    """Without CAP_NET_ADMIN the message says what to do."""
+    assert client.version() == "1.2.1"
+    os.setuid(65534)
+    said = ""
+    try:
+        IpvsClient.open()
+    except KernelError as error:
+        said = str(error)
+    assert "CAP_NET_ADMIN" in said
+    return {"says": said}
+
+
+TRIALS: dict[str, Callable[[IpvsClient], Result]] = {
+    "tables": try_tables,
+    "errors": try_errors,
+    "lost-answers": try_lost_answers,
+    "scale": try_scale,
+    "traffic": try_traffic,
+    "foreign": try_foreign,
+    "privileges": try_privileges,
+}
+
+
+if __name__ == "__main__":
+    with IpvsClient.open() as opened:
+        ipvsadm("-C")
+        outcome = TRIALS[sys.argv[1]](opened)
+    sys.stdout.write(json.dumps(outcome) + "\n")

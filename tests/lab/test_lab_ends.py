@@ -1,0 +1,193 @@
+"""What is left when a layout, a kernel or its owner ends: nothing.
+
+One rule: each test looks at the machine's own processes and folders, not at what the lab says of itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from director.lab import boot, folder, kernels
+from director.lab.errors import KernelLostError, KernelUnavailableError, LabError
+from director.lab.folder import SESSION, processes_of, sweep
+from director.lab.kernels import Kernel
+from tests.lab.test_lab import wait_until
+
+pytestmark = pytest.mark.lab
+
+OWNER = """
+import sys, time
+from director.lab import boot
+kernel = boot(sys.argv[1], ipvs=False)
+lab = kernel.lay_out()
+lab.host("client").start("sleep", "4720")
+print(kernel.folder, flush=True)
+time.sleep(600)
+"""
+
+
+def kinds(kernel: Kernel) -> list[str]:
+    """The kernel that tests use, and the machine's own where it is allowed, IPVS or not."""
+    return sorted({kernel.kind, *(["host"] if os.geteuid() == 0 else [])})
+
+
+def own_links() -> set[str]:
+    return {path.name for path in Path("/sys/class/net").iterdir()}
+
+
+def mentioning(text: str) -> list[str]:
+    """Command lines on this machine that hold `text`."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if text in line:
+            lines.append(line)
+    return lines
+
+
+def folders_of_labs() -> set[Path]:
+    return {path for root in ("/dev/shm", "/tmp") for path in Path(root).glob(f"{folder.PREFIX}*")}
+
+
+def start_owner(kind: str) -> tuple[subprocess.Popen[str], Path, int]:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, kind], stdout=subprocess.PIPE, text=True, cwd=kernels.PROJECT
+    )
+    assert owner.stdout is not None
+    with owner.stdout:
+        place = Path(owner.stdout.readline().strip())
+    assert place.name.startswith(folder.PREFIX)
+    return owner, place, int((place / SESSION).read_text())
+
+
+def test_layouts_follow_each_other_and_take_their_processes_along(kernel: Kernel) -> None:
+    for turn in range(3):
+        with kernel.lay_out() as lab:
+            host = lab.host("web-1")
+            assert host.run("pgrep", "-f", "sleep 4715").exit_code == 1
+            host.run("sh", "-c", "setsid sleep 4715 & (setsid sleep 4715 &) ; true").check()
+            background = host.start("sleep", "4715")
+            host.write("/tmp/turn", str(turn))
+            host.run("ip", "link", "add", "left", "type", "veth", "peer", "name", "right").check()
+        assert not background.alive()
+        with pytest.raises(LabError):
+            host.run("true")
+
+
+@pytest.mark.parametrize("turn", ["first", "second"])
+def test_host_kernel_lays_out_runs_and_leaves_nothing(turn: str) -> None:
+    if os.geteuid() != 0:
+        with pytest.raises(KernelUnavailableError, match="root"):
+            boot("host", ipvs=False)
+        return
+    links_before = own_links()
+    with boot("host", ipvs=False) as kernel, kernel.lay_out() as lab:
+        assert kernel.reason == "asked for"
+        lab.host("client").run("ping", "-c1", "-W5", lab.host("director").address("lan")).check()
+        lab.host("web-1").run("ping", "-c1", "-W5", lab.host("director").address("inside", 6)).check()
+        lab.host("client").write("/etc/director/turn", turn)
+        lab.host("client").start("sleep", "4716")
+        assert lab.host("client").run("touch", f"{kernels.PROJECT}/touched").exit_code != 0
+        assert own_links() == links_before
+        place = kernel.folder
+    assert not place.exists()
+    assert wait_until(lambda: not mentioning("sleep 4716"))
+    assert not Path("/etc/director/turn").exists()
+    assert own_links() == links_before
+
+
+def test_two_boots_at_once_do_not_meet(kernel: Kernel) -> None:
+    with boot(kernel.kind) as other, other.lay_out() as lab:
+        lab.host("client").write("/tmp/other", "other")
+        assert lab.host("director").run("ipvsadm", "-Ln").exit_code == 0
+        place = other.folder
+        assert place != kernel.folder
+    assert not place.exists()
+    with kernel.lay_out() as lab:
+        assert lab.host("client").run("cat", "/tmp/other").exit_code == 1
+
+
+def test_killed_owner_leaves_nothing(kernel: Kernel) -> None:
+    for kind in kinds(kernel):
+        owner, place, session = start_owner(kind)
+        assert processes_of(session)
+        owner.kill()
+        owner.wait(10)
+        assert wait_until(lambda place=place: not place.exists(), 20), kind  # type: ignore[misc]
+        assert processes_of(session) == []
+        assert mentioning(str(place)) == []
+
+
+def test_owner_killed_during_its_boot_leaves_nothing(kernel: Kernel) -> None:
+    before = folders_of_labs()
+    code = f"from director.lab import boot; boot({kernel.kind!r})"
+    owner = subprocess.Popen([sys.executable, "-c", code], cwd=kernels.PROJECT)
+    assert wait_until(lambda: any((place / SESSION).exists() for place in folders_of_labs() - before), 60)
+    (place,) = folders_of_labs() - before
+    owner.kill()
+    owner.wait(10)
+    assert wait_until(lambda: not place.exists(), 20)
+    assert mentioning(str(place)) == []
+
+
+def test_next_boot_sweeps_what_a_killed_keeper_left(kernel: Kernel) -> None:
+    for kind in kinds(kernel):
+        owner, place, session = start_owner(kind)
+        (keeper,) = _keepers(place)
+        os.kill(keeper, signal.SIGKILL)
+        owner.kill()
+        owner.wait(10)
+        assert place.exists()
+        assert wait_until(lambda place=place: place in sweep())  # type: ignore[misc]
+        assert processes_of(session) == []
+        assert kernel.folder.exists()
+
+
+def _keepers(place: Path) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        line = path.read_bytes()
+        if b"director.lab.keeper" in line and os.fsencode(place) in line:
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_lost_kernel_is_an_error_with_its_console(kernel: Kernel) -> None:
+    with boot(kernel.kind) as other:
+        session = int((other.folder / SESSION).read_text())
+        for pid in processes_of(session):
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(KernelLostError, match="console"):
+            other.lay_out()
+        place = other.folder
+    assert not place.exists()
+
+
+def test_boot_that_takes_too_long_says_what_the_console_said(kernel: Kernel) -> None:
+    before = folders_of_labs()
+    started_at = time.monotonic()
+    with pytest.raises(KernelLostError, match="console"):
+        boot(kernel.kind, timeout_s=0.01)
+    assert time.monotonic() - started_at < 30
+    assert folders_of_labs() == before
+
+
+def test_missing_user_mode_kernel_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(KernelUnavailableError, match="apt-get install user-mode-linux"):
+        boot("uml")
+
+
+def test_unknown_kernel_names_those_there_are() -> None:
+    with pytest.raises(KernelUnavailableError, match="auto, host or uml"):
+        boot("hurd")
