@@ -17,7 +17,7 @@ from pathlib import Path
 
 from director.api.server import serve
 from director.core import status
-from director.core.config import load_config, parse_config
+from director.core.config import parse_config
 from director.core.desired import adopted_weights
 from director.core.model import Config, ServerRef
 from director.core.plan import Step, steps
@@ -26,7 +26,7 @@ from director.host import addresses
 from director.host.announce import Announcer
 from director.host.lockfile import NamespaceLock
 from director.ipvs.client import IpvsClient
-from director.kit.configfile import InvalidConfigError
+from director.kit.configfile import InvalidConfigError, read_text
 from director.kit.errors import ConfigError, DirectorError
 from director.memory import Memory
 from director.monitor import Monitor
@@ -159,7 +159,7 @@ class Daemon:
 
     def _on_hangup(self) -> None:
         try:
-            config = load_config(self._config_path)
+            config = parse_config(read_text(self._config_path), str(self._config_path))
         except InvalidConfigError as error:
             for line in error.lines():
                 log.error("reload refused, the old configuration stays", extra={"problem": line})
@@ -236,6 +236,6 @@ def run(config_path: Path, socket_path: Path, state_directory: Path) -> None:
 
     Raises: DirectorError when it cannot begin, and then nothing has changed.
     """
-    config = load_config(config_path)
+    config = parse_config(read_text(config_path), str(config_path))
     with NamespaceLock(f"director run {config_path}"), IpvsClient.open() as kernel:
         asyncio.run(Daemon(config_path, config, kernel, state_directory).run(socket_path))

@@ -56,6 +56,18 @@ def run(kernel: str, file: Path | None, timeout_s: float, host: str, command: tu
 
 @lab.command()
 @_kernel
+@click.option("--keep", is_flag=True, help="Leave a shell in the lab at the end.")
+def demo(kernel: str, keep: bool) -> None:
+    """Show the main job on a real kernel: program, serve, fail over, survive a crash; in under 90 s.
+
+    Progress goes to standard error; standard output gets one line of JSON. Exits 1 when a step does not hold.
+    """
+    ok = _translated(lambda: _demo(kernel, keep))
+    sys.exit(0 if ok else 1)
+
+
+@lab.command()
+@_kernel
 @_topology
 def shell(kernel: str, file: Path | None) -> None:
     """Lay out a lab and type commands on its hosts, until Ctrl-D."""
@@ -85,6 +97,16 @@ def _run(kernel: str, file: Path | None, timeout_s: float, host: str, command: t
 
     with boot(kernel) as booted, booted.lay_out(file) as laid_out:
         return laid_out.host(host).run(*command, timeout_s=timeout_s)
+
+
+def _demo(kernel: str, keep: bool) -> Any:
+    from director.lab.demo.play import play
+
+    def stay(booted: Any, laid_out: Any) -> None:
+        click.echo("\nThe lab stays until Ctrl-D.", err=True)
+        booted.shell(laid_out, lambda text: click.echo(text, nl=False, err=True))
+
+    return play(kernel, stay if keep else None)
 
 
 def _shell(kernel: str, file: Path | None) -> None:

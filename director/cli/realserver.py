@@ -56,11 +56,12 @@ def _address(text: str) -> IPAddress:
 
 
 def _from_file(file: Path) -> list[IPAddress]:
-    from director.core.config import load_config
+    from director.core.config import parse_config
     from director.core.table import Forward
     from director.host.addresses import held
+    from director.kit.configfile import read_text
 
-    config = load_config(file)
+    config = parse_config(read_text(file), str(file))
     ours = {vip.address for vip in held()}
     found = [
         virtual.key.endpoint.address

@@ -33,9 +33,10 @@ def check(file: Path) -> None:
 
     Prints one line a problem, file:line:column: what, where, what to do, and exits 1 if there are any.
     """
-    from director.core.config import load_config
+    from director.core.config import parse_config
+    from director.kit.configfile import read_text
 
-    config = load_config(file)
+    config = parse_config(read_text(file), str(file))
     servers = sum(len(virtual.real_servers) for virtual in config.virtual_servers)
     checked = sum(real.check is not None for virtual in config.virtual_servers for real in virtual.real_servers)
     click.echo(

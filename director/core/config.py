@@ -11,19 +11,11 @@ from director.core.model import Config, RealServer, VirtualServer
 from director.core.schema import FileSection, NoCheckSection, RealServerSection, VirtualServerSection
 from director.core.table import Forward, Protocol, SchedulerFlags, VirtualKey, VirtualRow
 from director.core.vip import Vip
-from director.kit.configfile import Finding, load, read_text
+from director.kit.configfile import Finding, load
 from director.kit.net import Endpoint, IPAddress
 from director.kit.probespec import Check, HttpCheckSection, TcpCheckSection, TimingSection, resolve, timing_findings
 
 _FLAGS = {"fallback": SchedulerFlags.FALLBACK, "port": SchedulerFlags.PORT}
-
-
-def load_config(path: object) -> Config:
-    """The configuration in the file at `path`, a string or a Path.
-
-    Raises: InvalidConfigError with one line for each problem.
-    """
-    return parse_config(read_text(str(path)), str(path))
 
 
 def parse_config(text: str, source: str) -> Config:

@@ -154,7 +154,7 @@ def _malformed(found: str) -> KernelError:
 
 
 def error_name(code: int) -> str:
-    """The symbol and the words of an errno.
+    """The symbol of an errno, or its number where it has none.
 
     >>> error_name(3)
     'ESRCH'

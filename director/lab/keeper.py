@@ -23,20 +23,12 @@ def main() -> None:
     owner, folder, bell = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     kernel = None
     try:
-        with (folder / "console").open("wb") as console:
-            kernel = subprocess.Popen(
-                sys.argv[4:],
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                pass_fds=[bell],
-                start_new_session=True,
-            )
-        (folder / SESSION).write_text(str(kernel.pid))
-        os.close(bell)
+        kernel = _start(folder, bell)
+        os.close(bell)  # from here on its end of file means the kernel's end
         _wait_for_end_of(owner, kernel, folder)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            kernel.wait(_LEAVE_S)
+            if kernel is not None:
+                kernel.wait(_LEAVE_S)
     finally:
         if kernel is not None:
             end_session(kernel.pid, grace_s=2.0)
@@ -45,21 +37,38 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_for_end_of(owner: int, kernel: "subprocess.Popen[bytes]", folder: Path) -> None:
+def _start(folder: Path, bell: int) -> "subprocess.Popen[bytes] | None":
+    """Start the kernel; if it cannot be, the console says why and the owner will read it."""
+    with (folder / "console").open("wb") as console:
+        try:
+            kernel = subprocess.Popen(
+                sys.argv[4:],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                pass_fds=[bell],
+                start_new_session=True,
+            )
+        except OSError as error:
+            console.write(str(error).encode())
+            return None
+    (folder / SESSION).write_text(str(kernel.pid))
+    return kernel
+
+
+def _wait_for_end_of(owner: int, kernel: "subprocess.Popen[bytes] | None", folder: Path) -> None:
     """Return once the owner is gone or has closed its pipe; a kernel that ends before only loses its session."""
     poll = select.poll()
     poll.register(0, select.POLLIN)
-    try:
-        watched = [os.pidfd_open(owner), os.pidfd_open(kernel.pid)]
-    except ProcessLookupError:
-        return
-    for fd in watched:
-        poll.register(fd, select.POLLIN)
-    while True:
-        ready = [fd for fd, _ in poll.poll()]
-        if 0 in ready or watched[0] in ready:
-            return
-        poll.unregister(watched[1])
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(ProcessLookupError):
+        owner_fd = os.pidfd_open(owner)
+        poll.register(owner_fd, select.POLLIN)
+        kernel_fd = -1
+        if kernel is not None:
+            kernel_fd = os.pidfd_open(kernel.pid)
+            poll.register(kernel_fd, select.POLLIN)
+        while kernel is not None and [fd for fd, _ in poll.poll()] == [kernel_fd]:
+            poll.unregister(kernel_fd)
             (folder / "ended").write_text(str(kernel.wait()))
-        end_session(kernel.pid)
+            end_session(kernel.pid)
+        poll.poll()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,17 +14,9 @@ import pytest
 from director.lab.errors import CommandError, LabError
 from director.lab.hosts import Lab, LabHost
 from director.lab.kernels import Kernel
+from director.lab.waiting import wait_until
 
 pytestmark = pytest.mark.lab
-
-
-def wait_until(fact: Callable[[], bool], limit_s: float = 10.0) -> bool:
-    until = time.monotonic() + limit_s
-    while time.monotonic() < until:
-        if fact():
-            return True
-        time.sleep(0.05)
-    return fact()
 
 
 def runs(host: LabHost, pattern: str) -> bool:
@@ -40,11 +31,9 @@ def test_client_and_director_ping_each_other(lab: Lab, family: int) -> None:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_backends_reach_the_client_through_the_director(lab: Lab, family: int) -> None:
+def test_backends_answer_the_client_through_the_director_which_it_cannot_reach_itself(lab: Lab, family: int) -> None:
     web, client = lab.host("web-1"), lab.host("client")
-    assert "no route" in client.run("ping", "-c1", web.address("inside", family)).stderr.lower().replace(
-        "network is unreachable", "no route"
-    )
+    assert client.run("ip", "route", "get", web.address("inside", family)).exit_code != 0
     route = web.run("ip", "route", "get", client.address("lan", family)).check()
     assert f"via {lab.host('director').address('inside', family)}" in route.stdout
 
@@ -167,11 +156,8 @@ def test_nginx_serves_from_a_private_configuration(lab: Lab) -> None:
     site = 'server { listen 8080; listen [::]:8080; location / { return 200 "web-1"; } }'
     web.write("/etc/nginx/lab.conf", f"daemon off; events {{}} http {{ access_log off; {site} }}")
     process = web.start("nginx", "-c", "/etc/nginx/lab.conf", name="nginx")
-    for family, form in ((4, "http://{}:8080/"), (6, "http://[{}]:8080/")):
-        url = form.format(web.address("inside", family))
-        assert wait_until(lambda url=url: lab.host("l7proxy-1").run("curl", "-sf", url).stdout == "web-1"), (  # type: ignore[misc]
-            process.output()
-        )
+    urls = [f"http://{web.address('inside')}:8080/", f"http://[{web.address('inside', 6)}]:8080/"]
+    assert wait_until(lambda: lab.host("l7proxy-1").run("curl", "-sf", *urls).stdout == "web-1web-1"), process.output()
     process.kill(signal.SIGQUIT)
     assert process.wait(10) == 0
 

@@ -10,15 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from director.lab import boot, folder, kernels
+from director.lab import boot, folder
+from director.lab.bytecode import PROJECT
 from director.lab.errors import KernelLostError, KernelUnavailableError, LabError
 from director.lab.folder import SESSION, processes_of, sweep
 from director.lab.kernels import Kernel
-from tests.lab.test_lab import wait_until
+from director.lab.waiting import wait_until
 
 pytestmark = pytest.mark.lab
 
@@ -44,25 +46,28 @@ def own_links() -> set[str]:
 
 def mentioning(text: str) -> list[str]:
     """Command lines on this machine that hold `text`."""
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if text in line:
-            lines.append(line)
-    return lines
+    return [line for path in Path("/proc").glob("[0-9]*/cmdline") if text in (line := _command_line(path))]
 
 
-def folders_of_labs() -> set[Path]:
-    return {path for root in ("/dev/shm", "/tmp") for path in Path(root).glob(f"{folder.PREFIX}*")}
+def _command_line(path: Path) -> str:
+    try:
+        return path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def folders_of(owner: int) -> set[Path]:
+    """Folders of the labs that a process has booted, by its keepers' command lines."""
+    lines = mentioning(f"director.lab.keeper import main; main() {owner} ")
+    return {Path(line.partition(f"main() {owner} ")[2].split()[0]) for line in lines}
+
+
+def is_gone(place: Path) -> bool:
+    return not place.exists() and not mentioning(str(place))
 
 
 def start_owner(kind: str) -> tuple[subprocess.Popen[str], Path, int]:
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, kind], stdout=subprocess.PIPE, text=True, cwd=kernels.PROJECT
-    )
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, kind], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
     assert owner.stdout is not None
     with owner.stdout:
         place = Path(owner.stdout.readline().strip())
@@ -97,7 +102,7 @@ def test_host_kernel_lays_out_runs_and_leaves_nothing(turn: str) -> None:
         lab.host("web-1").run("ping", "-c1", "-W5", lab.host("director").address("inside", 6)).check()
         lab.host("client").write("/etc/director/turn", turn)
         lab.host("client").start("sleep", "4716")
-        assert lab.host("client").run("touch", f"{kernels.PROJECT}/touched").exit_code != 0
+        assert lab.host("client").run("touch", f"{PROJECT}/touched").exit_code != 0
         assert own_links() == links_before
         place = kernel.folder
     assert not place.exists()
@@ -123,43 +128,43 @@ def test_killed_owner_leaves_nothing(kernel: Kernel) -> None:
         assert processes_of(session)
         owner.kill()
         owner.wait(10)
-        assert wait_until(lambda place=place: not place.exists(), 20), kind  # type: ignore[misc]
+        assert wait_until(partial(is_gone, place), 20), kind
         assert processes_of(session) == []
-        assert mentioning(str(place)) == []
 
 
 def test_owner_killed_during_its_boot_leaves_nothing(kernel: Kernel) -> None:
-    before = folders_of_labs()
     code = f"from director.lab import boot; boot({kernel.kind!r})"
-    owner = subprocess.Popen([sys.executable, "-c", code], cwd=kernels.PROJECT)
-    assert wait_until(lambda: any((place / SESSION).exists() for place in folders_of_labs() - before), 60)
-    (place,) = folders_of_labs() - before
+    owner = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT)
+    assert wait_until(lambda: any((place / SESSION).exists() for place in folders_of(owner.pid)), 60)
+    (place,) = folders_of(owner.pid)
     owner.kill()
     owner.wait(10)
-    assert wait_until(lambda: not place.exists(), 20)
-    assert mentioning(str(place)) == []
+    assert wait_until(partial(is_gone, place), 20)
 
 
 def test_next_boot_sweeps_what_a_killed_keeper_left(kernel: Kernel) -> None:
     for kind in kinds(kernel):
         owner, place, session = start_owner(kind)
-        (keeper,) = _keepers(place)
-        os.kill(keeper, signal.SIGKILL)
+        (line,) = mentioning(f"main() {owner.pid} ")
+        assert str(place) in line
+        owner.send_signal(signal.SIGSTOP)
+        for pid in _pids_of(line):
+            os.kill(pid, signal.SIGKILL)
         owner.kill()
         owner.wait(10)
         assert place.exists()
-        assert wait_until(lambda place=place: place in sweep())  # type: ignore[misc]
+        assert wait_until(partial(_swept, place))
         assert processes_of(session) == []
         assert kernel.folder.exists()
 
 
-def _keepers(place: Path) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        line = path.read_bytes()
-        if b"director.lab.keeper" in line and os.fsencode(place) in line:
-            found.append(int(path.parent.name))
-    return found
+def _swept(place: Path) -> bool:
+    sweep()
+    return is_gone(place)
+
+
+def _pids_of(line: str) -> list[int]:
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _command_line(path) == line]
 
 
 def test_lost_kernel_is_an_error_with_its_console(kernel: Kernel) -> None:
@@ -174,12 +179,12 @@ def test_lost_kernel_is_an_error_with_its_console(kernel: Kernel) -> None:
 
 
 def test_boot_that_takes_too_long_says_what_the_console_said(kernel: Kernel) -> None:
-    before = folders_of_labs()
+    before = folders_of(os.getpid())
     started_at = time.monotonic()
     with pytest.raises(KernelLostError, match="console"):
         boot(kernel.kind, timeout_s=0.01)
     assert time.monotonic() - started_at < 30
-    assert folders_of_labs() == before
+    assert folders_of(os.getpid()) == before
 
 
 def test_missing_user_mode_kernel_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

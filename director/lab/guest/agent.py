@@ -22,10 +22,11 @@ from director.lab.guest import jobs, machine, syscalls
 from director.lab.guest.layout import Layout, Place
 
 PRELOADED = (
-    *("ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_wlc", "ip_vs_mh", "bridge", "veth", "dummy"),
-    *("iptable_filter", "iptable_nat", "iptable_mangle"),
+    *("ip_vs", *(f"ip_vs_{name}" for name in ("rr", "wrr", "lc", "wlc", "sh", "dh", "mh", "sed", "nq", "fo", "ovf"))),
+    *("bridge", "veth", "dummy", "ipip", "tcp_diag"),
+    *("iptable_filter", "iptable_nat", "iptable_mangle", "xt_ipvs", "xt_mark", "xt_tcpudp", "xt_conntrack"),
 )
-"""Modules that most labs need; others load by themselves, at 0.4 s each."""
+"""Modules that labs often need, at a few ms each; others load by themselves, at half a second each."""
 
 _TICK_S = 30.0
 _Order = Mapping[str, object]
@@ -178,8 +179,14 @@ class Agent:
         return {}
 
     def do_read(self, number: int, order: _Order) -> _Order:
-        with self._standing().inside(str(order["host"])), open(str(order["path"]), "rb") as file:
-            data = file.read(jobs.OUTPUT_LIMIT_BYTES + 1)
+        """Copy a file, in pieces: files of /proc refuse a read of megabytes."""
+        pieces: list[bytes] = []
+        with self._standing().inside(str(order["host"])), open(str(order["path"]), "rb", buffering=0) as file:
+            while piece := file.read(jobs.CHUNK_BYTES):
+                pieces.append(piece)
+                if len(pieces) * jobs.CHUNK_BYTES > 2 * jobs.OUTPUT_LIMIT_BYTES:
+                    break
+        data = b"".join(pieces)
         if len(data) > jobs.OUTPUT_LIMIT_BYTES:
             raise OSError(f"{order['path']} is larger than {jobs.OUTPUT_LIMIT_BYTES} bytes")
         with open(f"{self._folder}/{number}.out", "wb") as file:

@@ -12,7 +12,7 @@ import signal
 import time
 
 OUTPUT_LIMIT_BYTES = 8 << 20
-_CHUNK_BYTES = 1 << 16
+CHUNK_BYTES = 1 << 16
 _CHUNKS_A_TURN = 8  # the kernel's pipes hold one
 
 
@@ -39,7 +39,7 @@ class Stream:
         """Copy what the pipe holds (at least once its capacity, then others get their turn); False at its end."""
         for _ in range(_CHUNKS_A_TURN if self.pipe >= 0 else 0):
             try:
-                data = os.read(self.pipe, _CHUNK_BYTES)
+                data = os.read(self.pipe, CHUNK_BYTES)
             except BlockingIOError:
                 return True
             if not data:

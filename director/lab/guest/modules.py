@@ -22,6 +22,8 @@ class Modules:
     def __init__(self, release: str | None = None) -> None:
         self._folder = f"{ROOT}/{release or os.uname().release}"
         self._needs: dict[str, list[str]] = {}
+        with open("/proc/modules") as lines:
+            self._loaded = {line.partition(" ")[0] for line in lines}
         with open(f"{self._folder}/modules.dep") as lines:
             for line in lines:
                 path, _, needs = line.partition(":")
@@ -36,11 +38,13 @@ class Modules:
         found = [name] if name in self._needs else self._aliased(wanted)
         for each in found:
             for path in reversed(self._needs[each]):
-                try:
-                    syscalls.load_module(f"{self._folder}/{path}")
-                except OSError as error:
-                    if error.errno != errno.EEXIST:
-                        raise
+                if _name(path) not in self._loaded:
+                    try:
+                        syscalls.load_module(f"{self._folder}/{path}")
+                    except OSError as error:
+                        if error.errno != errno.EEXIST:
+                            raise
+                    self._loaded.add(_name(path))
         return bool(found)
 
     def _aliased(self, wanted: str) -> list[str]:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from random import Random
 from types import MappingProxyType
 
@@ -31,13 +31,11 @@ from director.core.table import (
 )
 from director.ipvs import channel
 from director.ipvs.client import IpvsClient
-from director.ipvs.encode import normal
 from director.kit.errors import KernelError
-from director.kit.net import Endpoint, IPAddress
+from director.kit.net import Endpoint
+from tests.lab.guest.ipvs_tables import changed, random_table, saved_lines
 
 Result = dict[str, object]
-SCHEDULERS = ("rr", "wrr", "lc", "wlc", "sh", "mh")
-WITH_FLAGS = ("sh", "mh")
 
 
 def ipvsadm(*arguments: str) -> str:
@@ -45,103 +43,8 @@ def ipvsadm(*arguments: str) -> str:
     return done.stdout
 
 
-def random_address(random: Random, family: int) -> IPAddress:
-    if family == 4:
-        return ip_address(f"10.{random.randrange(256)}.{random.randrange(256)}.{random.randrange(1, 255)}")
-    return ip_address(f"2001:db8::{random.randrange(1, 0xFFFF):x}:{random.randrange(0xFFFF):x}")
-
-
-def random_key(random: Random) -> VirtualKey:
-    family = random.choice((4, 6))
-    if random.random() < 0.2:
-        return VirtualKey(family, mark=random.randrange(1, 2**32))
-    protocol = random.choice((Protocol.TCP, Protocol.UDP))
-    return VirtualKey.of(protocol, random_address(random, family), random.randrange(1, 65536))
-
-
-def random_row(random: Random, key: VirtualKey) -> VirtualRow:
-    scheduler = random.choice(SCHEDULERS)
-    flags = SchedulerFlags.NONE
-    if scheduler in WITH_FLAGS:
-        flags = random.choice((flags, SchedulerFlags.FALLBACK, SchedulerFlags.PORT, SchedulerFlags(0x18)))
-    one_packet = key.protocol is Protocol.UDP and random.random() < 0.3
-    if random.random() < 0.5:
-        return normal(key.family, VirtualRow(scheduler, flags, one_packet=one_packet))
-    prefix = random.randint(1, 32 if key.family == 4 else 128)
-    return VirtualRow(scheduler, flags, random.randint(1, 86400), prefix, one_packet)
-
-
-def random_real(random: Random, family: int) -> tuple[Endpoint, RealRow]:
-    forward = random.choice((Forward.NAT, Forward.DR, Forward.TUN))
-    if forward is Forward.TUN and random.random() < 0.3:  # the only one that may change the IP version
-        family = 10 - family
-    upper = random.choice((0, random.randrange(2**31)))
-    row = RealRow(forward, random.randrange(65536), upper, random.randint(0, upper))
-    return Endpoint(random_address(random, family), random.randrange(1, 65536)), row
-
-
-def random_entry(random: Random, key: VirtualKey, reals: int) -> VirtualEntry:
-    members = dict(random_real(random, key.family) for _ in range(random.randint(0, reals)))
-    return VirtualEntry(random_row(random, key), MappingProxyType(members))
-
-
-def random_table(random: Random, virtuals: int = 6, reals: int = 6) -> Table:
-    keys = [random_key(random) for _ in range(random.randint(0, virtuals))]
-    return Table(MappingProxyType({key: random_entry(random, key, reals) for key in keys}))
-
-
-def changed(random: Random, table: Table) -> Table:
-    """Some of `table` as it was, some with other rows, fewer and more real servers; and new virtual servers."""
-    entries = dict(random_table(random, virtuals=2).entries)
-    for key, entry in table.entries.items():
-        if random.random() < 0.2:
-            continue
-        row = random.choice((entry.row, random_row(random, key)))
-        reals = {
-            real: random.choice((before, random_real(random, key.family)[1]))
-            for real, before in entry.reals.items()
-            if random.random() < 0.8
-        }
-        same = {r: (b if r.address.version == key.family else entry.reals[r]) for r, b in reals.items()}
-        entries[key] = VirtualEntry(row, MappingProxyType({**same, **random_entry(random, key, 2).reals}))
-    return Table(MappingProxyType(entries))
-
-
-def saved_lines(table: Table) -> list[str]:
-    """What `ipvsadm -Sn` prints for `table`, sorted. It prints no thresholds."""
-    lines = []
-    for key, entry in table.entries.items():
-        row = entry.row
-        words = [_service_words(key), "-s", row.scheduler]
-        if row.persistence_s:
-            words += ["-p", str(row.persistence_s)]
-            if row.persistence_prefix != (32 if key.family == 4 else 128):
-                network = ip_network(f"0.0.0.0/{row.persistence_prefix}") if key.family == 4 else None
-                words += ["-M", str(network.netmask if network else row.persistence_prefix)]
-        if row.one_packet:
-            words.append("-o")
-        names = [
-            f"{row.scheduler}-{name}"
-            for flag, name in ((SchedulerFlags.FALLBACK, "fallback"), (SchedulerFlags.PORT, "port"))
-            if flag in row.flags
-        ]
-        lines.append(" ".join(["-A", *words, *(["-b", ",".join(names)] if names else [])]))
-        for real, member in entry.reals.items():
-            letter = {Forward.NAT: "-m", Forward.DR: "-g", Forward.TUN: "-i"}[member.forward]
-            tunnel = " --tun-type ipip" if member.forward is Forward.TUN else ""
-            lines.append(f"-a {_service_words(key)} -r {real} {letter} -w {member.weight}{tunnel}")
-    return sorted(lines)
-
-
 def saved() -> list[str]:
     return sorted(line.rstrip() for line in ipvsadm("-Sn").splitlines())
-
-
-def _service_words(key: VirtualKey) -> str:
-    if key.mark is not None:
-        signed = key.mark - 2**32 if key.mark >= 2**31 else key.mark  # ipvsadm 1.31 prints it as an int
-        return f"-f {signed}" + (" -6" if key.family == 6 else "")
-    return f"-{'t' if key.protocol is Protocol.TCP else 'u'} {key.endpoint}"
 
 
 def orders(table: Table) -> dict[VirtualKey, list[Endpoint]]:
@@ -284,10 +187,11 @@ def try_traffic(client: IpvsClient) -> Result:
             sender.sendto(b"hello", ("10.0.0.1", 5000))
             assert server.recv(100) == b"hello"
     until = time.monotonic() + 30
-    while client.read()[1].virtuals[key].in_packets < 5:  # the estimator brings totals up to date every 2 s
-        assert time.monotonic() < until
-        time.sleep(0.1)
     before = client.read()[1]
+    while min(before.virtuals[key].in_packets, before.reals[key, real].totals.in_packets) < 5:
+        assert time.monotonic() < until  # the estimator brings totals up to date every 2 s
+        time.sleep(0.1)
+        before = client.read()[1]
     counters = before.reals[key, real]
     assert (counters.totals.connections, counters.totals.in_packets, counters.totals.in_bytes) == (1, 5, 165)
     assert (counters.active, counters.inactive) == (0, 1)

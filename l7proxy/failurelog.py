@@ -1,0 +1,42 @@
+"""Log lines that a client can cause.
+
+One rule: at most `most` lines a second, and a count of those left out: nobody outside can fill the disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+log = logging.getLogger("l7proxy")
+
+
+class FailureLog:
+    """Writes lines until the second is full, then counts."""
+
+    def __init__(self, most: int = 20, now: Callable[[], float] = time.monotonic) -> None:
+        self._most = most
+        self._now = now
+        self._second = 0
+        self._written = 0
+        self._suppressed = 0
+
+    def write(self, message: str, level: int = logging.WARNING, error: Exception | None = None, **fields: object) -> None:
+        """One line: a constant message and its fields; `error` adds a traceback."""
+        self.flush()
+        if self._written >= self._most:
+            self._suppressed += 1
+            return
+        self._written += 1
+        log.log(level, message, extra=fields, exc_info=error)
+
+    def flush(self) -> None:
+        """Begin a new second where one has begun, and say how many lines the last one left out."""
+        second = int(self._now())
+        if second == self._second:
+            return
+        self._second, self._written = second, 0
+        if self._suppressed:
+            log.warning("log lines suppressed", extra={"count": self._suppressed})
+            self._suppressed = 0

@@ -1,0 +1,187 @@
+"""The client's side: connections, their deadlines, and what answers them before an exchange begins.
+
+One rule: every connection is bounded in time and in bytes, whatever its client does or leaves undone. Parsing and
+flow control are aiohttp's server protocol; its error pages, tracebacks and default headers never show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+
+from l7proxy.core.model import Listener
+from l7proxy.http.replies import CLOSE, reply_bytes
+from l7proxy.runtime import Proxy
+
+READ_BUFFER_BYTES = 64 * 1024
+LINGER_S = 5.0
+
+
+class ClientConnection(RequestHandler):
+    """One client connection. `busy` is whether an exchange runs; `doomed` is why the sweeper closed it."""
+
+    def __init__(self, front: Front, loop: asyncio.AbstractEventLoop) -> None:
+        config = front.proxy.snapshot.config
+        super().__init__(
+            front,
+            loop=loop,
+            keepalive_timeout=config.timeouts.keepalive_s,
+            access_log=None,  # type: ignore[arg-type]  # None is how aiohttp turns it off
+            max_line_size=config.limits.head_bytes,
+            max_field_size=config.limits.head_bytes,
+            lingering_time=LINGER_S,
+            read_bufsize=READ_BUFFER_BYTES,
+            auto_decompress=False,
+        )
+        self.front = front
+        self.busy = False
+        self.counted = False
+        self.served = 0
+        self.doomed = ""
+        self.head_bytes = 0
+        self.head_began_at = self.read_at = self.made_at = loop.time()
+        self.awaits_body_since_at: float | None = None
+        self._unsent_bytes = 0
+        self._unsent_since_at = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        proxy = self.front.proxy
+        if proxy.connections >= proxy.snapshot.config.limits.connections:
+            assert isinstance(transport, asyncio.Transport)
+            self._force_close = True
+            transport.write(reply_bytes(503, "too many connections", retry_after=True))
+            transport.close()
+            proxy.failures.write("connection refused", reason="limits.connections is reached", client=peer_of(transport))
+            return
+        proxy.connections += 1
+        self.counted = True
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self.counted:
+            self.counted = False
+            self.front.proxy.connections -= 1
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if data:
+            self.read_at = self._loop.time()
+            if not self.busy:
+                if not self.head_bytes:
+                    self.head_began_at = self.read_at
+                self.head_bytes += len(data)
+        super().data_received(data)
+        if not self._messages:
+            if not self.busy and self.head_bytes > self.front.proxy.snapshot.config.limits.head_bytes:
+                self.close_with(431, "the head is larger than limits.head_bytes")
+        elif self.busy and self._current_request is not None and _is_error(self._messages[-1]):
+            # aiohttp leaves the reader of a body waiting when what follows cannot be parsed.
+            self._current_request.content.set_exception(RequestPayloadError("the body's framing is broken"))
+
+    def close_with(self, status: int, reason: str) -> None:
+        """Answer where no exchange runs, and close."""
+        if self.transport is not None and not self._force_close:
+            self.transport.write(reply_bytes(status, reason))
+            proxy = self.front.proxy
+            proxy.failures.write("request refused", status=status, reason=reason, client=peer_of(self.transport))
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what the parser refused. aiohttp calls this; it writes here and has nothing left to send."""
+        reason = str(message or exc or "").partition("\n")[0].strip().rstrip(":") or "malformed request"
+        self.front.proxy.failures.write("request refused", status=status, reason=reason, client=self.peer)
+        if status == 400 and isinstance(exc, LineTooLong):
+            status = 431
+        if self.transport is not None and request.writer.output_size == 0:
+            self.transport.write(reply_bytes(status, "malformed request"))
+        return CLOSE
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        return peer_of(self.transport) if self.transport is not None else "-"
+
+    def sweep(self, now: float) -> None:
+        """Close what has taken too long."""
+        timeouts = self.front.proxy.snapshot.config.timeouts
+        if self.transport is None:
+            return
+        if not self.busy:
+            if self.head_bytes and now - self.head_began_at > timeouts.head_s:
+                self.close_with(408, f"no whole head within {timeouts.head_s:g}s")
+            elif not self.served and not self.head_bytes and now - self.made_at > timeouts.head_s:
+                self.force_close()
+            return
+        waited_from = self.awaits_body_since_at
+        if waited_from is not None and not self._reading_paused:
+            if now - max(waited_from, self.read_at) > timeouts.idle_s:
+                self._doom(f"the client sent nothing of its body for {timeouts.idle_s:g}s")
+        if self.writing_paused and self.transport is not None:
+            unsent = self.transport.get_write_buffer_size()
+            if unsent != self._unsent_bytes:
+                self._unsent_bytes, self._unsent_since_at = unsent, now
+            elif now - self._unsent_since_at > timeouts.idle_s:
+                self._doom(f"the client took nothing for {timeouts.idle_s:g}s")
+        else:
+            self._unsent_bytes = 0
+
+    def _doom(self, reason: str) -> None:
+        self.doomed = reason
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Front(web.Server):
+    """The connections of one bound address."""
+
+    def __init__(
+        self, proxy: Proxy, listener: Listener, handle: Callable[[Front, web.BaseRequest], Awaitable[web.StreamResponse]]
+    ) -> None:
+        self.proxy = proxy
+        self.listener = listener
+        super().__init__(self._handle, handler_cancellation=True)  # type: ignore[arg-type]  # BaseRequest is enough
+        self._exchange = handle
+
+    def __call__(self) -> RequestHandler:
+        return ClientConnection(self, asyncio.get_running_loop())
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        assert isinstance(connection, ClientConnection)
+        connection.busy = True
+        connection.served += 1
+        try:
+            return await self._exchange(self, request)
+        finally:
+            connection.busy = False
+            connection.head_bytes = 0
+            connection.awaits_body_since_at = None
+
+    def sweep(self, now: float) -> None:
+        """Look at every connection's deadlines."""
+        for connection in self.connections:
+            assert isinstance(connection, ClientConnection)
+            connection.sweep(now)
+
+
+def _is_error(item: tuple[object, object]) -> bool:
+    return type(item[0]).__name__ == "_ErrInfo"
+
+
+def peer_of(transport: asyncio.BaseTransport) -> str:
+    """The peer's address as text."""
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if peer else "-"
+
+
+

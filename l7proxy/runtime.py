@@ -1,0 +1,137 @@
+"""What changes while the proxy runs: the present snapshot of the configuration, turns, links, health, counters.
+
+One rule: an exchange reads `Proxy.snapshot` once, at its head. A reload swaps the whole snapshot, and carries over
+what belongs to backends that stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from director.kit.health import HealthState, Status
+from director.kit.prober import Prober
+from director.kit.probespec import Check
+from l7proxy.accesslog import AccessLog
+from l7proxy.core.balance import RoundRobin
+from l7proxy.core.model import Backend, Config, Upstream
+from l7proxy.core.routing import RouteTable
+from l7proxy.failurelog import FailureLog
+from l7proxy.http.link import LinkPool
+
+
+@dataclass(slots=True)
+class Counters:
+    """Plain counts since the start; `by_class` counts answers by the first digit of their status."""
+
+    requests: int = 0
+    in_flight: int = 0
+    bytes_sent: int = 0
+    by_class: list[int] = field(default_factory=lambda: [0] * 6)
+
+    def begin(self) -> None:
+        self.requests += 1
+        self.in_flight += 1
+
+    def end(self, status: int, sent_bytes: int) -> None:
+        self.in_flight -= 1
+        self.bytes_sent += sent_bytes
+        if 100 <= status < 600:
+            self.by_class[status // 100] += 1
+
+
+class BackendState:
+    """A backend at work."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.pool = LinkPool(backend.endpoint)
+        self.counters = Counters()
+        self.health = HealthState()
+
+    @property
+    def up(self) -> bool:
+        """Whether it gets requests: PENDING counts as up, as in HAProxy, so that a start serves at once."""
+        return self.backend.check is None or self.health.status is not Status.DOWN
+
+
+class UpstreamState:
+    """An upstream at work. `weights` holds the backends that may be picked now."""
+
+    def __init__(self, upstream: Upstream, backends: dict[str, BackendState], turns: RoundRobin) -> None:
+        self.upstream = upstream
+        self.backends = backends
+        self.turns = turns
+        self.weights: dict[str, int] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at health and weights again."""
+        self.weights = {
+            name: state.backend.weight for name, state in self.backends.items() if state.up and state.backend.weight
+        }
+
+    def why_nobody(self) -> str:
+        """Why no backend can be picked, in a few words."""
+        down = [f"{name} is down: {_reason(state.health)}" for name, state in self.backends.items() if not state.up]
+        drained = [f"{name} has weight 0" for name, state in self.backends.items() if state.up]
+        return "no backend is up: " + "; ".join([*down, *drained][:3])
+
+
+def _reason(health: HealthState) -> str:
+    return health.last.reason if health.last is not None else "no result"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One configuration, ready to serve."""
+
+    config: Config
+    table: RouteTable
+    upstreams: dict[str, UpstreamState]
+
+
+@dataclass(slots=True)
+class Proxy:
+    """What every exchange shares."""
+
+    snapshot: Snapshot
+    failures: FailureLog
+    access: AccessLog
+    counters: Counters = field(default_factory=Counters)
+    connections: int = 0
+    draining: bool = False
+
+
+def make_snapshot(config: Config, prober: Prober, before: Snapshot | None = None) -> Snapshot:
+    """The snapshot of `config`; backends that stay keep their links, counters and turns."""
+    old = before.upstreams if before is not None else {}
+    upstreams: dict[str, UpstreamState] = {}
+    for name, upstream in config.upstreams.items():
+        known = old[name].backends if name in old else {}
+        backends: dict[str, BackendState] = {}
+        for backend in upstream.backends:
+            state = known.get(backend.name)
+            if state is None or state.backend.endpoint != backend.endpoint:
+                state = BackendState(backend)
+            state.backend = backend
+            state.health = prober.state(backend.check) if backend.check is not None else HealthState()
+            backends[backend.name] = state
+        turns = old[name].turns if name in old else RoundRobin()
+        turns.keep(backends)
+        upstreams[name] = UpstreamState(upstream, backends, turns)
+    return Snapshot(config, RouteTable(config.routes), upstreams)
+
+
+def checks_of(config: Config) -> dict[Check, HealthState]:
+    """Every distinct check, in its first state."""
+    return {
+        backend.check: HealthState()
+        for upstream in config.upstreams.values()
+        for backend in upstream.backends
+        if backend.check is not None
+    }
+
+
+def pools_of(snapshot: Snapshot) -> set[LinkPool]:
+    """All pools of a snapshot."""
+    return {state.pool for upstream in snapshot.upstreams.values() for state in upstream.backends.values()}
