@@ -59,7 +59,7 @@ class AccessLog:
                 lines, self._pending = self._pending, []
                 await asyncio.to_thread(self._put, lines)  # a full pipe blocks
             if self._dropped:
-                self._failures.write("access log lines dropped", count=self._dropped)
+                self._failures.write("access log lines dropped", fields={"count": self._dropped})
                 self._dropped = 0
 
     def flush(self) -> None:
@@ -73,4 +73,4 @@ class AccessLog:
             while left:
                 left = left[os.write(self._descriptor, left) :]
         except OSError as error:
-            self._failures.write("access log cannot be written", reason=error.strerror or str(error))
+            self._failures.write("access log cannot be written", fields={"reason": error.strerror or str(error)})

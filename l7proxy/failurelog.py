@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 log = logging.getLogger("l7proxy")
 
@@ -22,14 +22,20 @@ class FailureLog:
         self._written = 0
         self._suppressed = 0
 
-    def write(self, message: str, level: int = logging.WARNING, error: Exception | None = None, **fields: object) -> None:
+    def write(
+        self,
+        message: str,
+        level: int = logging.WARNING,
+        fields: Mapping[str, object] | None = None,
+        error: Exception | None = None,
+    ) -> None:
         """One line: a constant message and its fields; `error` adds a traceback."""
         self.flush()
         if self._written >= self._most:
             self._suppressed += 1
             return
         self._written += 1
-        log.log(level, message, extra=fields, exc_info=error)
+        log.log(level, message, extra=dict(fields or {}), exc_info=error)
 
     def flush(self) -> None:
         """Begin a new second where one has begun, and say how many lines the last one left out."""

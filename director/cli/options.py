@@ -44,4 +44,5 @@ def json_option(command: Command) -> Command:
 
 
 def file_argument(command: Command) -> Command:
-    return click.argument("file", type=click.Path(path_type=Path))(command)
+    # readable=False: what cannot be read is told by configfile, with what to do, and exits 1 rather than 64.
+    return click.argument("file", type=click.Path(path_type=Path, readable=False))(command)

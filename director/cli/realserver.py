@@ -21,7 +21,7 @@ def realserver() -> None:
 
 
 @realserver.command()
-@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.argument("file", type=click.Path(path_type=Path, readable=False), required=False)
 @click.option("--vip", "vips", multiple=True, metavar="ADDRESS", help="A VIP to answer for; may be repeated.")
 @click.option("--undo", is_flag=True, help="Take back everything that apply did on this host.")
 @state_option

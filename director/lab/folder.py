@@ -15,6 +15,7 @@ from pathlib import Path
 PREFIX = "lvs-lab-"
 LOCK = "lock"
 SESSION = "session"
+UML = "linux.uml"
 
 _ROOM_BYTES = 256 << 20
 
@@ -78,13 +79,15 @@ def _roots() -> list[str]:
 def _end_recorded_session(folder: Path) -> None:
     with contextlib.suppress(OSError, ValueError):
         session = int((folder / SESSION).read_text())
-        if any(_mentions(pid, folder) for pid in processes_of(session)):  # numbers are used again
+        if any(_is_of_lab(pid, folder) for pid in processes_of(session)):  # numbers are used again
             end_session(session)
 
 
-def _mentions(pid: int, folder: Path) -> bool:
+def _is_of_lab(pid: int, folder: Path) -> bool:
+    """Whether a process belongs to a lab's kernel; the user-mode kernel's helpers have lost their command line."""
+    process = Path(f"/proc/{pid}")
     try:
-        return os.fsencode(folder) in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return os.fsencode(folder) in (process / "cmdline").read_bytes() or (process / "exe").readlink().name == UML
     except OSError:
         return False
 

@@ -69,6 +69,8 @@ def _wait_for_end_of(owner: int, kernel: "subprocess.Popen[bytes] | None", folde
             poll.register(kernel_fd, select.POLLIN)
         while kernel is not None and [fd for fd, _ in poll.poll()] == [kernel_fd]:
             poll.unregister(kernel_fd)
-            (folder / "ended").write_text(str(kernel.wait()))
+            exit_code = kernel.wait()
             end_session(kernel.pid)
+            with (folder / "console").open("a") as console:
+                console.write(f"\n[the kernel's process ended with {exit_code}]\n")
         poll.poll()

@@ -25,9 +25,10 @@ from director.lab.hosts import Lab
 from director.lab.topology import Topology
 
 MEMORY = "1G"
+"""Of the user-mode kernel; its memory file takes only what is touched."""
+
 _AGENT = Path(__file__).with_name("guest") / "__main__.py"
 _PYTHON = os.path.realpath(sys.executable)
-_UML = "linux.uml"
 _CLOSE_S = 25.0
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -173,7 +174,7 @@ class _Keeper:
 
 def _uml_command(folder: Path, bell: socket.socket) -> list[str]:
     return [
-        *(_UML, f"mem={MEMORY}", "rootfstype=hostfs", "rootflags=/", "ro", "quiet", "loglevel=3", "panic=-1"),
+        *(folders.UML, f"mem={MEMORY}", "rootfstype=hostfs", "rootflags=/", "ro", "quiet", "loglevel=3", "panic=-1"),
         *("con=null", "con0=null,fd:1", "con1=null", "ssl=null", f"ssl0=fd:{bell.fileno()}"),
         *(f"uml_dir={folder}", f"init={_PYTHON}", "--", "-SEsB", str(_AGENT), "uml", str(folder)),
     ]
@@ -198,9 +199,9 @@ def _programs() -> dict[str, str]:
 
 
 def _require_uml(because: str) -> None:
-    if shutil.which(_UML) is None:
+    if shutil.which(folders.UML) is None:
         raise KernelUnavailableError(
-            f"a user-mode kernel is needed ({because}), and {_UML} is not here: apt-get install user-mode-linux"
+            f"a user-mode kernel is needed ({because}), and {folders.UML} is not here: apt-get install user-mode-linux"
         )
 
 

@@ -110,9 +110,7 @@ def forward_request(head: RequestHead, origin: Origin, via: bool, authority: byt
     return fields
 
 
-def forward_answer(
-    status: int, fields: Fields, head: RequestHead, chunked: bool, date: bytes
-) -> AnswerHead | str:
+def forward_answer(status: int, fields: Fields, head: RequestHead, chunked: bool, date: bytes) -> AnswerHead | str:
     """The answer's head for the client, or what is wrong with it. `chunked` is how the backend framed its body."""
     names = [name.lower() for name, _ in fields]
     dropped = HOP_BY_HOP

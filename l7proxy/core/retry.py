@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from l7proxy.core.head import RequestHead
+
 REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that are idempotent and safe; PUT and DELETE are idempotent, but a proxy cannot know who counts them."""
 
@@ -34,19 +36,15 @@ class Retry(Enum):
     SAME_BACKEND = "same backend, fresh connection"
 
 
-def retry(failure: Failure, method: str, has_body: bool) -> Retry:
-    """What to do after `failure`.
-
-    >>> retry(Failure.NOT_CONNECTED, "POST", True), retry(Failure.STALE, "PUT", False)
-    (<Retry.OTHER_BACKEND: 'other backend'>, <Retry.NO: 'no'>)
-    """
+def retry(failure: Failure, head: RequestHead) -> Retry:
+    """What to do after `failure`."""
     if failure is Failure.NOT_CONNECTED:
         return Retry.OTHER_BACKEND
-    if failure is Failure.STALE and repeatable(method, has_body):
+    if failure is Failure.STALE and repeatable(head):
         return Retry.SAME_BACKEND
     return Retry.NO
 
 
-def repeatable(method: str, has_body: bool) -> bool:
+def repeatable(head: RequestHead) -> bool:
     """Whether a request may be sent again after it was sent once."""
-    return method in REPEATABLE and not has_body
+    return head.method in REPEATABLE and not head.has_body

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from typing import cast
+
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
@@ -41,6 +43,7 @@ class ClientConnection(RequestHandler):
         self.busy = False
         self.counted = False
         self.served = 0
+        self.wire: asyncio.Transport | None = None
         self.doomed = ""
         self.head_bytes = 0
         self.head_began_at = self.read_at = self.made_at = loop.time()
@@ -50,13 +53,16 @@ class ClientConnection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         proxy = self.front.proxy
+        wire = cast("asyncio.Transport", transport)
         if proxy.connections >= proxy.snapshot.config.limits.connections:
-            assert isinstance(transport, asyncio.Transport)
             self._force_close = True
-            transport.write(reply_bytes(503, "too many connections", retry_after=True))
-            transport.close()
-            proxy.failures.write("connection refused", reason="limits.connections is reached", client=peer_of(transport))
+            wire.write(reply_bytes(503, "too many connections", retry_after=True))
+            wire.close()
+            proxy.failures.write(
+                "connection refused", fields={"reason": "limits.connections is reached", "client": peer_of(wire)}
+            )
             return
+        self.wire = wire  # aiohttp forgets its own as soon as it is closing
         proxy.connections += 1
         self.counted = True
         super().connection_made(transport)
@@ -87,7 +93,7 @@ class ClientConnection(RequestHandler):
         if self.transport is not None and not self._force_close:
             self.transport.write(reply_bytes(status, reason))
             proxy = self.front.proxy
-            proxy.failures.write("request refused", status=status, reason=reason, client=peer_of(self.transport))
+            proxy.failures.write("request refused", fields={"status": status, "reason": reason, "client": self.peer})
             self.force_close()
 
     def handle_error(
@@ -99,7 +105,9 @@ class ClientConnection(RequestHandler):
     ) -> web.StreamResponse:
         """Answer what the parser refused. aiohttp calls this; it writes here and has nothing left to send."""
         reason = str(message or exc or "").partition("\n")[0].strip().rstrip(":") or "malformed request"
-        self.front.proxy.failures.write("request refused", status=status, reason=reason, client=self.peer)
+        self.front.proxy.failures.write(
+            "request refused", fields={"status": status, "reason": reason, "client": self.peer}
+        )
         if status == 400 and isinstance(exc, LineTooLong):
             status = 431
         if self.transport is not None and request.writer.output_size == 0:
@@ -111,53 +119,59 @@ class ClientConnection(RequestHandler):
         """The client's address."""
         return peer_of(self.transport) if self.transport is not None else "-"
 
+    def close_if_idle(self) -> None:
+        """Close unless a request is being answered, or is about to be. What is busy must still be read."""
+        if not self.busy and not self._messages:
+            self.force_close()
+
     def sweep(self, now: float) -> None:
         """Close what has taken too long."""
         timeouts = self.front.proxy.snapshot.config.timeouts
-        if self.transport is None:
-            return
-        if not self.busy:
-            if self.head_bytes and now - self.head_began_at > timeouts.head_s:
-                self.close_with(408, f"no whole head within {timeouts.head_s:g}s")
-            elif not self.served and not self.head_bytes and now - self.made_at > timeouts.head_s:
-                self.force_close()
-            return
         waited_from = self.awaits_body_since_at
-        if waited_from is not None and not self._reading_paused:
-            if now - max(waited_from, self.read_at) > timeouts.idle_s:
-                self._doom(f"the client sent nothing of its body for {timeouts.idle_s:g}s")
-        if self.writing_paused and self.transport is not None:
-            unsent = self.transport.get_write_buffer_size()
-            if unsent != self._unsent_bytes:
-                self._unsent_bytes, self._unsent_since_at = unsent, now
-            elif now - self._unsent_since_at > timeouts.idle_s:
-                self._doom(f"the client took nothing for {timeouts.idle_s:g}s")
-        else:
-            self._unsent_bytes = 0
+        if self.busy:
+            if waited_from is not None and now - max(waited_from, self.read_at) > timeouts.idle_s:
+                self.doom(f"the client sent nothing of its body for {timeouts.idle_s:g}s")
+        elif self.head_bytes:
+            if now - self.head_began_at > timeouts.head_s:
+                self.close_with(408, f"no whole head within {timeouts.head_s:g}s")
+        elif not self.served and now - self.made_at > timeouts.head_s:
+            self.force_close()
+        self._sweep_unsent(now, timeouts.idle_s)
 
-    def _doom(self, reason: str) -> None:
+    def _sweep_unsent(self, now: float, idle_s: float) -> None:
+        """Close when the client has taken nothing of what waits for it; also after the last answer was written."""
+        unsent = self.wire.get_write_buffer_size() if self.wire is not None else 0
+        if not unsent or unsent != self._unsent_bytes:
+            self._unsent_bytes, self._unsent_since_at = unsent, now
+        elif now - self._unsent_since_at > idle_s:
+            self.doom(f"the client took nothing for {idle_s:g}s")
+
+    def doom(self, reason: str) -> None:
+        """Cut the connection off, remembering why."""
         self.doomed = reason
-        if self.transport is not None:
-            self.transport.abort()
+        if self.wire is not None:
+            self.wire.abort()
 
 
 class Front(web.Server):
     """The connections of one bound address."""
 
     def __init__(
-        self, proxy: Proxy, listener: Listener, handle: Callable[[Front, web.BaseRequest], Awaitable[web.StreamResponse]]
+        self,
+        proxy: Proxy,
+        listener: Listener,
+        handle: Callable[[Front, web.BaseRequest], Awaitable[web.StreamResponse]],
     ) -> None:
         self.proxy = proxy
         self.listener = listener
-        super().__init__(self._handle, handler_cancellation=True)  # type: ignore[arg-type]  # BaseRequest is enough
+        super().__init__(self._handle, handler_cancellation=True)
         self._exchange = handle
 
     def __call__(self) -> RequestHandler:
         return ClientConnection(self, asyncio.get_running_loop())
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        connection = request.protocol
-        assert isinstance(connection, ClientConnection)
+        connection = cast("ClientConnection", request.protocol)
         connection.busy = True
         connection.served += 1
         try:
@@ -167,10 +181,24 @@ class Front(web.Server):
             connection.head_bytes = 0
             connection.awaits_body_since_at = None
 
+    @property
+    def clients(self) -> list[ClientConnection]:
+        """Every connection, also one that is closing."""
+        return cast("list[ClientConnection]", self.connections)
+
+    def close_idle(self) -> None:
+        """Close connections on which nothing is being answered."""
+        for connection in self.clients:
+            connection.close_if_idle()
+
+    def abort(self) -> None:
+        """Cut every connection."""
+        for connection in self.clients:
+            connection.doom("the proxy stops")
+
     def sweep(self, now: float) -> None:
         """Look at every connection's deadlines."""
-        for connection in self.connections:
-            assert isinstance(connection, ClientConnection)
+        for connection in self.clients:
             connection.sweep(now)
 
 
@@ -182,6 +210,3 @@ def peer_of(transport: asyncio.BaseTransport) -> str:
     """The peer's address as text."""
     peer = transport.get_extra_info("peername")
     return str(peer[0]) if peer else "-"
-
-
-

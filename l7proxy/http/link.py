@@ -23,7 +23,7 @@ MOST_IDLE = 256
 READ_BUFFER_BYTES = 64 * 1024
 LARGEST_FIELD_BYTES = 64 * 1024
 YOUNG_S = 1.0
-"""A request that must not be sent twice takes an idle link only if it was used this recently: few servers close sooner."""
+"""What must not be sent twice takes an idle link only if it was used this recently: few servers close sooner."""
 
 
 class ConnectError(DirectorError):

@@ -18,7 +18,7 @@ import pytest
 from director.lab import boot, folder
 from director.lab.bytecode import PROJECT
 from director.lab.errors import KernelLostError, KernelUnavailableError, LabError
-from director.lab.folder import SESSION, processes_of, sweep
+from director.lab.folder import SESSION, end_session, processes_of, sweep
 from director.lab.kernels import Kernel
 from director.lab.waiting import wait_until
 
@@ -154,8 +154,12 @@ def test_next_boot_sweeps_what_a_killed_keeper_left(kernel: Kernel) -> None:
         owner.wait(10)
         assert place.exists()
         assert wait_until(partial(_swept, place))
-        assert processes_of(session) == []
+        assert wait_until(partial(_is_empty, session), 1.0)
         assert kernel.folder.exists()
+
+
+def _is_empty(session: int) -> bool:
+    return not processes_of(session)
 
 
 def _swept(place: Path) -> bool:
@@ -170,8 +174,7 @@ def _pids_of(line: str) -> list[int]:
 def test_lost_kernel_is_an_error_with_its_console(kernel: Kernel) -> None:
     with boot(kernel.kind) as other:
         session = int((other.folder / SESSION).read_text())
-        for pid in processes_of(session):
-            os.kill(pid, signal.SIGKILL)
+        end_session(session)
         with pytest.raises(KernelLostError, match="console"):
             other.lay_out()
         place = other.folder

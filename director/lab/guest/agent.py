@@ -5,9 +5,6 @@ and short answers the other; a command itself is a file in the shared folder. At
 owner is gone, and so is everything here.
 """
 
-# Every boot of the user-mode kernel would pay for pathlib's import.
-# ruff: noqa: PTH103, PTH104, PTH110, PTH123
-
 import contextlib
 import json
 import os

@@ -3,9 +3,6 @@
 One rule: nothing here waits; the agent's loop calls in when a pipe has data, a child ended or a limit passed.
 """
 
-# Every boot of the user-mode kernel would pay for pathlib's import.
-# ruff: noqa: PTH115, PTH123, PTH208
-
 import contextlib
 import os
 import signal

@@ -4,9 +4,6 @@ One rule: a host is nothing but open namespace files and processes; close the fi
 is gone, with its links, addresses, tables and mounts.
 """
 
-# Every boot of the user-mode kernel would pay for pathlib's import.
-# ruff: noqa: PTH101, PTH102, PTH103, PTH115, PTH123
-
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence

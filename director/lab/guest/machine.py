@@ -3,9 +3,6 @@
 One rule: nothing outside the agent's own mount namespace changes, and only `folder` is written through.
 """
 
-# Every boot of the user-mode kernel would pay for pathlib's import.
-# ruff: noqa: PTH102, PTH103, PTH123
-
 import contextlib
 import os
 from collections.abc import Mapping, Sequence

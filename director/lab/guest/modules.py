@@ -3,9 +3,6 @@
 One rule: a module is loaded after everything modules.dep names for it, and one already loaded is no error.
 """
 
-# Every boot of the user-mode kernel would pay for pathlib's import.
-# ruff: noqa: PTH123
-
 import contextlib
 import errno
 import os

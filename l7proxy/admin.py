@@ -1,0 +1,74 @@
+"""The admin endpoint: GET /healthz and /v1/status.
+
+One rule: it only reads. There is no login, so it belongs on a local address.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from l7proxy.runtime import BackendState, Counters, Proxy
+
+
+def make_app(proxy: Proxy) -> web.Application:
+    """The application; every answer is made from the present snapshot."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        if proxy.draining:
+            return web.Response(status=503, text="draining\n")
+        return web.Response(text="ok\n")
+
+    async def status(_: web.Request) -> web.Response:
+        return web.json_response(status_of(proxy))
+
+    app = web.Application()
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/v1/status", status)
+    return app
+
+
+def status_of(proxy: Proxy) -> dict[str, Any]:
+    """What /v1/status shows."""
+    snapshot = proxy.snapshot
+    return {
+        "draining": proxy.draining,
+        "connections": proxy.connections,
+        "counters": _counters(proxy.counters),
+        "listeners": {
+            listener.name: {"bind": [str(bind) for bind in listener.binds]} for listener in snapshot.config.listeners
+        },
+        "routes": [
+            {"name": route.name, "host": list(route.hosts), "path": str(route.path), "upstream": route.upstream}
+            for route in snapshot.config.routes
+        ],
+        "upstreams": {
+            name: {
+                "balance": state.upstream.balance.value,
+                "backends": {backend: _backend(part) for backend, part in state.backends.items()},
+            }
+            for name, state in snapshot.upstreams.items()
+        },
+    }
+
+
+def _backend(state: BackendState) -> dict[str, Any]:
+    health = state.health
+    return {
+        "address": str(state.backend.endpoint),
+        "weight": state.backend.weight,
+        "health": health.status.value if state.backend.check is not None else "unchecked",
+        "reason": health.last.reason if health.last is not None else None,
+        "up": state.up,
+        "counters": _counters(state.counters),
+    }
+
+
+def _counters(counters: Counters) -> dict[str, Any]:
+    return {
+        "requests": counters.requests,
+        "in_flight": counters.in_flight,
+        "bytes_sent": counters.bytes_sent,
+        "answers": {f"{digit}xx": count for digit, count in enumerate(counters.by_class) if digit},
+    }
