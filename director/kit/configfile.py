@@ -101,10 +101,15 @@ def load(
             what = f"the file is empty: it needs {_required(model)}"
             problems.append(Problem(Mark(1, 1), what))
         raise InvalidConfigError(source, problems)
-    config, found = _validate(tree, model)
+    config, found, cuts = _validate(tree, model)
     problems += found
     if config is not None:
-        problems += [Problem(tree.mark(path), _prefixed(path, message)) for path, message in check(config)]
+        problems += [
+            Problem(tree.mark(path), _prefixed(path, message))
+            for path, message in check(config)
+            # What a part was cut out of is not what the operator wrote: a finding about all of it would mislead.
+            if not any(cut[: len(path)] == path for cut in cuts)
+        ]
     if problems or config is None:
         raise InvalidConfigError(source, sorted(set(problems)))
     return config
@@ -115,13 +120,14 @@ def _required(model: type[Section]) -> str:
     return "at least " + " and ".join(f"`{name}:`" for name in names or list(model.model_fields)[:1])
 
 
-def _validate(tree: Tree, model: type[Model]) -> tuple[Model | None, list[Problem]]:
-    """The model, possibly of what is left after cutting out what is wrong, and the problems met."""
+def _validate(tree: Tree, model: type[Model]) -> tuple[Model | None, list[Problem], list[Path]]:
+    """The model, possibly of what is left after cutting out what is wrong, the problems met, and what was cut."""
     data = copy.deepcopy(tree.data)
     problems: list[Problem] = []
+    cuts: list[Path] = []
     for attempt in range(8):
         try:
-            return model.model_validate(data), problems
+            return model.model_validate(data), problems, cuts
         except ValidationError as error:
             details = [(locate(data, detail["loc"]), detail) for detail in error.errors(include_url=False)]
         for path, detail in details:
@@ -131,9 +137,10 @@ def _validate(tree: Tree, model: type[Model]) -> tuple[Model | None, list[Proble
                 message = _prefixed(path, describe(detail, model, path))
                 problems.append(Problem(tree.mark(path, at_key), message))
         for path, detail in details:
+            cuts.append(path)
             if not _cut(data, path[:-1] if detail["type"] == "missing" else path):
-                return None, problems
-    return None, problems
+                return None, problems, cuts
+    return None, problems, cuts
 
 
 def _cut(data: object, path: Path) -> bool:

@@ -108,7 +108,7 @@ class ClientConnection(RequestHandler):
         self.front.proxy.failures.write(
             "request refused", fields={"status": status, "reason": reason, "client": self.peer}
         )
-        if status == 400 and isinstance(exc, LineTooLong):
+        if status == 400 and (isinstance(exc, LineTooLong) or reason.startswith("Too many headers")):
             status = 431
         if self.transport is not None and request.writer.output_size == 0:
             self.transport.write(reply_bytes(status, "malformed request"))

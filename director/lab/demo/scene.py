@@ -67,11 +67,11 @@ class Scene:
 
     def prepare_real_servers(self) -> str:
         """`director realserver apply` on every l7proxy host; what the first one said."""
-        said = ""
+        said = []
         for host in self.lab.hosts("l7proxy"):
             host.write(CONFIG, self.director.read(CONFIG))
-            said = said or host.run("director", "realserver", "apply", CONFIG).check().stdout
-        return said
+            said.append(host.run("director", "realserver", "apply", CONFIG).check().stdout)
+        return said[0]
 
     def write_config(self, text: str | None = None) -> None:
         self.director.write(CONFIG, text or FILES.joinpath("director.yaml").read_text())

@@ -1,0 +1,149 @@
+"""Which route a request takes: precedence as tables, and that order in the file plays no part."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from l7proxy.core.config import parse_path
+from l7proxy.core.model import Route
+from l7proxy.core.routing import RouteTable, normal_path, ties
+
+pytestmark = pytest.mark.unit
+
+
+def route(text: str) -> Route:
+    """`host path`, named by itself; `-` is any host."""
+    host, _, path = text.partition(" ")
+    return Route(text, "up", () if host == "-" else tuple(host.split(",")), parse_path(path))
+
+
+ROUTES = [
+    "- /",
+    "- /v1",
+    "- /v1/",
+    "- = /v1/exact",
+    "- ~ ^/v1/[0-9]+$",
+    "- ~ /[0-9]+$",
+    "*.example.org /",
+    "*.shop.example.org /",
+    "example.org,www.example.org /",
+    "www.example.org /static",
+    "only.example.net = /x",
+]
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "expected"),
+    [
+        ("nobody", "/", "- /"),
+        ("nobody", "/v10", "- /"),
+        ("nobody", "/v1", "- /v1"),
+        ("nobody", "/v1/", "- /v1/"),
+        ("nobody", "/v1/a/b", "- /v1/"),
+        ("nobody", "/v1/exact", "- = /v1/exact"),
+        ("nobody", "/v1/exact/", "- /v1/"),
+        ("nobody", "/v1/77", "- ~ ^/v1/[0-9]+$"),
+        ("nobody", "/x/77", "- ~ /[0-9]+$"),
+        ("example.org", "/v1", "example.org,www.example.org /"),
+        ("www.example.org", "/statics", "example.org,www.example.org /"),
+        ("www.example.org", "/static/a", "www.example.org /static"),
+        ("a.example.org", "/", "*.example.org /"),
+        ("a.b.example.org", "/", "*.example.org /"),
+        ("a.shop.example.org", "/", "*.shop.example.org /"),
+        ("shop.example.org", "/", "*.example.org /"),
+        ("notexample.org", "/", "- /"),
+        ("only.example.net", "/x", "only.example.net = /x"),
+        ("only.example.net", "/y", "- /"),
+        ("", "/", "- /"),
+    ],
+)
+def test_most_specific_host_then_path_wins(host: str, path: str, expected: str) -> None:
+    found = RouteTable(map(route, ROUTES)).find(host, path)
+    assert found is not None
+    assert found.name == expected
+
+
+def test_nothing_matches() -> None:
+    table = RouteTable([route("a.example.org /v1")])
+    assert table.find("a.example.org", "/v2") is None
+    assert table.find("b.example.org", "/v1") is None
+
+
+PATTERNS = st.lists(
+    st.tuples(
+        st.sampled_from(["-", "a.org", "*.a.org", "b.a.org", "*.b.a.org"]),
+        st.sampled_from(["/", "/x", "/x/", "/x/y", "= /x", "= /x/y", "~ ^/x", "~ y$", "~ /"]),
+    ),
+    min_size=1,
+    unique=True,
+)
+
+
+@given(
+    patterns=PATTERNS,
+    seed=st.integers(),
+    host=st.sampled_from(["a.org", "b.a.org", "c.b.a.org", "z"]),
+    path=st.sampled_from(["/", "/x", "/x/", "/x/y", "/xy", "/y", "/x/y/z"]),
+)
+def test_order_of_routes_does_not_matter(patterns: list[tuple[str, str]], seed: int, host: str, path: str) -> None:
+    routes = [route(f"{host} {path}") for host, path in patterns]
+    shuffled = list(routes)
+    random.Random(seed).shuffle(shuffled)
+    assert RouteTable(routes).find(host, path) == RouteTable(shuffled).find(host, path)
+
+
+@given(st.text(alphabet="/ab", max_size=12), st.sets(st.text(alphabet="/ab", max_size=6), max_size=6))
+def test_longest_prefix_is_found_as_by_trying_them_all(path: str, prefixes: set[str]) -> None:
+    path = "/" + path
+    routes = [Route(text, "up", (), parse_path(text)) for text in {"/" + prefix for prefix in prefixes}]
+    fitting = [
+        r.name for r in routes if path == r.name or path.startswith(r.name if r.name[-1] == "/" else r.name + "/")
+    ]
+    found = RouteTable(routes).find("h", path)
+    assert (found.name if found else None) == max(fitting, key=len, default=None)
+
+
+@pytest.mark.parametrize(
+    ("raw", "normal"),
+    [
+        ("/a/b", "/a/b"),
+        ("/%61/%7Eb", "/a/~b"),
+        ("/a%2Fb", "/a%2Fb"),
+        ("/a%2fb", "/a%2Fb"),
+        ("/a/./b/../c", "/a/c"),
+        ("/a/%2e%2E/c", "/c"),
+        ("/../../x", "/x"),
+        ("/a/..", "/"),
+        ("/a/.", "/a/"),
+        ("/a//b", "/a//b"),
+        ("/a/...", "/a/..."),
+        ("/.well-known/x", "/.well-known/x"),
+        ("/%", "/%"),
+        ("/%zz", "/%zz"),
+    ],
+)
+def test_paths_are_compared_in_normal_form(raw: str, normal: str) -> None:
+    assert normal_path(raw) == normal
+    assert normal_path(normal) == normal
+
+
+@given(st.text(alphabet="/.ab%2eEfF", max_size=20))
+def test_normal_form_is_final(path: str) -> None:
+    once = normal_path("/" + path)
+    assert once.startswith("/")
+    # `%%32e` becomes `%2e` in one step and is left there: an escape is decoded once.
+    assert normal_path(once) == once or "%" in once
+
+
+def test_ties_name_both_routes() -> None:
+    routes = [route("a.org /"), route("b.org /"), route("c.org,a.org /"), route("a.org = /")]
+    assert list(ties(routes)) == [(2, 0)]
+
+
+def test_many_slashes_are_cheap() -> None:
+    table = RouteTable([route("- /v1")])
+    assert table.find("h", "/" * 30_000) is None
