@@ -120,13 +120,14 @@ class Reconciler:
         owned = self._memory.load()
         desired = desired_table(inputs.config, inputs.weights())
         wanted = inputs.config.vips()
-        ready = {vs.vip for vs in inputs.config.virtual_servers if vs.name in inputs.ready}
+        # Virtual servers that share an address wait for the last of them: raising it serves them all.
+        early = {vs.vip for vs in inputs.config.virtual_servers if vs.name not in inputs.ready}
         missing = [vip for vip in wanted if vip not in observed.vips]
         return Plan(
             changes=diff(observed.table, desired, owned.virtual_servers),
             vips_remove=tuple(sorted((owned.vips & observed.vips) - set(wanted), key=str)),
-            vips_add=tuple(vip for vip in missing if vip in ready),
-            waiting=tuple(vip for vip in missing if vip not in ready),
+            vips_add=tuple(vip for vip in missing if vip not in early),
+            waiting=tuple(vip for vip in missing if vip in early),
         )
 
     def reconcile(self, inputs: Inputs) -> Outcome:
@@ -161,7 +162,8 @@ class Reconciler:
         owned = self._memory.load()
         declared = {vs.key for vs in inputs.config.virtual_servers}
         # A VIP that was there before us is not ours to take away.
-        self._memory.save(Owned(owned.virtual_servers | declared, owned.vips | set(plan.vips_add)))
+        owned = Owned(owned.virtual_servers | declared, owned.vips | set(plan.vips_add))
+        self._memory.save(owned)
         made: list[Step] = []
         failures: list[str] = []
         weights = inputs.weights()
@@ -185,19 +187,25 @@ class Reconciler:
             for refusal in refused
             if isinstance(refusal.change, AddVirtual) or refusal.change.key not in unserved
         ]
-        blocked = {vs.vip for vs in inputs.config.virtual_servers if vs.key in unserved}
+        served = {vs.vip for vs in inputs.config.virtual_servers if vs.key not in unserved}
+        not_ours = set()
         for vip in plan.vips_add:
-            if vip not in blocked and self._address(self._addresses.add, vip, failures):
+            added = self._address(self._addresses.add, vip, failures) if vip in served else None
+            if added:
                 note(Plan(vips_add=(vip,)))
                 self._announce(vip)
-        return made, failures, stale
+            elif added is False:  # somebody added it since we looked
+                not_ours.add(vip)
+        self._memory.save(replace(owned, vips=owned.vips - not_ours))
+        return made, failures, stale and not failures[len(told) :]
 
-    def _address(self, act: Callable[[Vip], bool], vip: Vip, failures: list[str]) -> bool:
+    def _address(self, act: Callable[[Vip], bool], vip: Vip, failures: list[str]) -> bool | None:
+        """Whether `act` changed anything; None when it failed."""
         try:
             return act(vip)
         except HostError as error:
             failures.append(str(error))
-            return False
+            return None
 
     def _forget(self, inputs: Inputs, observed: Observation) -> None:
         """Drop what is neither declared nor there any more from the memory."""

@@ -116,7 +116,7 @@ def _shell(kernel: str, file: Path | None) -> None:
 
     with boot(kernel) as booted, booted.lay_out(file) as laid_out:
         click.echo(f"{booted.kind} kernel {booted.release}: {booted.reason}")
-        booted.shell(laid_out, lambda text: click.echo(text, nl=False))
+        booted.shell(laid_out)
 
 
 def _translated(call: Callable[[], Any]) -> Any:

@@ -8,6 +8,7 @@ import fcntl
 import os
 import shutil
 import signal
+import stat
 import tempfile
 import time
 from pathlib import Path
@@ -22,27 +23,39 @@ _ROOM_BYTES = 256 << 20
 
 def make_folder() -> tuple[Path, int]:
     """A new folder, on a memory file system where one has room, and the open file that locks it."""
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_roots()[0]))
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return folder, lock
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_roots()[0]))
+        with contextlib.suppress(FileNotFoundError):  # another's sweep may take it before it is locked: make a new one
+            lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (folder / LOCK).exists():
+                return folder, lock
+            os.close(lock)
 
 
 def sweep() -> list[Path]:
-    """Remove what dead owners left behind; the folders removed."""
+    """Remove what dead owners of this user left behind; the folders removed."""
     removed = []
     for root in _roots():
         for folder in Path(root).glob(f"{PREFIX}*"):
             with contextlib.suppress(OSError):
-                lock = os.open(folder / LOCK, os.O_RDWR)
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _end_recorded_session(folder)
-                    shutil.rmtree(folder)
+                found = folder.lstat()
+                if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and _sweep_one(folder):
                     removed.append(folder)
-                finally:
-                    os.close(lock)
     return removed
+
+
+def _sweep_one(folder: Path) -> bool:
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _end_recorded_session(folder)
+        shutil.rmtree(folder)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
 
 
 def end_session(session: int, grace_s: float = 0.0) -> None:

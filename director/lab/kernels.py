@@ -33,6 +33,11 @@ _CLOSE_S = 25.0
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 class Kernel:
     """A booted kernel: `kind` is `uml` or `host`, and `reason` says why it was chosen."""
 
@@ -53,11 +58,11 @@ class Kernel:
             topology = topologies.load(topology or topologies.DEFAULT)
         return Lab(self._channel, topology, environment())
 
-    def shell(self, lab: Lab, say: Callable[[str], None]) -> None:
-        """A prompt on the lab's hosts, until end of file; `say` writes text as it is."""
+    def shell(self, lab: Lab, say: Callable[[str], None] = _say, ask: Callable[[str], str] = input) -> None:
+        """A prompt on the lab's hosts, until end of file; `say` writes text as it is, `ask` reads a line."""
         from director.lab.shell import converse
 
-        converse(lab, say)
+        converse(lab, say, ask)
 
     def console(self) -> str:
         """The last lines of the kernel's console."""

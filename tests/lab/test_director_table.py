@@ -53,7 +53,7 @@ TABLE = """\
 -a -u 10.9.0.100:53 -r 10.9.1.11:5353 -m -w 0
 """
 
-BAD = {
+BAD: dict[str, tuple[str | bytes, str]] = {
     "unknown key": (
         "virtual_servers: {web: {adress: 10.0.0.1}}",
         ":1:25: virtual_servers.web.adress: unknown key 'adress': did you mean 'address'?",
@@ -73,6 +73,7 @@ BAD = {
     "empty": ("", "the file is empty"),
     "binary": (b"\x7fELF\x02\x01\x01\x00\xff\xfe", "this is not a text file"),
 }
+AS_NOBODY = ("setpriv", "--reuid=65534", "--clear-groups")
 
 
 def table(host: LabHost) -> str:
@@ -150,13 +151,15 @@ def test_a_missing_file_a_directory_and_no_permission_say_so(director: LabHost) 
         result = run(director, "apply", path)
         assert (result.exit_code, result.stderr) == (1, f"{path}:1:1: {expected}: " + result.stderr.split(": ", 2)[2])
     director.write("/etc/director/secret.yaml", GOOD, mode=0o600)
-    refused = director.run("setpriv", "--reuid=65534", "--clear-groups", "director", "check", "/etc/director/secret.yaml")
+    refused = director.run(
+        "setpriv", "--reuid=65534", "--clear-groups", "director", "check", "/etc/director/secret.yaml"
+    )
     assert refused.exit_code == 1
     assert "permission denied: run as root" in refused.stderr
 
 
 def test_without_root_it_says_so_and_what_to_do(director: LabHost) -> None:
-    result = director.run("setpriv", "--reuid=65534", "--clear-groups", "director", "apply", CONFIG)
+    result = director.run(*AS_NOBODY, "director", "apply", CONFIG)
     assert result.exit_code == 1
     assert "run as root" in result.stderr
     assert "Traceback" not in result.stderr

@@ -80,7 +80,9 @@ def test_layouts_follow_each_other_and_take_their_processes_along(kernel: Kernel
         with kernel.lay_out() as lab:
             host = lab.host("web-1")
             assert host.run("pgrep", "-f", "sleep 4715").exit_code == 1
-            host.run("sh", "-c", "setsid sleep 4715 & (setsid sleep 4715 &) ; true").check()
+            host.run(
+                "sh", "-c", "unshare -n setsid sleep 4715 & setsid sleep 4715 & (setsid sleep 4715 &) ; true"
+            ).check()
             background = host.start("sleep", "4715")
             host.write("/tmp/turn", str(turn))
             host.run("ip", "link", "add", "left", "type", "veth", "peer", "name", "right").check()

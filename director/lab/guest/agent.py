@@ -106,7 +106,7 @@ class Agent:
         killed = 0
         if self._layout is not None:
             for _ in range(50):
-                found = jobs.kill_inside(self._layout.networks_of_hosts())
+                found = jobs.kill_inside(self._layout.identities())
                 killed += found
                 if not found:
                     break

@@ -155,13 +155,13 @@ def kill_tree(pid: int) -> None:
 
 
 def kill_inside(namespaces: set[str]) -> int:
-    """SIGKILL every process whose network namespace is one of `namespaces`; how many there were."""
+    """SIGKILL every process that is in one of `namespaces`, be it with one foot; how many there were."""
     count = 0
     own = os.getpid()
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != own:
             with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{name}/ns/net") in namespaces:
+                if any(os.readlink(f"/proc/{name}/ns/{kind}") in namespaces for kind in ("net", "mnt", "uts")):
                     os.kill(int(name), signal.SIGKILL)
                     count += 1
     return count

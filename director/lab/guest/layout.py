@@ -14,23 +14,23 @@ PRIVATE = ("/run", "/tmp", "/var/lib", "/var/log")  # noqa: S108 - the lab's own
 PRIVATE_IN_ETC = ("director", "l7proxy", "keepalived", "bird")
 _KEPT_IN_PRIVATE = ("/var/lib/nginx", "/var/log/nginx", "/run/lock")  # programs expect these to exist
 _BASE = "/run/lab-hosts"
-_KINDS = ("net", "mnt", "uts")
+KINDS = ("net", "mnt", "uts")
 
 RunIp = Callable[[str], None]
 """Runs `ip -batch` on a text, in the current namespaces; raises OSError with its complaint."""
 
 
 class Place:
-    """A set of namespaces, held open; `network` is the identity of the network one, as /proc/PID/ns/net reads."""
+    """A set of namespaces, held open, and their identities as the links in /proc/PID/ns read."""
 
-    def __init__(self, fds: list[int], network: str) -> None:
+    def __init__(self, fds: list[int], identities: set[str]) -> None:
         self.fds = fds
-        self.network = network
+        self.identities = identities
 
     @classmethod
-    def current(cls, kinds: Sequence[str] = _KINDS) -> "Place":
+    def current(cls, kinds: Sequence[str] = KINDS) -> "Place":
         fds = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in kinds]
-        return cls(fds, os.readlink("/proc/self/ns/net"))
+        return cls(fds, {os.readlink(f"/proc/self/ns/{kind}") for kind in kinds})
 
     def enter(self) -> None:
         for fd in self.fds:
@@ -89,9 +89,9 @@ class Layout:
             self._switch.enter()
             yield
 
-    def networks_of_hosts(self) -> set[str]:
-        """Identities of the network namespaces, for finding processes."""
-        return {place.network for place in self.places.values()}
+    def identities(self) -> set[str]:
+        """The identities of all namespaces of the hosts, for finding processes."""
+        return {identity for place in self.places.values() for identity in place.identities}
 
     def remove(self) -> None:
         """Let go of everything; processes must be gone already."""

@@ -1,0 +1,204 @@
+"""The running director on a real kernel: adopts, repairs, reloads, obeys, and dies without stopping traffic."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from director.lab.demo.scene import CONFIG, Scene, told, wait_until
+from director.lab.hosts import Lab
+
+pytestmark = pytest.mark.lab
+
+WEB1, WEB2 = "10.9.1.11:8080", "10.9.1.12:8080"
+FILE = """
+defaults:
+  interface: lan
+  check: {type: http, path: /, interval: 500ms, fast_interval: 100ms, timeout: 1s, rise: 2, fall: 2}
+drift_interval: 1s
+virtual_servers:
+  plain:
+    address: 10.9.0.101
+    port: 80
+    forward: nat
+    scheduler: rr
+    real_servers:
+      web-1: {address: 10.9.1.11, port: 8080}
+      web-2: {address: 10.9.1.12, port: 8080}
+"""
+TARGET = ("10.9.0.101", "plain.example.org", "/")
+
+
+@pytest.fixture(scope="module")
+def backends(lab: Lab) -> Scene:
+    scene = Scene(lab)
+    scene.start_backends()
+    return scene
+
+
+@pytest.fixture
+def scene(backends: Scene) -> Iterator[Scene]:
+    backends.write_config(FILE)
+    backends.start_director()
+    backends.wait_for_vip("10.9.0.101")
+    backends.wait_for_weights({WEB1: 100, WEB2: 100})
+    yield backends
+    if "director" in backends.running:
+        stop(backends)
+    host = backends.director
+    host.run("ipvsadm", "-C").check()
+    host.run("ip", "addr", "flush", "dev", "lan", "to", "10.9.0.101/32").check()
+    host.run("rm", "-rf", "/var/lib/director").check()
+
+
+def stop(scene: Scene) -> str:
+    process = scene.running.pop("director")
+    process.kill(signal.SIGTERM)
+    assert process.wait(10.0) == 0, process.output()
+    return process.output()
+
+
+def has_vip(scene: Scene) -> bool:
+    return "10.9.0.101/32" in scene.director.run("ip", "-o", "addr", "show", "lan").check().stdout
+
+
+def director(scene: Scene, *words: str) -> str:
+    return scene.director.run("director", *words).check().stdout
+
+
+def test_sigterm_leaves_the_table_and_the_address_and_a_restart_adopts_them(scene: Scene) -> None:
+    before = scene.director.run("ipvsadm", "-Sn").check().stdout
+    output = stop(scene)
+    assert "Traceback" not in output
+    assert scene.director.run("ipvsadm", "-Sn").check().stdout == before
+    assert has_vip(scene)
+    process = scene.start_director()
+    wait_until("it runs", lambda: "director is running" in process.output())
+    wait_until("verdicts", lambda: process.output().count("real server is up") == 2)
+    assert " changed " not in process.output()
+    assert scene.director.run("ipvsadm", "-Sn").check().stdout == before
+
+
+def test_an_adopted_server_keeps_weight_0_until_its_probe_says_otherwise(scene: Scene) -> None:
+    scene.kill("director")
+    scene.director.run("ipvsadm", "-e", "-t", "10.9.0.101:80", "-r", WEB1, "-m", "-w", "0").check()
+    watch = scene.watch(6.0)
+    wait_until("the watch sees it", lambda: told(watch))
+    scene.start_director()
+    scene.wait_for_weights({WEB1: 100})
+    watch.wait(20.0)
+    weights = [change["weight"] for change in told(watch) if change["real"] == WEB1]
+    assert weights == [0, 100], "once 0, then up by its verdict, and nothing in between"
+    output = scene.running["director"].output()
+    assert output.index("real server is up vs=plain rs=web-1") < output.index("weight 0 -> 100")
+
+
+def test_status_agrees_with_ipvsadm_and_says_why(scene: Scene) -> None:
+    status = scene.status()
+    (virtual,) = status["virtual_servers"]
+    shown = {f"{real['address']}:{real['port']}": real["kernel_weight"] for real in virtual["real_servers"]}
+    assert shown == scene.weights() == {WEB1: 100, WEB2: 100}
+    assert all(real["reason"] == "up: status 200" for real in virtual["real_servers"])
+    assert virtual["vip_present"] is True
+    assert status["daemon"]["converged"] is True
+    text = director(scene, "status")
+    assert "plain  tcp  10.9.0.101:80  nat  rr  vip on lan" in text
+
+
+def test_drain_weight_and_enable_reach_the_kernel_and_survive_a_restart(scene: Scene) -> None:
+    director(scene, "drain", "plain", "web-1")
+    director(scene, "weight", "plain", "web-2", "7")
+    assert scene.weights() == {WEB1: 0, WEB2: 7}
+    stop(scene)
+    process = scene.start_director()
+    wait_until("verdicts", lambda: process.output().count("real server is up") == 2)
+    assert scene.weights() == {WEB1: 0, WEB2: 7}
+    assert "drained by the operator" in director(scene, "status")
+    director(scene, "enable", "plain", "web-1")
+    director(scene, "enable", "plain", "web-2")
+    assert scene.weights() == {WEB1: 100, WEB2: 100}
+
+
+def test_drain_gives_no_new_connections(scene: Scene) -> None:
+    load = scene.traffic(4.0, 0.01, TARGET)
+    wait_until("traffic flows", lambda: len(told(load)) > 10)
+    director(scene, "drain", "plain", "web-1")
+    drained_at = float(scene.client.run("cut", "-d ", "-f1", "/proc/uptime").check().stdout)
+    load.wait(20.0)
+    requests = told(load)
+    assert all(request["ok"] for request in requests)
+    later = {request["server"] for request in requests if request["at"] > drained_at + 0.05}
+    assert later == {"web-2"}
+    director(scene, "enable", "plain", "web-1")
+
+
+def test_a_wrong_answer_takes_a_server_out_and_a_right_one_brings_it_back(scene: Scene) -> None:
+    host = scene.lab.host("web-1")
+    good = host.read("/etc/nginx/lab.conf")
+    host.write("/etc/nginx/lab.conf", good.replace("return 200", "return 503"))
+    scene.running["web-1"].kill(signal.SIGHUP)
+    scene.wait_for_weights({WEB1: 0, WEB2: 100})
+    assert "down: status 503, expected 200-399" in director(scene, "status")
+    host.write("/etc/nginx/lab.conf", good)
+    scene.running["web-1"].kill(signal.SIGHUP)
+    scene.wait_for_weights({WEB1: 100})
+
+
+def test_a_server_that_is_cut_off_goes_to_0_and_comes_back(scene: Scene) -> None:
+    cable = scene.lab.host("web-2").link("inside")
+    cable.down()
+    scene.wait_for_weights({WEB2: 0})
+    assert "down: no answer within 1s" in director(scene, "status")
+    cable.up()
+    scene.wait_for_weights({WEB2: 100})
+
+
+def test_what_others_change_is_repaired_within_the_drift_interval(scene: Scene) -> None:
+    scene.director.run("ipvsadm", "-d", "-t", "10.9.0.101:80", "-r", WEB1).check()
+    scene.director.run("ipvsadm", "-E", "-t", "10.9.0.101:80", "-s", "lc").check()
+    scene.director.run("ip", "addr", "del", "10.9.0.101/32", "dev", "lan").check()
+    scene.wait_for_weights({WEB1: 100, WEB2: 100}, 5.0)
+    wait_until("the address is back", lambda: has_vip(scene), 5.0)
+    assert "-A -t 10.9.0.101:80 -s rr" in scene.director.run("ipvsadm", "-Sn").check().stdout
+
+
+def test_sighup_reloads_and_a_bad_file_changes_nothing(scene: Scene) -> None:
+    process = scene.running["director"]
+    before = scene.director.run("ipvsadm", "-Sn").check().stdout
+    scene.write_config(FILE.replace("scheduler: rr", "scheduler: rrr"))
+    process.kill(signal.SIGHUP)
+    wait_until("the refusal is logged", lambda: "reload refused" in process.output())
+    assert "'rrr' is not known: did you mean 'rr'?" in process.output()
+    assert scene.director.run("ipvsadm", "-Sn").check().stdout == before
+    scene.write_config(FILE.replace("scheduler: rr", "scheduler: wrr").replace("port: 80\n", "port: 81\n"))
+    process.kill(signal.SIGHUP)
+    wait_until("the new service", lambda: ":81 -s wrr" in scene.director.run("ipvsadm", "-Sn").check().stdout)
+    wait_until("the old one goes", lambda: ":80 -s" not in scene.director.run("ipvsadm", "-Sn").check().stdout)
+    assert has_vip(scene)
+
+
+def test_a_second_director_and_apply_find_the_running_one(scene: Scene) -> None:
+    second = scene.director.run("director", "run", CONFIG)
+    assert second.exit_code == 1
+    assert f"process {scene.running['director'].pid} (director run {CONFIG})" in second.stderr
+    assert director(scene, "plan", CONFIG).startswith("Nothing to change")
+    scene.director.write("/etc/director/other.yaml", FILE.replace("scheduler: rr", "scheduler: wlc"))
+    planned = scene.director.run("director", "plan", "/etc/director/other.yaml")
+    assert planned.exit_code == 2
+    assert "rr -> wlc" in planned.stdout
+    applied = director(scene, "apply", "/etc/director/other.yaml", "--json")
+    assert [step["sign"] for step in json.loads(applied)["steps"]] == ["~"]
+    assert scene.weights() == {WEB1: 100, WEB2: 100}
+
+
+def test_a_director_that_is_killed_does_not_stop_traffic(scene: Scene) -> None:
+    load = scene.traffic(4.0, 0.01, TARGET)
+    wait_until("traffic flows", lambda: len(told(load)) > 10)
+    scene.kill("director")
+    load.wait(20.0)
+    requests = told(load)
+    assert len(requests) > 50
+    assert all(request["ok"] for request in requests)

@@ -1,0 +1,214 @@
+"""A proxy in this process, origins made of raw sockets, and clients that write bytes.
+
+One rule: nothing here parses more HTTP than a test needs, so that a test sees what is on the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import ParamSpec
+
+import uvloop
+
+from l7proxy.core.config import load_config
+from l7proxy.server import Server, open_sockets
+
+P = ParamSpec("P")
+PATIENCE_S = 10.0
+
+
+def live(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
+    """Run an async test on the loop the product runs on."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(3 * PATIENCE_S):
+                await test(*args, **kwargs)
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(bounded())
+
+    return run
+
+
+def free_port() -> int:
+    """A port nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+Answer = Callable[["Origin", bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Origin:
+    """A backend: `answer` is called with each head. What it received is kept."""
+
+    def __init__(self, answer: Answer, name: str = "origin") -> None:
+        self.answer = answer
+        self.name = name
+        self.port = free_port()
+        self.heads: list[bytes] = []
+        self.connections = 0
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> Origin:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        return self
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in list(self._writers):
+            writer.transport.abort()
+        while self._writers:
+            await asyncio.sleep(0.001)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.add(writer)
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.heads.append(head)
+                await self.answer(self, head, reader, writer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+            self._writers.discard(writer)
+
+
+def says(*parts: bytes) -> Answer:
+    """An answer of fixed bytes."""
+
+    async def answer(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"".join(parts))
+
+    return answer
+
+
+async def named(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """200 with the origin's name."""
+    name = origin.name.encode()
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(name), name))
+
+
+async def body_back(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """200 with the request's body."""
+    body = await reader.readexactly(length_of(head)) if b"content-length" in head.lower() else await dechunk(reader)
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+
+def length_of(head: bytes) -> int:
+    return int(fields_of(head, b"content-length")[0])
+
+
+def fields_of(head: bytes, name: bytes) -> list[bytes]:
+    """The values of a header, in order."""
+    lines = head.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+    return [value.strip() for key, _, value in (line.partition(b":") for line in lines) if key.lower() == name]
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+async def dechunk(reader: asyncio.StreamReader) -> bytes:
+    """A chunked body, decoded."""
+    body = b""
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    await reader.readuntil(b"\r\n")
+    return body
+
+
+class Running:
+    """A proxy that runs."""
+
+    def __init__(self, server: Server, port: int, path: Path) -> None:
+        self.server = server
+        self.port = port
+        self.path = path
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def talk(self, request: bytes) -> bytes:
+        """Send `request` and read until the proxy closes. A reset shows as `<RST>` at the end."""
+        reader, writer = await self.connect()
+        writer.write(request)
+        received = b""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while piece := await reader.read(65536):
+                    received += piece
+        except ConnectionResetError:
+            received += b"<RST>"
+        finally:
+            writer.close()
+        return received
+
+    async def get(self, target: str = "/", *lines: str, host: str = "any.example") -> bytes:
+        """GET, and close."""
+        more = "".join(line + "\r\n" for line in lines)
+        return await self.talk(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n".encode())
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait for a state."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not is_so():
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def running(
+    tmp_path: Path, *origins: Origin | int, upstream: str = "", more: str = "", listener: str = ""
+) -> AsyncIterator[Running]:
+    """A proxy before `origins` (or bare ports), one upstream `up` for every request."""
+    for origin in origins:
+        if isinstance(origin, Origin):
+            await origin.start()
+    port = free_port()
+    path = tmp_path / "l7proxy.yaml"
+    path.write_text(config_text(port, *origins, upstream=upstream, more=more, listener=listener))
+    config = load_config(path.read_text(), str(path))
+    server = Server(str(path), config)
+    sockets = open_sockets(config)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.run(sockets))
+            await asyncio.sleep(0)
+            try:
+                yield Running(server, port, path)
+            finally:
+                server.request_stop()
+                server.request_stop()
+    finally:
+        for origin in origins:
+            if isinstance(origin, Origin):
+                await origin.stop()
+
+
+def config_text(port: int, *origins: Origin | int, upstream: str = "", more: str = "", listener: str = "") -> str:
+    """A configuration with one listener, one route and one upstream; `upstream` and `more` are YAML to add."""
+    backends = "".join(
+        f"      b{index}: {{address: '127.0.0.1:{item if isinstance(item, int) else item.port}'}}\n"
+        for index, item in enumerate(origins)
+    )
+    return (
+        f"listeners:\n  http: {{bind: '127.0.0.1:{port}'{listener}}}\n"
+        f"access_log: false\n"
+        f"routes:\n  - {{name: all, upstream: up}}\n"
+        f"{more}\n"
+        f"upstreams:\n  up:\n{upstream}\n    backends:\n{backends}"
+    )
