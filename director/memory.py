@@ -6,12 +6,14 @@ between leaves nothing behind that nobody owns. IPVS itself has no owner tag.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
 from director.core.table import VirtualKey
 from director.core.vip import Vip
+from director.host.sysctl import Epoch, epoch
 from director.kit import statefile
 
 VERSION = 1
@@ -26,10 +28,14 @@ class Owned:
 
 
 class Memory:
-    """`Owned`, kept in `directory`/owned.json."""
+    """`Owned`, kept in `directory`/owned.json.
 
-    def __init__(self, directory: Path) -> None:
+    It holds for one boot and one network namespace: what stands in another was made by somebody else.
+    """
+
+    def __init__(self, directory: Path, now: Callable[[], Epoch] = epoch) -> None:
         self._path = directory / "owned.json"
+        self._now = now
         self._owned: Owned | None = None
 
     def load(self) -> Owned:
@@ -48,7 +54,9 @@ class Memory:
             vips: list[statefile.Json] = [
                 {"address": str(vip.address), "interface": vip.interface} for vip in sorted(owned.vips, key=str)
             ]
-            statefile.save(self._path, VERSION, {"virtual_servers": keys, "vips": vips})
+            now = self._now()
+            content = {"boot_id": now.boot_id, "namespace": now.namespace, "virtual_servers": keys, "vips": vips}
+            statefile.save(self._path, VERSION, content)
             self._owned = owned
 
     def _read(self) -> Owned:
@@ -57,13 +65,21 @@ class Memory:
             return Owned()
         try:
             keys, vips = content["virtual_servers"], content["vips"]
+            made = Epoch(str(content["boot_id"]), int(str(content["namespace"])))
             if not isinstance(keys, list) or not isinstance(vips, list):
                 raise TypeError("not a list")
-            return Owned(
+            owned = Owned(
                 frozenset(VirtualKey.parse(str(key)) for key in keys),
                 frozenset(
-                    Vip(ip_address(str(vip["address"])), str(vip["interface"])) for vip in vips if isinstance(vip, dict)
+                    Vip(ip_address(str(vip["address"])), str(vip["interface"])) for vip in map(_object, vips)
                 ),
             )
+            return owned if made == self._now() else Owned()
         except (KeyError, TypeError, ValueError) as error:
             raise statefile.damaged(self._path, f"its content is not what was saved ({error})") from error
+
+
+def _object(value: statefile.Json) -> dict[str, statefile.Json]:
+    if not isinstance(value, dict):
+        raise TypeError("not an object")
+    return value

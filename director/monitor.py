@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from director.core.model import Config, ServerRef, VirtualServer
+from director.core.vip import Vip
 from director.kit.health import HealthState, Status
 from director.kit.prober import Prober
 from director.kit.probespec import Check, Timing
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 class _Watched:
     config: Config
     refs: Mapping[Check, tuple[ServerRef, ...]]
-    since_at: Mapping[str, float]
+    since_at: Mapping[tuple[str, Vip | None], float]
 
 
 class Monitor:
@@ -47,7 +48,8 @@ class Monitor:
                 if real.check is not None:
                     refs[real.check] = (*refs.get(real.check, ()), virtual.ref(real))
         before = self._watched.since_at
-        since_at = {vs.name: before.get(vs.name, now) for vs in config.virtual_servers}
+        # Whoever gets another address waits for verdicts again, as a new one does.
+        since_at = {_place(vs): before.get(_place(vs), now) for vs in config.virtual_servers}
         self._watched = _Watched(config, refs, since_at)
         self._prober.watch({check: HealthState(since_at=now) for check in refs})
 
@@ -60,23 +62,23 @@ class Monitor:
             if real.check is not None
         }
 
-    def ready(self) -> frozenset[str]:
-        """Virtual servers whose real servers all have a verdict, or have had the time for one."""
+    def ready(self, config: Config) -> frozenset[str]:
+        """Virtual servers of `config` whose real servers all have a verdict, or have had the time for one."""
         now = self._now()
-        return frozenset(vs.name for vs in self._watched.config.virtual_servers if self._is_ready(vs, now))
+        return frozenset(vs.name for vs in config.virtual_servers if self._is_ready(vs, now))
 
     def next_deadline_s(self) -> float | None:
         """Time until `ready` may grow without any verdict; None when nothing is waited for."""
         now = self._now()
         waits = [
-            self._watched.since_at[vs.name] + grace_s(vs) - now
+            self._watched.since_at[_place(vs)] + grace_s(vs) - now
             for vs in self._watched.config.virtual_servers
             if not self._is_ready(vs, now)
         ]
         return max(0.0, min(waits)) if waits else None
 
     def _is_ready(self, virtual: VirtualServer, now: float) -> bool:
-        if now - self._watched.since_at[virtual.name] >= grace_s(virtual):
+        if now - self._watched.since_at.get(_place(virtual), now) >= grace_s(virtual):
             return True
         checks = [real.check for real in virtual.real_servers if real.check is not None]
         return all(self._prober.state(check).status is not Status.PENDING for check in checks)
@@ -93,6 +95,10 @@ class Monitor:
             }
             log.log(level, "real server is %s", after.status.value, extra=fields)
         self._wake()
+
+
+def _place(virtual: VirtualServer) -> tuple[str, Vip | None]:
+    return virtual.name, virtual.vip
 
 
 def grace_s(virtual: VirtualServer) -> float:

@@ -158,7 +158,7 @@ class Reconciler:
         return Outcome(not failures, tuple(done), tuple(failures), observed)
 
     def _apply(self, plan: Plan, inputs: Inputs) -> tuple[list[Step], list[str], bool]:
-        """Make one plan's changes: what was made, what failed, and whether every failure means "read again"."""
+        """Make one plan's changes: what was made, what failed, and whether a failure means "read again"."""
         owned = self._memory.load()
         declared = {vs.key for vs in inputs.config.virtual_servers}
         # A VIP that was there before us is not ours to take away.
@@ -179,14 +179,14 @@ class Reconciler:
         refused = list(self._kernel.write(plan.changes)) if plan.changes else []
         failed = {id(refusal.change) for refusal in refused}
         note(Plan(changes=tuple(change for change in plan.changes if id(change) not in failed)))
-        stale = all(refusal.is_stale for refusal in refused) and not failures
         unserved = {refusal.change.key for refusal in refused if isinstance(refusal.change, AddVirtual)}
         # Where the virtual server could not be made, its real servers' failures say nothing more.
-        failures += [
-            refusal.reason
+        told = [
+            refusal
             for refusal in refused
             if isinstance(refusal.change, AddVirtual) or refusal.change.key not in unserved
         ]
+        failures += [refusal.reason for refusal in told]
         served = {vs.vip for vs in inputs.config.virtual_servers if vs.key not in unserved}
         not_ours = set()
         for vip in plan.vips_add:
@@ -197,7 +197,7 @@ class Reconciler:
             elif added is False:  # somebody added it since we looked
                 not_ours.add(vip)
         self._memory.save(replace(owned, vips=owned.vips - not_ours))
-        return made, failures, stale and not failures[len(told) :]
+        return made, failures, any(refusal.is_stale for refusal in told)
 
     def _address(self, act: Callable[[Vip], bool], vip: Vip, failures: list[str]) -> bool | None:
         """Whether `act` changed anything; None when it failed."""

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from director.cli.lab import lab as command
 from director.lab.hosts import Lab
 from director.lab.kernels import Kernel
+from director.lab.waiting import wait_until
 
 pytestmark = pytest.mark.lab
 
@@ -59,7 +60,7 @@ def test_ctrl_c_stops_the_line_and_stays(kernel: Kernel, lab: Lab) -> None:
     lines = iter(["echo started; sleep 4717", "echo still here"])
     kernel.shell(lab, say, lambda _: next(lines, "exit"))
     assert said[-1] == "still here\n"
-    assert lab.host("client").run("pgrep", "-f", "sleep 4717").exit_code == 1
+    assert wait_until(lambda: lab.host("client").run("pgrep", "-f", "sleep 4717").exit_code == 1)
 
 
 def test_command_line_runs_on_a_fresh_lab_and_exits_alike() -> None:
