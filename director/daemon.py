@@ -11,11 +11,16 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol, TypeVar
 
-from director.api.server import serve
+from director.advice import advice
+from director.api.server import listening, serve
 from director.core import status
 from director.core.config import parse_config
 from director.core.desired import adopted_weights
@@ -28,10 +33,11 @@ from director.host.lockfile import NamespaceLock
 from director.ipvs.client import IpvsClient
 from director.kit.configfile import InvalidConfigError, read_text
 from director.kit.errors import ConfigError, DirectorError
+from director.kit.schemawalk import suggestion
 from director.memory import Memory
 from director.monitor import Monitor
 from director.overrides import Overrides
-from director.reconcile import Inputs, Outcome, Reconciler
+from director.reconcile import Addresses, Inputs, Kernel, Outcome, Reconciler
 
 log = logging.getLogger(__name__)
 
@@ -39,65 +45,90 @@ ANNOUNCEMENTS = 5  # keepalived: vrrp_garp_master_repeat
 ANNOUNCE_EVERY_S = 1.0
 RETRY_AFTER_S = 1.0
 
+Answer = TypeVar("Answer")
+
+
+class Announces(Protocol):
+    """Tells the neighbours of an address, once; never waits."""
+
+    def send_once(self, vip: Vip) -> int: ...
+
 
 class Daemon:
-    """One director of one network namespace. `socket_path` is where its API listens."""
+    """One director of one network namespace, which `kernel`, `addresses` and `announcer` stand for."""
 
-    def __init__(self, config_path: Path, config: Config, kernel: IpvsClient, state_directory: Path) -> None:
+    def __init__(
+        self,
+        config_path: Path,
+        config: Config,
+        state_directory: Path,
+        kernel: Kernel,
+        addresses: Addresses,
+        announcer: Announces,
+    ) -> None:
         self._config_path = config_path
         self._config = config
+        self._source = str(config_path)
         self._started_at = time.monotonic()
         self._woken = asyncio.Event()
+        self._hung_up = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._announcer = Announcer()
+        self._announcer = announcer
         self._announce_left: dict[Vip, int] = {}
         self._overrides = Overrides(state_directory)
-        self._reconciler = Reconciler(kernel, addresses, Memory(state_directory), self._begin_announcing)
+        self._reconciler = Reconciler(kernel, addresses, Memory(state_directory), self._announce_soon)
         self._monitor = Monitor(self._woken.set)
         self._adopted: dict[ServerRef, int] = {}
+        self._advice: tuple[str, ...] = ()
         self._writing = asyncio.Lock()
+        # One thread: what a cancelled task began goes on in it, and must not meet the next.
+        self._worker = ThreadPoolExecutor(1, "kernel")
         self._last: Outcome | None = None
-        self._pending_reload: Config | None = None
+        self._trouble = ""
+        self._event_loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, socket_path: Path) -> None:
         """Work until SIGTERM or SIGINT. Raises: DirectorError when it cannot begin."""
-        loop = asyncio.get_running_loop()
+        self._event_loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopped.set)
-        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        await self._take(self._config)
-        outcome = await self._reconcile()
-        if outcome.failures:
-            log.warning("began with failures", extra={"count": len(outcome.failures)})
-        async with serve(self, socket_path), asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._loop(), name="reconcile"),
-                group.create_task(self._monitor.run(), name="probes"),
-                group.create_task(self._announce_loop(), name="announce"),
-            ]
-            log.info("director is running", extra={"config": str(self._config_path), "socket": str(socket_path)})
-            await self._stopped.wait()
-            for task in tasks:
-                task.cancel()
+            self._event_loop.add_signal_handler(number, self._stopped.set)
+        self._event_loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
+        with self._worker, listening(socket_path) as listener:  # before anything is changed
+            await self._take(self._config, self._source)
+            outcome = await self._reconcile()
+            if outcome.failures:
+                log.warning("began with failures", extra={"count": len(outcome.failures)})
+            async with serve(self, listener), asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._loop(), name="reconcile"),
+                    group.create_task(self._reload_loop(), name="reload"),
+                    group.create_task(self._monitor.run(), name="probes"),
+                    group.create_task(self._announce_loop(), name="announce"),
+                ]
+                log.info("director is running", extra={"config": self._source, "socket": str(socket_path)})
+                await self._stopped.wait()
+                for task in tasks:
+                    task.cancel()
         log.info("director stops; the kernel keeps forwarding")
 
-    # What the API, signals and the monitor ask for.
+    # What the API asks for.
 
     async def apply(self, text: str, source: str) -> list[Step]:
         """Use the configuration in `text` from now on. Raises: InvalidConfigError, and then nothing has changed."""
-        config = parse_config(text, source)
-        await self._take(config)
-        outcome = await self._reconcile()
-        log.info("configuration is in force", extra={"config": source, "steps": len(outcome.steps)})
+        # In a thread: a large file takes seconds to parse, and probes would time out meanwhile.
+        config = await asyncio.to_thread(parse_config, text, source)
+        await self._take(config, source)
+        log.info("configuration is in force", extra={"config": source})
+        outcome = await self._settle()
         if outcome.failures:
             raise DirectorError("\n".join(outcome.failures))
         return list(outcome.steps)
 
     async def plan(self, text: str, source: str) -> list[Step]:
         """What `apply` would change. Raises: InvalidConfigError."""
-        config = parse_config(text, source)
+        config = await asyncio.to_thread(parse_config, text, source)
         async with self._writing:
-            observed = await asyncio.to_thread(self._reconciler.observe, config)
+            observed = await self._on_worker(lambda: self._reconciler.observe(config))
             inputs = replace(self._inputs(config), adopted=adopted_weights(config, observed.table))
             plan = self._reconciler.plan(inputs, observed)
         return steps(plan, config, inputs.weights())
@@ -105,37 +136,40 @@ class Daemon:
     async def drain(self, ref: ServerRef) -> None:
         """Raises: ConfigError for a server that is not in force; HostError when it cannot be saved."""
         self._known(ref)
-        self._overrides.drain(ref)
+        await self._on_worker(lambda: self._overrides.drain(ref))
         await self._operator_changed("drained", ref)
 
     async def enable(self, ref: ServerRef) -> None:
-        """Raises: as `drain`."""
-        self._known(ref)
-        self._overrides.enable(ref)
+        """Also for a server that is no longer in force and has a wish left. Raises: as `drain`."""
+        if ref not in self._overrides.wishes:
+            self._known(ref)
+        await self._on_worker(lambda: self._overrides.enable(ref))
         await self._operator_changed("enabled", ref)
 
     async def weight(self, ref: ServerRef, weight: int) -> None:
         """Raises: as `drain`."""
         self._known(ref)
-        self._overrides.weight(ref, weight)
+        await self._on_worker(lambda: self._overrides.weight(ref, weight))
         await self._operator_changed("weight set", ref)
 
     async def status(self) -> status.Status:
         """A fresh look at the kernel beside what is known. Raises: KernelError."""
-        inputs = self._inputs(self._config)
         async with self._writing:
-            seen = await asyncio.to_thread(self._reconciler.observe, self._config)
+            config = self._config
+            inputs = self._inputs(config)
+            seen = await self._on_worker(lambda: self._reconciler.observe(config))
+        failures = [*([self._trouble] if self._trouble else []), *(self._last.failures if self._last else ())]
         return {
             "daemon": {
                 "pid": os.getpid(),
                 "version": version("lvs-director"),
-                "config": str(self._config_path),
+                "config": self._source,
                 "uptime_s": round(time.monotonic() - self._started_at, 3),
-                "converged": self._last is not None and self._last.converged,
-                "failures": list(self._last.failures) if self._last else [],
+                "converged": self._converged(),
+                "failures": failures,
             },
             "virtual_servers": status.virtual_servers(
-                self._config,
+                config,
                 seen.table,
                 seen.counters,
                 seen.vips,
@@ -147,69 +181,134 @@ class Daemon:
         }
 
     def _known(self, ref: ServerRef) -> None:
-        if self._config.find(ref) is None:
-            known = ", ".join(str(vs.ref(rs)) for vs in self._config.virtual_servers for rs in vs.real_servers)
-            raise ConfigError(f"no real server {ref} in the configuration in force: use one of {known}")
+        if self._config.find(ref) is not None:
+            return
+        servers = {vs.name: [real.name for real in vs.real_servers] for vs in self._config.virtual_servers}
+        if ref.virtual_server in servers:
+            what = f"virtual server {ref.virtual_server!r} has no real server {ref.real_server!r}"
+            known = suggestion(ref.real_server, servers[ref.virtual_server])
+        else:
+            what = f"no virtual server {ref.virtual_server!r} in the configuration in force"
+            known = suggestion(ref.virtual_server, servers)
+        raise ConfigError(what + (known if any(servers.values()) else ""))
 
     async def _operator_changed(self, what: str, ref: ServerRef) -> None:
         log.info("operator: %s", what, extra={"vs": ref.virtual_server, "rs": ref.real_server})
-        outcome = await self._reconcile()
-        if outcome.failures:
+        try:
+            outcome = await self._settle()
+        except DirectorError as error:
+            raise DirectorError(f"{ref}: {what} and saved, but this has not reached the kernel yet: {error}") from error
+        found = self._config.find(ref)
+        if found is None:
+            return
+        virtual, real = found
+        entry = outcome.observed.table.get(virtual.key)
+        row = entry.reals.get(real.endpoint) if entry else None
+        # What failed elsewhere is no answer to this request; `status` shows it.
+        if outcome.failures and (row is None or row.weight != self._inputs(self._config).weights()[ref].value):
             raise DirectorError("\n".join(outcome.failures))
 
-    def _on_hangup(self) -> None:
-        try:
-            config = parse_config(read_text(self._config_path), str(self._config_path))
-        except InvalidConfigError as error:
-            for line in error.lines():
-                log.error("reload refused, the old configuration stays", extra={"problem": line})
-            return
-        self._pending_reload = config
-        self._woken.set()
+    # The loops.
 
-    # The loop.
+    async def _reload_loop(self) -> None:
+        while True:
+            await self._hung_up.wait()
+            self._hung_up.clear()
+            try:
+                config = await asyncio.to_thread(_read, self._config_path)
+                await self._take(config, str(self._config_path))
+            except InvalidConfigError as error:
+                for line in error.lines():
+                    log.error("reload refused, the old configuration stays", extra={"problem": line})
+            except DirectorError as error:
+                log.error("could not reload, trying again", extra={"reason": str(error)})
+                await asyncio.sleep(RETRY_AFTER_S)
+                self._hung_up.set()
+            except Exception:
+                log.exception("reload failed in itself, the old configuration stays")
+            else:
+                log.info("reloaded", extra={"config": self._source})
+                self._woken.set()
 
     async def _loop(self) -> None:
         while True:
-            outcome = self._last
-            wait_s = self._config.drift_interval_s
-            deadline_s = self._monitor.next_deadline_s()
-            if deadline_s is not None:
-                wait_s = min(wait_s, deadline_s)
-            if outcome is None or not outcome.converged:
-                wait_s = min(wait_s, RETRY_AFTER_S)
-            try:
-                async with asyncio.timeout(wait_s):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._wait_s()):
                     await self._woken.wait()
-            except TimeoutError:
-                pass
             self._woken.clear()
             try:
-                if self._pending_reload is not None:
-                    config, self._pending_reload = self._pending_reload, None
-                    await self._take(config)
-                    log.info("reloaded", extra={"config": str(self._config_path)})
                 await self._reconcile()
-            except DirectorError as error:
-                self._last = None
-                log.error("could not reconcile, trying again", extra={"reason": str(error)})
+            except Exception as error:  # noqa: BLE001 -- a director that ends repairs nothing any more
+                self._tell_trouble(error)
 
-    async def _take(self, config: Config) -> None:
+    def _wait_s(self) -> float:
+        waits = [self._config.drift_interval_s]
+        deadline_s = self._monitor.next_deadline_s()
+        if deadline_s is not None:
+            waits.append(deadline_s)
+        if not self._converged():
+            waits.append(RETRY_AFTER_S)
+        return min(waits)
+
+    def _converged(self) -> bool:
+        return not self._trouble and self._last is not None and self._last.converged
+
+    def _tell_trouble(self, error: Exception) -> None:
+        expected = isinstance(error, DirectorError)
+        trouble = str(error) if expected else f"internal error: {error!r}"
+        if trouble != self._trouble:
+            log.error(
+                "could not reconcile, trying again",
+                extra={"reason": trouble},
+                exc_info=None if expected else error,
+            )
+        self._trouble = trouble
+
+    async def _take(self, config: Config, source: str) -> None:
         """Make `config` the one in force, with the kernel's weights for servers that await a verdict."""
         async with self._writing:
-            self._adopted = await asyncio.to_thread(self._reconciler.adopted, config)
-            self._config = config
+            self._adopted = await self._on_worker(lambda: self._reconciler.adopted(config))
+            self._config, self._source = config, source
             self._monitor.watch(config)
+        found = await self._on_worker(lambda: advice(config))
+        for sentence in found:
+            if sentence not in self._advice:
+                log.warning("a setting of this host does not fit", extra={"reason": sentence})
+        self._advice = found
+
+    async def _settle(self) -> Outcome:
+        """Reconcile for whoever asked, and let the loop look at its deadlines anew."""
+        try:
+            return await self._reconcile()
+        except Exception as error:
+            self._tell_trouble(error)
+            raise
+        finally:
+            self._woken.set()
 
     async def _reconcile(self) -> Outcome:
         async with self._writing:
-            # In a thread: netlink answers in milliseconds, but a large table or a busy kernel takes longer.
-            self._last = await asyncio.to_thread(self._reconciler.reconcile, self._inputs(self._config))
+            inputs = self._inputs(self._config)
+            self._last = await self._on_worker(lambda: self._reconciler.reconcile(inputs))
+        if self._trouble:
+            log.info("reconciles again")
+        self._trouble = ""
+        # An address that has gone may be another's now.
+        self._announce_left = {v: n for v, n in self._announce_left.items() if v in self._last.observed.vips}
         return self._last
+
+    async def _on_worker(self, act: Callable[[], Answer]) -> Answer:
+        """`act` in the worker's thread: netlink and fsync answer in milliseconds mostly, and not always."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, act)
 
     def _inputs(self, config: Config) -> Inputs:
         health = self._monitor.health(config)
-        return Inputs(config, health, self._overrides.wishes, self._adopted, self._monitor.ready())
+        return Inputs(config, health, self._overrides.wishes, self._adopted, self._monitor.ready(config))
+
+    def _announce_soon(self, vip: Vip) -> None:
+        """Called in the worker's thread."""
+        if self._event_loop is not None:
+            self._event_loop.call_soon_threadsafe(self._begin_announcing, vip)
 
     def _begin_announcing(self, vip: Vip) -> None:
         self._announce_left[vip] = ANNOUNCEMENTS
@@ -236,6 +335,10 @@ def run(config_path: Path, socket_path: Path, state_directory: Path) -> None:
 
     Raises: DirectorError when it cannot begin, and then nothing has changed.
     """
-    config = parse_config(read_text(config_path), str(config_path))
-    with NamespaceLock(f"director run {config_path}"), IpvsClient.open() as kernel:
-        asyncio.run(Daemon(config_path, config, kernel, state_directory).run(socket_path))
+    config = _read(config_path)
+    with NamespaceLock(f"director run {config_path}"), IpvsClient.open() as kernel, Announcer() as announcer:
+        asyncio.run(Daemon(config_path, config, state_directory, kernel, addresses, announcer).run(socket_path))
+
+
+def _read(path: Path) -> Config:
+    return parse_config(read_text(path), str(path))

@@ -55,7 +55,12 @@ class Memory:
                 {"address": str(vip.address), "interface": vip.interface} for vip in sorted(owned.vips, key=str)
             ]
             now = self._now()
-            content = {"boot_id": now.boot_id, "namespace": now.namespace, "virtual_servers": keys, "vips": vips}
+            content: dict[str, statefile.Json] = {
+                "boot_id": now.boot_id,
+                "namespace": now.namespace,
+                "virtual_servers": keys,
+                "vips": vips,
+            }
             statefile.save(self._path, VERSION, content)
             self._owned = owned
 
@@ -70,9 +75,7 @@ class Memory:
                 raise TypeError("not a list")
             owned = Owned(
                 frozenset(VirtualKey.parse(str(key)) for key in keys),
-                frozenset(
-                    Vip(ip_address(str(vip["address"])), str(vip["interface"])) for vip in map(_object, vips)
-                ),
+                frozenset(Vip(ip_address(str(vip["address"])), str(vip["interface"])) for vip in map(_object, vips)),
             )
             return owned if made == self._now() else Owned()
         except (KeyError, TypeError, ValueError) as error:

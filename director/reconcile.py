@@ -123,9 +123,13 @@ class Reconciler:
         # Virtual servers that share an address wait for the last of them: raising it serves them all.
         early = {vs.vip for vs in inputs.config.virtual_servers if vs.name not in inputs.ready}
         missing = [vip for vip in wanted if vip not in observed.vips]
+        homes = {vip.address: vip for vip in wanted}
+        leaving = sorted((owned.vips & observed.vips) - set(wanted), key=str)
         return Plan(
             changes=diff(observed.table, desired, owned.virtual_servers),
-            vips_remove=tuple(sorted((owned.vips & observed.vips) - set(wanted), key=str)),
+            vips_remove=tuple(vip for vip in leaving if vip.address not in homes),
+            # One that moves leaves its old interface last: where the new one is not there, it goes on being served.
+            vips_replaced=tuple(vip for vip in leaving if vip.address in homes and homes[vip.address] not in early),
             vips_add=tuple(vip for vip in missing if vip not in early),
             waiting=tuple(vip for vip in missing if vip in early),
         )
@@ -189,6 +193,7 @@ class Reconciler:
         failures += [refusal.reason for refusal in told]
         served = {vs.vip for vs in inputs.config.virtual_servers if vs.key not in unserved}
         not_ours = set()
+        missing = {vip.address for vip in plan.vips_add}
         for vip in plan.vips_add:
             added = self._address(self._addresses.add, vip, failures) if vip in served else None
             if added:
@@ -196,6 +201,11 @@ class Reconciler:
                 self._announce(vip)
             elif added is False:  # somebody added it since we looked
                 not_ours.add(vip)
+            if added is not None:
+                missing.discard(vip.address)
+        for vip in plan.vips_replaced:
+            if vip.address not in missing and self._address(self._addresses.remove, vip, failures):
+                note(Plan(vips_replaced=(vip,)))
         self._memory.save(replace(owned, vips=owned.vips - not_ours))
         return made, failures, any(refusal.is_stale for refusal in told)
 

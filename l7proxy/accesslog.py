@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
+from collections.abc import Mapping
 
 from director.kit.logs import quote
 from l7proxy.failurelog import FailureLog
 
 FLUSH_EVERY_S = 0.2
 MOST_PENDING = 20_000
+_PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
 
 
 class AccessLog:
@@ -25,31 +28,19 @@ class AccessLog:
         self._descriptor = descriptor
         self._pending: list[str] = []
         self._dropped = 0
+        self._second = (0, "")
 
-    def write(
-        self,
-        client: str,
-        method: str,
-        host: str,
-        target: str,
-        status: int,
-        sent_bytes: int,
-        duration_s: float,
-        route: str,
-        upstream: str,
-        backend: str,
-    ) -> None:
-        """Add a line."""
+    def write(self, fields: Mapping[str, object]) -> None:
+        """Add a line; a field without a value shows as `-`."""
         if len(self._pending) >= MOST_PENDING:
             self._dropped += 1
             return
         now = time.time()
-        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-        self._pending.append(
-            f"{when}.{int(now % 1 * 1000):03d}Z client={client} method={quote(method)} host={quote(host)} "
-            f"target={quote(target)} status={status} bytes={sent_bytes} ms={duration_s * 1000:.1f} "
-            f"route={quote(route)} upstream={upstream or '-'} backend={backend or '-'}\n"
-        )
+        second = int(now)
+        if second != self._second[0]:
+            self._second = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        parts = [f"{name}={_shown(value)}" for name, value in fields.items()]
+        self._pending.append(f"{self._second[1]}.{int((now - second) * 1000):03d}Z {' '.join(parts)}\n")
 
     async def run(self) -> None:
         """Write batches until cancelled."""
@@ -74,3 +65,10 @@ class AccessLog:
                 left = left[os.write(self._descriptor, left) :]
         except OSError as error:
             self._failures.write("access log cannot be written", fields={"reason": error.strerror or str(error)})
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else quote(text)

@@ -45,6 +45,7 @@ class BackendState:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.pool = LinkPool(backend.endpoint)
+        self.authority = str(backend.endpoint).encode("ascii")
         self.counters = Counters()
         self.health = HealthState()
 

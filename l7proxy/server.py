@@ -66,10 +66,14 @@ class Server:
             await self._open(self.proxy.snapshot.config, sockets)
             config = self.proxy.snapshot.config
             log.info("serving", extra={"binds": ",".join(map(str, config.binds)), **_size(config)})
-            await self._control()
-            await self._drain()
-            for task in tasks:
-                task.cancel()
+            try:
+                await self._control()
+                await self._drain()
+            finally:
+                for _, server in self._fronts.values():
+                    server.close()
+                for task in tasks:
+                    task.cancel()
         self.proxy.access.flush()
         log.info("stopped")
 

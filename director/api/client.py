@@ -43,15 +43,15 @@ class Client:
         self._path = path
 
     def is_running(self) -> bool:
-        """Whether somebody answers; a socket that cannot be opened for want of permission counts as running."""
+        """Whether somebody answers; a socket that may not be opened counts as running."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
             peer.settimeout(TIMEOUT_S)
             try:
                 peer.connect(str(self._path))
-            except PermissionError:
-                return True
-            except OSError:
+            except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
                 return False
+            except OSError:  # not permitted, or too busy to accept: asking it will say so
+                return True
         return True
 
     def status(self) -> Status:
@@ -90,7 +90,8 @@ class Client:
             raise HostError(f"what answers on {self._path} is no director: {error}") from error
         finally:
             connection.close()
-        if response.status == 200 and isinstance(answer, dict):
-            return answer
-        message = str(answer.get("error", answer)) if isinstance(answer, dict) else str(answer)
-        raise (ConfigError if response.status == 400 else DirectorError)(message)
+        if not isinstance(answer, dict) or (response.status != 200 and "error" not in answer):
+            raise HostError(f"what answers on {self._path} is no director: status {response.status}")
+        if response.status != 200:
+            raise (ConfigError if response.status == 400 else DirectorError)(str(answer["error"]))
+        return answer

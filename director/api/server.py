@@ -11,8 +11,8 @@ import errno
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +26,8 @@ from director.kit.errors import ConfigError, DirectorError, HostError
 log = logging.getLogger(__name__)
 
 MODE = 0o660
+BACKLOG = 64
+LAST_ANSWERS_S = 5.0
 LARGEST_REQUEST_BYTES = 16 * 1024 * 1024
 
 
@@ -40,41 +42,54 @@ class Operations(Protocol):
     async def weight(self, ref: ServerRef, weight: int) -> None: ...
 
 
+@contextmanager
+def listening(path: Path) -> Iterator[socket.socket]:
+    """A Unix socket at `path`, mode 0660, that connections wait at until `serve` answers them.
+
+    One that a dead process left there is replaced; one that answers, or another kind of file, is not.
+    Raises: HostError when it cannot be had.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listener:
+        try:
+            _bind(listener, path)
+        except OSError as error:
+            advice = ": run as root" if error.errno in {errno.EACCES, errno.EPERM} else ""
+            raise HostError(f"could not open the admin socket {path}: {error.strerror or error}{advice}") from error
+        try:
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
+
+
 @asynccontextmanager
-async def serve(director: Operations, path: Path) -> AsyncIterator[None]:
-    """Answer on the Unix socket at `path` (mode 0660) meanwhile. Raises: HostError when it cannot be had."""
-    listener = _listen(path)
-    runner = web.AppRunner(_application(director), access_log=None, handle_signals=False)
+async def serve(director: Operations, listener: socket.socket) -> AsyncIterator[None]:
+    """Answer on `listener` meanwhile; what was asked before the end has `LAST_ANSWERS_S` to be answered."""
+    runner = web.AppRunner(
+        _application(director), access_log=None, handle_signals=False, shutdown_timeout=LAST_ANSWERS_S
+    )
     try:
         await runner.setup()
-        await web.SockSite(runner, listener).start()
+        await web.SockSite(runner, listener, backlog=BACKLOG).start()
         yield
     finally:
         await runner.cleanup()
-        listener.close()
-        _remove(path)
 
 
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-
-
-def _listen(path: Path) -> socket.socket:
-    """A listening socket at `path`; one that a dead process left is replaced, one that answers is not."""
-    try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if path.is_socket() and _answers(path):
+def _bind(listener: socket.socket, path: Path) -> None:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if path.is_socket():
+        if _answers(path):
             raise HostError(f"another director answers on {path}: stop it first, or give this one another --socket")
         path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(str(path))
+    elif path.exists():
+        raise HostError(f"{path} is in the way of the admin socket: it is no socket, so give another --socket")
+    listener.bind(str(path))
+    try:
         path.chmod(MODE)  # before listen(): nobody can connect with the mode that bind gave it
-        listener.listen(64)
-    except OSError as error:
-        advice = ": run as root" if error.errno in {errno.EACCES, errno.EPERM} else ""
-        raise HostError(f"could not open the admin socket {path}: {error.strerror or error}{advice}") from error
-    listener.setblocking(False)
-    return listener
+        listener.listen(BACKLOG)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _answers(path: Path) -> bool:
@@ -82,8 +97,10 @@ def _answers(path: Path) -> bool:
         peer.settimeout(1.0)
         try:
             peer.connect(str(path))
-        except OSError:
+        except (ConnectionRefusedError, FileNotFoundError):
             return False
+        except OSError:  # too busy to accept (EAGAIN), or of another kind: somebody is there
+            return True
     return True
 
 
@@ -153,7 +170,7 @@ def _steps(steps: list[Step]) -> web.Response:
 
 async def _object(request: web.Request) -> dict[str, object]:
     try:
-        body = json.loads(await request.text())
+        body = json.loads(await request.read())
     except (ValueError, RecursionError) as error:
         raise ConfigError("the request is not JSON: send an object") from error
     if not isinstance(body, dict):

@@ -31,6 +31,8 @@ def run(file: Path, socket_path: Path, state_directory: Path, log_level: str) ->
 
     SIGHUP reloads FILE (a bad one changes nothing). SIGTERM stops, and leaves the table and the addresses as
     they are: the kernel keeps forwarding. On start what is in the kernel is adopted, never flushed.
+
+    Exits 0 when it was told to stop, 1 when it cannot begin, and then nothing has changed.
     """
     from director import daemon
     from director.kit import logs
@@ -43,7 +45,10 @@ def run(file: Path, socket_path: Path, state_directory: Path, log_level: str) ->
 @json_option
 @socket_option
 def status(as_json: bool, socket_path: Path) -> None:
-    """Show every virtual server: its real servers, their weights, and why each weight is what it is."""
+    """Show every virtual server: its real servers, their weights, and why each weight is what it is.
+
+    Exits 0 when the director answers, whatever it says, and 1 when none does.
+    """
     from director.api.client import Client
 
     found = Client(socket_path).status()
@@ -58,7 +63,10 @@ def status(as_json: bool, socket_path: Path) -> None:
 @click.argument("real_server")
 @socket_option
 def drain(virtual_server: str, real_server: str, socket_path: Path) -> None:
-    """Give REAL_SERVER of VIRTUAL_SERVER no new connections; those it has go on. Survives a restart."""
+    """Give REAL_SERVER of VIRTUAL_SERVER no new connections; those it has go on. Survives a restart.
+
+    Exits 0 when the kernel has it, 1 on an error.
+    """
     from director.api.client import Client
 
     Client(socket_path).drain(virtual_server, real_server)
@@ -70,7 +78,10 @@ def drain(virtual_server: str, real_server: str, socket_path: Path) -> None:
 @click.argument("real_server")
 @socket_option
 def enable(virtual_server: str, real_server: str, socket_path: Path) -> None:
-    """Undo drain and weight: REAL_SERVER is back to what the file and its check say."""
+    """Undo drain and weight: REAL_SERVER is back to what the file and its check say.
+
+    Exits 0 when the kernel has it, 1 on an error.
+    """
     from director.api.client import Client
 
     Client(socket_path).enable(virtual_server, real_server)
@@ -83,7 +94,10 @@ def enable(virtual_server: str, real_server: str, socket_path: Path) -> None:
 @click.argument("weight", type=click.IntRange(0, 65535))
 @socket_option
 def weight(virtual_server: str, real_server: str, weight: int, socket_path: Path) -> None:
-    """Use WEIGHT for REAL_SERVER instead of the file's, while it is up. Survives a restart."""
+    """Use WEIGHT for REAL_SERVER instead of the file's, while it is up. Survives a restart.
+
+    Exits 0 when the kernel has it, 1 on an error.
+    """
     from director.api.client import Client
 
     Client(socket_path).weight(virtual_server, real_server, weight)
@@ -96,7 +110,9 @@ def _print(found: Status) -> None:
     from rich.text import Text
 
     # Piped output has no width of its own: lines stay whole there.
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+    console = Console(
+        highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
+    )
     for virtual in found["virtual_servers"]:
         console.print(Text(_heading(virtual), style="bold"))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -109,7 +125,7 @@ def _print(found: Status) -> None:
             style = _style(real)
             table.add_row(
                 Text(f"  {real['name']}", style=style),
-                _endpoint(real["address"], real["port"]),
+                Text(_endpoint(real["address"], real["port"])),
                 Text(str(real["weight"]), style=style),
                 "absent" if real["kernel_weight"] is None else str(real["kernel_weight"]),
                 str(real["active"]),

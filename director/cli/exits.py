@@ -22,6 +22,7 @@ INTERRUPTED = 130
 
 def run(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> int:
     """Run `command` and return the exit code; errors are printed."""
+    output = sys.stdout
     try:
         code = command.main(arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
@@ -37,12 +38,26 @@ def run(command: click.Command, name: str, arguments: Sequence[str] | None = Non
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has left: not an error, and nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+        return _unheard()
+    except SystemExit as stop:
+        # click and rich end the process so when whoever read our output has left; click puts a wrapper before it.
+        if isinstance(stop.__context__, BrokenPipeError) or sys.stdout is not output:
+            sys.stdout = output
+            return _unheard()
+        raise
+    except OSError as error:
+        # What an operation runs into is translated where it happens: what is left is our own output.
+        click.echo(f"{name}: input or output failed: {error.strerror or error}", err=True)
+        return ERROR
     except DirectorError as error:
         show(name, error)
         return ERROR
+
+
+def _unheard() -> int:
+    """Nobody reads our output any more: no error, and nothing more can be said."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OK
 
 
 def show(name: str, error: DirectorError) -> None:

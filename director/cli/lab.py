@@ -6,11 +6,13 @@ One rule: nothing here knows how a lab works; it turns words into calls, and res
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from director.lab.hosts import Result
 
 _kernel = click.option(
     "--kernel",
@@ -45,7 +47,7 @@ def run(kernel: str, file: Path | None, timeout_s: float, host: str, command: tu
     words = command[1:] if command[0] == "--" else command
     if not words:
         raise click.UsageError("there is no command: write HOST COMMAND...")
-    result = _translated(lambda: _run(kernel, file, timeout_s, host, words))
+    result = _run(kernel, file, timeout_s, host, words)
     click.echo(result.stdout, nl=False)
     click.echo(result.stderr, nl=False, err=True)
     if result.timed_out:
@@ -62,8 +64,7 @@ def demo(kernel: str, keep: bool) -> None:
 
     Progress goes to standard error; standard output gets one line of JSON. Exits 1 when a step does not hold.
     """
-    ok = _translated(lambda: _demo(kernel, keep))
-    sys.exit(0 if ok else 1)
+    sys.exit(0 if _demo(kernel, keep) else 1)
 
 
 @lab.command()
@@ -71,7 +72,7 @@ def demo(kernel: str, keep: bool) -> None:
 @_topology
 def shell(kernel: str, file: Path | None) -> None:
     """Lay out a lab and type commands on its hosts, until Ctrl-D."""
-    _translated(lambda: _shell(kernel, file))
+    _shell(kernel, file)
 
 
 @lab.command()
@@ -80,7 +81,7 @@ def topology(file: Path | None) -> None:
     """Show the hosts of the lab and their addresses."""
     from director.lab import topology as topologies
 
-    found = _translated(lambda: topologies.load(file or topologies.DEFAULT))
+    found = topologies.load(file or topologies.DEFAULT)
     rows = [("HOST", "ROLE", "NETWORK", "IPV4", "IPV6", "MAC", "GATEWAY", "RUNS")]
     for host in found.hosts.values():
         first, last = (host.name, host.role), (host.gateway or "-", " ".join(host.runs))
@@ -92,14 +93,14 @@ def topology(file: Path | None) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _run(kernel: str, file: Path | None, timeout_s: float, host: str, command: tuple[str, ...]) -> Any:
+def _run(kernel: str, file: Path | None, timeout_s: float, host: str, command: tuple[str, ...]) -> Result:
     from director.lab import boot
 
     with boot(kernel) as booted, booted.lay_out(file) as laid_out:
         return laid_out.host(host).run(*command, timeout_s=timeout_s)
 
 
-def _demo(kernel: str, keep: bool) -> Any:
+def _demo(kernel: str, keep: bool) -> bool:
     from director.lab.demo.play import play
 
     def stay(booted: Any, laid_out: Any) -> None:
@@ -117,12 +118,3 @@ def _shell(kernel: str, file: Path | None) -> None:
     with boot(kernel) as booted, booted.lay_out(file) as laid_out:
         click.echo(f"{booted.kind} kernel {booted.release}: {booted.reason}")
         booted.shell(laid_out)
-
-
-def _translated(call: Callable[[], Any]) -> Any:
-    from director.kit.errors import DirectorError
-
-    try:
-        return call()
-    except DirectorError as error:
-        raise click.ClickException(str(error)) from error

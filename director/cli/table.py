@@ -40,7 +40,7 @@ def check(file: Path) -> None:
     servers = sum(len(virtual.real_servers) for virtual in config.virtual_servers)
     checked = sum(real.check is not None for virtual in config.virtual_servers for real in virtual.real_servers)
     click.echo(
-        f"{file}: ok: {_count(len(config.virtual_servers), 'virtual server')}, "
+        f"{click.format_filename(file)}: ok: {_count(len(config.virtual_servers), 'virtual server')}, "
         f"{_count(servers, 'real server')}, {checked} of them checked"
     )
 
@@ -68,14 +68,18 @@ def plan(file: Path, as_json: bool, socket_path: Path, state_directory: Path) ->
 def apply(file: Path, as_json: bool, socket_path: Path, state_directory: Path) -> None:
     """Bring the kernel's table and the addresses to what FILE says, once.
 
-    A running director takes FILE as its configuration from now on. Without one, real servers get their
-    configured weight, except that one which is checked and has weight 0 in the kernel keeps it.
+    A running director takes FILE as its configuration until it reloads or restarts. Without one, real servers
+    get their configured weight, except that one which is checked and has weight 0 in the kernel keeps it.
+    A setting of this host that does not fit is a line `note: ...` on standard error.
+
+    Exits 0 when all was done, 1 on an error: the rest is done all the same where the kernel refused a part.
     """
     lines = _ask_or_do("apply", file, socket_path, state_directory)
     _print(lines, as_json, done=True)
 
 
 def _ask_or_do(what: str, file: Path, socket_path: Path, state_directory: Path) -> Sequence[Line]:
+    from director.advice import advice
     from director.api.client import Client
     from director.core.config import parse_config
     from director.kit.configfile import read_text
@@ -84,8 +88,13 @@ def _ask_or_do(what: str, file: Path, socket_path: Path, state_directory: Path) 
     config = parse_config(text, str(file))
     client = Client(socket_path)
     if client.is_running():
-        return client.plan(text, str(file)) if what == "plan" else client.apply(text, str(file))
-    return _plan_once(config, state_directory) if what == "plan" else _apply_once(config, state_directory, file)
+        source = str(file.absolute())  # the director works in another directory
+        lines: Sequence[Line] = client.plan(text, source) if what == "plan" else client.apply(text, source)
+    else:
+        lines = _plan_once(config, state_directory) if what == "plan" else _apply_once(config, state_directory, file)
+    for sentence in advice(config):
+        click.echo(f"note: {sentence}", err=True)
+    return lines
 
 
 def _plan_once(config: Config, state_directory: Path) -> list[Line]:
@@ -113,18 +122,26 @@ def _apply_once(config: Config, state_directory: Path, file: Path) -> list[Line]
 
 
 def _reconciler(kernel: IpvsClient, state_directory: Path) -> Reconciler:
+    import logging
+
     from director.host import addresses
     from director.memory import Memory
     from director.reconcile import Reconciler
 
+    # What the log would say is said by this command itself.
+    logging.getLogger("director").addHandler(logging.NullHandler())
     return Reconciler(kernel, addresses, Memory(state_directory), _announce_once)
 
 
 def _announce_once(vip: Vip) -> None:
     from director.host.announce import Announcer
+    from director.kit.errors import HostError
 
-    with Announcer() as announcer:
-        announcer.send_once(vip)
+    try:
+        with Announcer() as announcer:
+            announcer.send_once(vip)
+    except HostError as error:  # the address is there, and neighbours learn of it when their ARP entries expire
+        click.echo(f"note: {error}", err=True)
 
 
 def _inputs_once(config: Config, reconciler: Reconciler, state_directory: Path) -> Inputs:

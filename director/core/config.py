@@ -73,7 +73,7 @@ def _endpoint(section: VirtualServerSection, real: RealServerSection) -> Endpoin
 
 def _check(section: VirtualServerSection, real: RealServerSection, file: FileSection) -> Check | None:
     inherited = file.defaults.check
-    if section.protocol == "udp" and isinstance(inherited, TcpCheckSection) and inherited.port is None:
+    if section.protocol == "udp" and isinstance(inherited, TcpCheckSection | HttpCheckSection) and not inherited.port:
         inherited = None  # a TCP connection to a UDP server's port says nothing of it
     chosen = real.check or section.check or inherited
     if chosen is None or isinstance(chosen, NoCheckSection):

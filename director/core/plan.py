@@ -20,19 +20,21 @@ from director.kit.net import Endpoint
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Steps in their order: addresses that go, the table, addresses that come.
+    """Steps in their order: addresses that go, the table, addresses that come, and those that these replace.
 
+    `vips_replaced` are on another interface than they should be, and go when they have come to the right one.
     `waiting` are addresses that come only when their virtual server's first verdicts are in.
     """
 
     changes: tuple[Change, ...] = ()
     vips_remove: tuple[Vip, ...] = ()
     vips_add: tuple[Vip, ...] = ()
+    vips_replaced: tuple[Vip, ...] = ()
     waiting: tuple[Vip, ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        return not (self.changes or self.vips_remove or self.vips_add or self.waiting)
+        return not (self.changes or self.vips_remove or self.vips_add or self.vips_replaced or self.waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ def steps(plan: Plan, config: Config, weights: Mapping[ServerRef, Weight]) -> li
     lines = [Step("-", f"address {vip}", "") for vip in plan.vips_remove]
     lines += [_step(change, names, refs, weights) for change in plan.changes]
     lines += [Step("+", f"address {vip}", "") for vip in plan.vips_add]
+    lines += [Step("-", f"address {vip}", "") for vip in plan.vips_replaced]
     lines += [Step("+", f"address {vip}", "once its real servers' first verdicts are in") for vip in plan.waiting]
     return lines
 
@@ -72,7 +75,8 @@ def _step(
         case EditVirtual(_, before, row):
             return Step("~", virtual, f"{describe_virtual(before)} -> {describe_virtual(row)}")
         case RemoveVirtual(_, entry):
-            return Step("-", virtual, f"with {len(entry.reals)} real servers")
+            count = len(entry.reals)
+            return Step("-", virtual, f"with {count} real server{'' if count == 1 else 's'}")
     ref = refs.get((change.key, change.real))
     real = f"real server {ref or f'{name}/?'} ({change.real})"
     reason = weights[ref].reason if ref is not None and ref in weights else ""

@@ -6,15 +6,17 @@ One rule: what one key alone can get wrong is refused here; what two keys togeth
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from director.kit.configfile import Section
-from director.kit.duration import Duration
+from director.kit.duration import Duration, format_duration
 from director.kit.net import IPAddress
 from director.kit.probespec import HttpCheckSection, Port, TcpCheckSection
+
+_BROADCAST = IPv4Address("255.255.255.255")
 
 
 def _address(value: object) -> IPAddress:
@@ -24,8 +26,14 @@ def _address(value: object) -> IPAddress:
         address = ip_address(value)
     except ValueError:
         raise ValueError(f"{value!r} is not an IP address: use one such as 192.0.2.10 or 2001:db8::10") from None
-    if address.is_multicast or address.is_unspecified or getattr(address, "scope_id", None):
-        raise ValueError(f"{value} cannot be used here: give a unicast address without a zone")
+    # What ip_vs_ctl.c's __ip_vs_update_dest refuses of a real server, and no client can reach as a VIP.
+    if (
+        address.is_multicast
+        or address.is_unspecified
+        or address == _BROADCAST
+        or (isinstance(address, IPv6Address) and (address.is_link_local or address.scope_id or address.ipv4_mapped))
+    ):
+        raise ValueError(f"{value} cannot be used here: give a unicast address, neither link-local nor IPv4-mapped")
     return address
 
 
@@ -120,5 +128,14 @@ class FileSection(Section):
     """director.yaml."""
 
     defaults: DefaultsSection = DefaultsSection()
-    drift_interval: Duration = Field(10.0, description="longest time between two looks at the kernel's table")
+    drift_interval: Duration = Field(
+        10.0, description="longest time between two looks at the kernel's table, at least 100ms"
+    )
     virtual_servers: dict[Name, VirtualServerSection]
+
+    @field_validator("drift_interval")
+    @classmethod
+    def _idle(cls, value: float) -> float:
+        if value < 0.1:
+            raise ValueError(f"{format_duration(value)} leaves no time for anything else: use at least 100ms")
+        return value

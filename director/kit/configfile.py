@@ -2,25 +2,35 @@
 
 One rule: nothing of a file with a problem is used. Every problem carries file:line:column and says what to do.
 
-How all problems come out in one go: what pydantic rejects is cut out of a copy, and what is left is
-validated again, so that checks across fields and across sections still run on everything else.
+How all problems come out in one go, and none that follows from another: what is wrong is cut out of a copy, and
+what is left is looked at again. It is cut twice, once as small as can be and once with the section around it. A
+problem that both copies have does not come from a default or from a gap that the cut has left.
 """
 
 from __future__ import annotations
 
-import copy
 import errno
 import os
+import select
 import stat
+import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from director.kit.errors import ConfigError
-from director.kit.schemawalk import describe, locate
-from director.kit.yamltree import LARGEST_BYTES, Mark, Path, Problem, Tree, parse
+from director.kit.salvage import Remains, is_below
+from director.kit.schemawalk import Detail, allowed_keys, describe, in_section, is_about_key, is_field, locate, nearest
+from director.kit.yamltree import LARGEST_BYTES, Mark, Path, Problem, Tree, dotted, parse
+
+MOST_WRONGS = 1000
+"""Of more wrong values than this, the first ones are told, and no check across sections is made."""
+
+_PATIENCE_S = 5.0
+"""How long the writer of a pipe may take (`director check <(generate)`)."""
 
 
 class Section(BaseModel):
@@ -30,6 +40,7 @@ class Section(BaseModel):
 
 
 Model = TypeVar("Model", bound=Section)
+Misspelt = dict[Path, Path]
 Finding = tuple[Path, str]
 """A problem that a check across fields found: the path it is about, and what is wrong and what to do."""
 
@@ -44,36 +55,78 @@ class InvalidConfigError(ConfigError):
 
     def lines(self) -> list[str]:
         """`file:line:column: what, where, what to do`, in the file's order."""
-        return [f"{self.source}:{p.mark.line}:{p.mark.column}: {p.message}" for p in self.problems]
+        return [_printable(f"{self.source}:{p.mark.line}:{p.mark.column}: {p.message}") for p in self.problems]
 
 
 def read_text(path: str | FilePath) -> str:
-    """The text of a configuration file.
+    """The text of a configuration file. Blocks for the disk, and for a pipe at most five seconds.
 
     Raises: InvalidConfigError for a file that is missing, unreadable, too large, or no text.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) and not stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
-                raise _unreadable(path, "this is not a file: give the path of a YAML file")
-            os.set_blocking(file.fileno(), True)
-            raw = file.read(LARGEST_BYTES + 1)
+        # Opening a device can do something; a path that changes in between is caught by the second look.
+        _refuse_device(path, FilePath(path).stat())
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        with os.fdopen(descriptor, "rb", buffering=0):
+            status = os.fstat(descriptor)
+            _refuse_device(path, status)
+            raw = _read_pipe(path, descriptor) if stat.S_ISFIFO(status.st_mode) else _read_file(descriptor)
     except OSError as error:
         raise _unreadable(path, _ADVICE.get(error.errno or 0, f"cannot be read: {error.strerror}")) from error
+    except ValueError as error:
+        raise _unreadable(path, "this is not a path: it has a NUL in it") from error
     if len(raw) > LARGEST_BYTES:
         raise _unreadable(path, f"larger than {LARGEST_BYTES >> 20} MiB: this is no configuration")
+    return _decode(path, raw)
+
+
+def _decode(path: str | FilePath, raw: bytes) -> str:
+    text = raw.removeprefix(b"\xef\xbb\xbf")
     try:
-        return raw.decode("utf-8-sig")
+        return text.decode()
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        column = error.start - raw.rfind(b"\n", 0, error.start)
-        what = f"byte 0x{raw[error.start]:02x} is not UTF-8: this is not a text file; save it as UTF-8 YAML"
-        raise InvalidConfigError(str(path), [Problem(Mark(line, column), what)]) from error
+        before = text[: error.start].decode()
+        mark = Mark(before.count("\n") + 1, len(before) - before.rfind("\n"))
+        what = f"byte 0x{text[error.start]:02x} is not UTF-8: this is not a text file; save it as UTF-8 YAML"
+        raise InvalidConfigError(str(path), [Problem(mark, what)]) from error
+
+
+def _refuse_device(path: str | FilePath, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise _unreadable(path, _ADVICE[errno.EISDIR])
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISFIFO(status.st_mode):
+        raise _unreadable(path, "this is not a file: give the path of a YAML file")
+
+
+def _read_file(descriptor: int) -> bytes:
+    raw = b""
+    while len(raw) <= LARGEST_BYTES and (piece := os.read(descriptor, LARGEST_BYTES + 1 - len(raw))):
+        raw += piece
+    return raw
+
+
+def _read_pipe(path: str | FilePath, descriptor: int) -> bytes:
+    """What the writer of a pipe sends until it closes; nothing when there is no writer."""
+    raw = b""
+    deadline_at = time.monotonic() + _PATIENCE_S
+    while len(raw) <= LARGEST_BYTES:
+        try:
+            piece = os.read(descriptor, 1 << 20)
+        except BlockingIOError:
+            wait_s = deadline_at - time.monotonic()
+            if wait_s <= 0 or not select.select([descriptor], [], [], wait_s)[0]:
+                what = f"this pipe did not end within {_PATIENCE_S:g}s: give the path of a YAML file"
+                raise _unreadable(path, what) from None
+            continue
+        if not piece:
+            break
+        raw += piece
+    return raw
 
 
 _ADVICE = {
     errno.ENOENT: "no such file: check the path",
+    errno.ENOTDIR: "no such file, a part of its path is no directory: check the path",
     errno.EACCES: "permission denied: run as root, or make the file readable for this user",
     errno.EISDIR: "this is a directory: give the path of a YAML file",
 }
@@ -98,18 +151,19 @@ def load(
     problems = list(tree.problems)
     if tree.data is None:
         if not problems:
-            what = f"the file is empty: it needs {_required(model)}"
-            problems.append(Problem(Mark(1, 1), what))
+            problems.append(Problem(Mark(1, 1), f"the file is empty: it needs {_required(model)}"))
         raise InvalidConfigError(source, problems)
-    config, found, cuts = _validate(tree, model)
-    problems += found
-    if config is not None:
-        problems += [
-            Problem(tree.mark(path), _prefixed(path, message))
-            for path, message in check(config)
-            # What a part was cut out of is not what the operator wrote: a finding about all of it would mislead.
-            if not any(cut[: len(path)] == path for cut in cuts)
-        ]
+    config, wrongs = _validate(tree.data, model)
+    if config is None or tree.broken:
+        misspelt = _misspelt(tree, model, wrongs)
+        problems += _told(tree, model, wrongs, misspelt)
+        findings: Sequence[Finding] = ()
+        if len(wrongs) < MOST_WRONGS:
+            news, findings = _salvaged(tree, model, wrongs, misspelt, check)
+            problems += news
+    else:
+        findings = list(check(config))
+    problems += [Problem(tree.mark(path), _prefixed(path, message)) for path, message in findings]
     if problems or config is None:
         raise InvalidConfigError(source, sorted(set(problems)))
     return config
@@ -120,47 +174,148 @@ def _required(model: type[Section]) -> str:
     return "at least " + " and ".join(f"`{name}:`" for name in names or list(model.model_fields)[:1])
 
 
-def _validate(tree: Tree, model: type[Model]) -> tuple[Model | None, list[Problem], list[Path]]:
-    """The model, possibly of what is left after cutting out what is wrong, the problems met, and what was cut."""
-    data = copy.deepcopy(tree.data)
-    problems: list[Problem] = []
-    cuts: list[Path] = []
-    for attempt in range(8):
-        try:
-            return model.model_validate(data), problems, cuts
-        except ValidationError as error:
-            details = [(locate(data, detail["loc"]), detail) for detail in error.errors(include_url=False)]
-        for path, detail in details:
-            # Cutting makes keys go missing that are in the file: only what a validator says is news then.
-            if attempt == 0 or detail["type"] == "value_error":
-                at_key = detail["type"] == "extra_forbidden"
-                message = _prefixed(path, describe(detail, model, path))
-                problems.append(Problem(tree.mark(path, at_key), message))
-        for path, detail in details:
-            cuts.append(path)
-            if not _cut(data, path[:-1] if detail["type"] == "missing" else path):
-                return None, problems, cuts
-    return None, problems, cuts
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """One value or key that pydantic refuses. `section` is the smallest entity that it leaves incomplete."""
+
+    path: Path
+    details: tuple[Detail, ...]
+    about_key: bool
+    section: Path
+
+    @property
+    def kind(self) -> str:
+        return str(self.details[0]["type"])
+
+    def message(self, model: type[BaseModel]) -> str:
+        return describe(self.details, model, self.path)
 
 
-def _cut(data: object, path: Path) -> bool:
-    """Remove what is at `path`, a list as a whole; False when that is the whole document."""
-    while path and isinstance(path[-1], int):
-        path = path[:-1]
-    if not path:
-        return False
-    for key in path[:-1]:
-        if isinstance(data, dict) and key in data:
-            data = data[key]
-        elif isinstance(data, list) and isinstance(key, int) and key < len(data):
-            data = data[key]
-        else:
-            return True  # an ancestor is gone already
-    if isinstance(data, dict):
-        data.pop(path[-1], None)
-    return True
+def _validate(data: object, model: type[Model]) -> tuple[Model | None, list[_Wrong]]:
+    try:
+        return model.model_validate(data), []
+    except ValidationError as error:
+        details = error.errors(include_url=False)[:MOST_WRONGS]
+    grouped: dict[tuple[Path, bool], list[Detail]] = {}
+    for detail in details:
+        grouped.setdefault((locate(detail, model), is_about_key(detail)), []).append(detail)
+    return None, [
+        _Wrong(path, tuple(group), about_key, path[:-1] if is_field(group[0], model) and len(path) > 1 else path)
+        for (path, about_key), group in grouped.items()
+    ]
+
+
+def _told(tree: Tree, model: type[BaseModel], wrongs: Sequence[_Wrong], misspelt: Misspelt) -> Iterable[Problem]:
+    """A problem for each wrong value that does not follow from another one."""
+    seen: set[tuple[Mark, str]] = set()
+    untold = tree.broken | set(misspelt.values())
+    above = {wrong.path[:end] for wrong in wrongs for end in range(len(wrong.path))}
+    for wrong in wrongs:
+        if wrong.kind == "too_short" and wrong.path in above:
+            continue  # pydantic before 2.11 counts good entries only
+        if wrong.kind == "missing" and (wrong.path in untold or wrong.path[:-1] in tree.broken):
+            continue
+        problem, message = _problem(tree, model, wrong)
+        if (problem.mark, message) not in seen:  # an alias leads to one place by several paths
+            seen.add((problem.mark, message))
+            yield problem
+
+
+def _misspelt(tree: Tree, model: type[BaseModel], wrongs: Iterable[_Wrong]) -> Misspelt:
+    """Unknown keys that look like one that is not there: what was written, and what was meant."""
+    found: Misspelt = {}
+    meant: set[Path] = set()
+    for wrong in wrongs:
+        if wrong.kind == "extra_forbidden":
+            near = nearest(str(wrong.path[-1]), allowed_keys(wrong.details[0], model))
+            right = (*wrong.path[:-1], near or "")
+            if near is not None and right not in meant and right not in tree.keys:
+                found[wrong.path] = right
+                meant.add(right)
+    return found
+
+
+def _problem(tree: Tree, model: type[BaseModel], wrong: _Wrong) -> tuple[Problem, str]:
+    path, message = wrong.path, wrong.message(model)
+    while path and isinstance(path[-1], int) and path not in tree.values:
+        path = path[:-1]  # one value where a list may stand
+    missing = wrong.kind == "missing"
+    mark = tree.mark(path[:-1] if missing else path, missing or wrong.about_key or wrong.kind == "extra_forbidden")
+    return Problem(mark, _prefixed(path[:-1] if missing else path, message)), message
+
+
+def _salvaged(
+    tree: Tree,
+    model: type[Model],
+    wrongs: Sequence[_Wrong],
+    misspelt: Misspelt,
+    check: Callable[[Model], Iterable[Finding]],
+) -> tuple[list[Problem], list[Finding]]:
+    """What else is wrong in a document of which `wrongs` and the tree's problems are known."""
+    least, news = _remaining(tree, model, wrongs, misspelt, small=True)
+    most, _ = _remaining(tree, model, wrongs, misspelt, small=False)
+    problems = [_problem(tree, model, wrong)[0] for wrong in news]
+    if least is None:
+        return problems, []
+    # What is cut out by its name is not missing for those who name it.
+    lost = [repr(path[-1]) for path in least[1].lost if not in_section(path, model)]
+    findings = [each for each in _findings(least, check) if not any(name in each[1] for name in lost)]
+    if most is None:
+        # Too little is left to compare with: keep what is said of sections that are whole.
+        broken = [*(wrong.section for wrong in wrongs), *tree.broken]
+        confirmed = [
+            (path, message)
+            for path, message in findings
+            if not is_below(path, broken) and not any(is_below(other, [path]) for other in broken)
+        ]
+    else:
+        # What to do may differ: it names what else there is.
+        other = {(path, message.partition(": ")[0]) for path, message in _findings(most, check)}
+        confirmed = [(path, message) for path, message in findings if (path, message.partition(": ")[0]) in other]
+    return problems, [(_as_written(path, misspelt), message) for path, message in confirmed]
+
+
+def _findings(left: tuple[Model, Remains], check: Callable[[Model], Iterable[Finding]]) -> list[Finding]:
+    config, remains = left
+    return [(remains.path(path), remains.text(message)) for path, message in check(config)]
+
+
+def _remaining(
+    tree: Tree, model: type[Model], wrongs: Sequence[_Wrong], misspelt: Misspelt, small: bool
+) -> tuple[tuple[Model, Remains] | None, list[_Wrong]]:
+    """The configuration without what is wrong, None when nothing is left, and what its validators say then."""
+    remains = Remains(tree.data)
+    for path in tree.broken:
+        remains.cut(path if small or len(path) < 2 or not in_section(path, model) else path[:-1])
+    meant = {right for wrong, right in misspelt.items() if remains.rename(wrong, right)}
+    news: list[_Wrong] = []
+    for _ in range(16):
+        for wrong in wrongs:
+            if wrong.kind == "missing" and wrong.path in meant:
+                continue
+            least = wrong.path[:-1] if wrong.kind == "missing" else wrong.path
+            if not remains.cut(least if small or wrong.kind == "extra_forbidden" else wrong.section):
+                return None, news
+        meant.clear()
+        config, found = _validate(remains.data(), model)
+        if config is not None:
+            return (config, remains), news
+        wrongs = [replace(each, path=remains.path(each.path), section=remains.path(each.section)) for each in found]
+        # Cutting makes keys go missing that are in the file: only what a validator says is news.
+        news += [each for each in wrongs if each.kind == "value_error" and not is_below(each.path, misspelt.values())]
+    return None, news
+
+
+def _as_written(path: Path, misspelt: Misspelt) -> Path:
+    for wrong, right in misspelt.items():
+        if is_below(path, [right]):
+            return (*wrong, *path[len(right) :])
+    return path
 
 
 def _prefixed(path: Path, message: str) -> str:
-    where = ".".join(str(part) for part in path)
-    return f"{where}: {message}" if where else message
+    return f"{dotted(path)}: {message}" if path else message
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -1,6 +1,7 @@
 """Log lines for people and for journald: a constant message, then key=value fields.
 
 One rule: fields are passed as `extra=`; a value with spaces or quotes is quoted, so that lines stay parseable.
+Nothing that is logged can begin a line of its own or steer a terminal: what follows a line is indented.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ class FieldFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        parts = [f"{when}.{int(record.msecs):03d}Z", record.levelname, record.name, record.getMessage()]
+        parts = [f"{when}.{int(record.msecs):03d}Z", record.levelname, record.name, _printable(record.getMessage())]
         parts += [f"{key}={quote(value)}" for key, value in record.__dict__.items() if key not in _STANDARD]
         line = " ".join(parts)
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return line
+        below = [self.formatException(record.exc_info)] if record.exc_info else []
+        below += [self.formatStack(record.stack_info)] if record.stack_info else []
+        return "\n  ".join([line, *(_printable(each) for text in below for each in text.split("\n"))])
 
 
 def quote(value: object) -> str:
@@ -34,7 +35,13 @@ def quote(value: object) -> str:
     """
     text = str(value)
     plain = text.isascii() and text.isprintable() and not any(c in ' "=' for c in text)
-    return text if plain and text else json.dumps(text)
+    return text if plain and text else json.dumps(text).replace("\x7f", "\\u007f")
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def configure(level: str = "INFO") -> None:

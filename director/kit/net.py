@@ -5,10 +5,14 @@ One rule: an endpoint's text is unambiguous: IPv6 stands in brackets before a po
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 IPAddress = IPv4Address | IPv6Address
+
+_PORT = re.compile(r"[0-9]{1,5}")
+_ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Endpoint:
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Read `192.0.2.1:80` or `[2001:db8::1]:80`.
+    """Read `192.0.2.1:80` or `[2001:db8::1]:80`. Port 0 is accepted: who reads a configuration refuses it.
 
     Raises: ValueError, with a message an operator can act on.
 
@@ -42,16 +46,17 @@ def parse_endpoint(text: str) -> Endpoint:
     Endpoint(address=IPv4Address('10.0.0.1'), port=8080)
     """
     host, colon, port_text = text.rpartition(":")
-    if not colon or not host:
-        raise ValueError(f"{text!r} has no port: write address:port, for example 10.0.0.1:8080")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
+    if not colon or not host or text.endswith("]"):
+        raise ValueError(f"{text!r} has no port: write address:port, for example 10.0.0.1:8080 or [2001:db8::1]:8080")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if ":" in host and not bracketed:
         raise ValueError(f"{text!r} is ambiguous: write an IPv6 address in brackets, [address]:port")
-    if not port_text.isascii() or not port_text.isdigit() or int(port_text) > 65535:
+    if not _PORT.fullmatch(port_text) or int(port_text) > 65535:
         raise ValueError(f"{port_text!r} is not a port: use 1 to 65535")
     try:
-        address = ip_address(host)
+        address = IPv6Address(host[1:-1]) if bracketed else ip_address(host)
     except ValueError:
         raise ValueError(f"{host!r} is not an IP address: use one such as 10.0.0.1 or [2001:db8::1]") from None
+    if isinstance(address, IPv6Address) and address.scope_id and not _ZONE.fullmatch(address.scope_id):
+        raise ValueError(f"{host!r} has a zone that is no interface's name: use one that `ip link` shows")
     return Endpoint(address, int(port_text))

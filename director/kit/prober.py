@@ -51,6 +51,7 @@ class Prober:
                 await asyncio.Event().wait()
             finally:
                 self._group = None
+                self._tasks.clear()  # the group ends them; another run starts anew
 
     def watch(self, checks: Mapping[Check, HealthState] | None = None) -> None:
         """Probe exactly `checks` from now on; one already watched keeps its state, a new one begins with the given."""
@@ -74,18 +75,28 @@ class Prober:
         for check in self._states.keys() - self._tasks.keys():
             self._tasks[check] = self._group.create_task(self._watch_one(check), name=f"probe {check}")
 
+    def _tell(self, check: Check, before: HealthState, after: HealthState) -> None:
+        try:
+            self._on_change(check, before, after)
+        except Exception:
+            log.exception("a change of health was not taken in", extra={"check": str(check)})
+
     async def _watch_one(self, check: Check) -> None:
         timing = check.timing
         while True:
             try:
                 result = await self._probe(check)
             except Exception as error:
-                log.exception("probe failed in itself", extra={"check": str(check)})
                 result = ProbeResult(False, f"the probe itself failed: {error!r}")
+                last = self.state(check).last
+                if last is None or last.reason != result.reason:
+                    log.exception("probe failed in itself", extra={"check": str(check)})
+            if self._tasks.get(check) is not asyncio.current_task():
+                return  # not watched any more: the probe ended before the cancellation came
             before = self._states[check]
             after = observe(before, result, timing.rise, timing.fall, self._now())
             self._states[check] = after
             if after.status is not before.status:
-                self._on_change(check, before, after)
+                self._tell(check, before, after)
             pause_s = timing.fast_interval_s if after.suspect else timing.interval_s
             await self._sleep(pause_s * (1 + self._random.uniform(-_JITTER, _JITTER)))

@@ -105,23 +105,23 @@ def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
-StatusRange = Annotated[str | int, Field(description="a status (200) or a range of them (200-299)")]
+def _status(value: object) -> object:
+    parse_statuses(value)
+    return value
+
+
+StatusRange = Annotated[
+    str | int, BeforeValidator(_status), Field(description="a status (200) or a range of them (200-299)")
+]
 
 
 class ExpectSection(Section):
     """What an answer must be like."""
 
-    status: Annotated[tuple[StatusRange, ...], BeforeValidator(_listed)] = Field(
+    status: Annotated[tuple[StatusRange, ...], BeforeValidator(_listed), Field(min_length=1)] = Field(
         ("200-399",), description="one status, a range, or a list of them"
     )
     body: str | None = Field(None, description="a regular expression that the first 64 KiB of the body must contain")
-
-    @field_validator("status")
-    @classmethod
-    def _statuses(cls, value: tuple[str | int, ...]) -> tuple[str | int, ...]:
-        for item in value:
-            parse_statuses(item)
-        return value
 
     @field_validator("body")
     @classmethod
@@ -129,9 +129,23 @@ class ExpectSection(Section):
         if value is not None:
             try:
                 re.compile(value.encode())
-            except (re.error, OverflowError, RecursionError) as error:
+            except (ValueError, re.error, OverflowError, RecursionError) as error:
                 raise ValueError(f"{value!r} is not a regular expression: {error}") from None
         return value
+
+
+_HOST_PORT = re.compile(r":[0-9]{1,5}\Z")
+_BRACKETED = re.compile(r"\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` is a host name or an IPv4 address (RFC 1123 2.1; underscores are tolerated).
+
+    >>> is_name("www.example.org"), is_name("a..b"), is_name("a:80")
+    (True, False, False)
+    """
+    return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in text.removesuffix(".").split("."))
 
 
 class HttpCheckSection(TimingSection):
@@ -151,11 +165,18 @@ class HttpCheckSection(TimingSection):
             raise ValueError(f"{value!r} is not a request path: begin with / and percent-encode spaces and non-ASCII")
         return value
 
-    @field_validator("host", "server_name")
+    @field_validator("host")
     @classmethod
     def _host(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[A-Za-z0-9._\[\]:-]+", value):
-            raise ValueError(f"{value!r} is not a host name: use letters, digits, dots and hyphens")
+        if value is not None and not is_name(_HOST_PORT.sub("", value)) and not _BRACKETED.fullmatch(value):
+            raise ValueError(f"{value!r} is not a host: write a name or an address, and :port if it needs one")
+        return value
+
+    @field_validator("server_name")
+    @classmethod
+    def _server_name(cls, value: str | None) -> str | None:
+        if value is not None and not is_name(value):
+            raise ValueError(f"{value!r} is not a host name: use letters, digits, dots and hyphens, and no port")
         return value
 
     @model_validator(mode="after")
@@ -169,7 +190,7 @@ CheckSection = Annotated[TcpCheckSection | HttpCheckSection, Field(discriminator
 AnyCheckSection = TcpCheckSection | HttpCheckSection
 
 
-def parse_statuses(item: str | int) -> tuple[int, int]:
+def parse_statuses(item: object) -> tuple[int, int]:
     """The inclusive range that `200` or `200-299` means.
 
     Raises: ValueError.
@@ -177,7 +198,7 @@ def parse_statuses(item: str | int) -> tuple[int, int]:
     >>> parse_statuses("200-299"), parse_statuses(204)
     ((200, 299), (204, 204))
     """
-    match = re.fullmatch(r"([1-5]\d\d)(?:-([1-5]\d\d))?", str(item))
+    match = re.fullmatch(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", str(item))
     if match is None or (match[2] and int(match[2]) < int(match[1])):
         raise ValueError(f"{item!r} is not a status: write one such as 200, or a range such as 200-299")
     return int(match[1]), int(match[2] or match[1])
@@ -200,7 +221,7 @@ def resolve(section: AnyCheckSection, defaults: Sequence[TimingSection], server:
         Timing(
             interval_s=interval_s,
             timeout_s=timing("timeout", _DEFAULT.timeout_s),
-            fast_interval_s=timing("fast_interval", max(0.05, interval_s / 4)),
+            fast_interval_s=timing("fast_interval", min(interval_s, max(0.05, interval_s / 4))),
             rise=int(timing("rise", _DEFAULT.rise)),
             fall=int(timing("fall", _DEFAULT.fall)),
         ),
@@ -227,5 +248,5 @@ def timing_findings(check: Check) -> Iterable[str]:
     if timing.fast_interval_s > timing.interval_s:
         yield (
             f"fast_interval {format_duration(timing.fast_interval_s)} is longer than interval "
-            f"{format_duration(timing.interval_s)}: make it shorter, or leave it out"
+            f"{format_duration(timing.interval_s)}: write a shorter fast_interval"
         )

@@ -1,4 +1,4 @@
-"""From a pydantic error to a sentence for an operator.
+"""From a pydantic error to a place in the document and a sentence for an operator.
 
 One rule: say what was found, and what would be right; name the nearest right spelling where there is one.
 """
@@ -7,148 +7,298 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
 from director.kit.yamltree import Path
 
+Detail = Mapping[str, Any]
+"""One of the errors that pydantic's `ValidationError.errors()` gives."""
 
-def locate(data: object, loc: Sequence[str | int]) -> Path:
-    """The part of pydantic's `loc` that is in the document: union tags and `[key]` marks are left out."""
+_WANTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "model_type": "a mapping (key: value)",
+    "model_attributes_type": "a mapping (key: value)",
+    "dict_type": "a mapping (key: value)",
+    "mapping_type": "a mapping (key: value)",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "frozen_set_type": "a list",
+    "ip_v4_address": "a valid IPv4 address: write one such as 192.0.2.10",
+    "ip_v6_address": "a valid IPv6 address: write one such as 2001:db8::10",
+    "ip_any_address": "an IP address: write one such as 192.0.2.10 or 2001:db8::10",
+    "ip_v4_network": "a valid IPv4 network: write one such as 192.0.2.0/24, without host bits",
+    "ip_v6_network": "a valid IPv6 network: write one such as 2001:db8::/64, without host bits",
+    "ip_any_network": "a network: write one such as 192.0.2.0/24, without host bits",
+}
+"""What stands there instead, by pydantic's error type."""
+
+
+def locate(detail: Detail, model: type[BaseModel]) -> Path:
+    """The part of pydantic's `loc` that is in the document: tags of unions and `[key]` marks are left out."""
+    loc = detail["loc"][:-1] if is_about_key(detail) else detail["loc"]
     path: list[str | int] = []
-    for index, part in enumerate(loc):
-        if isinstance(data, dict) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
-        elif part == "[key]" or index < len(loc) - 1 or not isinstance(data, dict):
-            continue
-        path.append(part)
+    annotation: Any = model
+    for part in loc:
+        annotation, in_document = _step(annotation, part)
+        if in_document:
+            path.append(part)
+    if detail["type"] == "union_tag_invalid":
+        path.append(_discriminator(detail))
     return tuple(path)
 
 
-def describe(detail: Mapping[str, Any], model: type[BaseModel], path: Path) -> str:
-    """One sentence for one of pydantic's error details."""
-    found, context = detail["input"], detail.get("ctx", {})
-    match detail["type"]:
-        case "extra_forbidden":
-            allowed = _keys_at(model, detail["loc"][:-1])
-            return f"unknown key {_short(path[-1])}{suggestion(str(path[-1]), allowed)}"
-        case "missing":
-            return "is missing: add it"
-        case "value_error" | "assertion_error":
-            return str(context.get("error", detail["msg"]))
-        case "literal_error":
-            allowed = _literals(context.get("expected", ""))
-            return f"{_short(found)} is not known{suggestion(str(found), allowed)}"
-        case "union_tag_not_found":
-            return f"needs {_tag_name(context)}: one of {', '.join(_tags_at(model, detail['loc']))}"
-        case "union_tag_invalid":
-            allowed = _literals(str(context.get("expected_tags", "")))
-            tag = context.get("tag")
-            return f"{_tag_name(context)} {_short(tag)} is not known{suggestion(str(tag), allowed)}"
-        case "model_type" | "dict_type" | "model_attributes_type":
-            return f"{_short(found)} cannot stand here: write a mapping (key: value)"
-        case "list_type" | "tuple_type" | "set_type":
-            return f"{_short(found)} cannot stand here: write a list"
+def is_about_key(detail: Detail) -> bool:
+    """Whether a key of a mapping is wrong in itself, not what stands below it."""
+    return bool(detail["loc"]) and detail["loc"][-1] == "[key]" and detail["type"] != "extra_forbidden"
+
+
+def is_field(detail: Detail, model: type[BaseModel]) -> bool:
+    """Whether the error is about a field of a section, and not about an entry of a mapping or a list."""
+    return not is_about_key(detail) and bool(detail["loc"]) and in_section(detail["loc"], model)
+
+
+def in_section(path: Sequence[str | int], model: type[BaseModel]) -> bool:
+    """Whether the last part of `path` is a key of a section."""
+    return any(map(_is_model, _members(_annotation_at(model, path[:-1]))))
+
+
+def allowed_keys(detail: Detail, model: type[BaseModel]) -> list[str]:
+    """The keys of the section that the error's last part stands in."""
+    return _keys_at(model, detail["loc"][:-1])
+
+
+def describe(details: Sequence[Detail], model: type[BaseModel], path: Path) -> str:
+    """One sentence for what pydantic says of one value; several details are the branches of a union."""
+    detail = details[0]
+    found = detail["input"]
+    if len(details) > 1 and all(each["type"] in _WANTED for each in details) and found is not None:
+        wanted = dict.fromkeys(_WANTED[each["type"]] for each in details)
+        return f"{_short(found)} cannot stand here: write {' or '.join(wanted)}"
+    return _describe(detail, model, path)
+
+
+def _describe(detail: Detail, model: type[BaseModel], path: Path) -> str:
+    kind, found, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"unknown key {_short(path[-1])}{suggestion(str(path[-1]), allowed_keys(detail, model))}"
+    if kind == "missing":
+        return f"key {_short(path[-1])} is missing: add it"
+    if kind == "union_tag_not_found":
+        return _without_tag(detail, model)
+    if kind == "union_tag_invalid":
+        allowed = _tags_at(model, detail["loc"])
+        tag = found.get(_discriminator(detail)) if isinstance(found, dict) else context.get("tag")
+        return f"{_short(tag)} is not known{suggestion(str(tag), allowed)}"
+    if found is None:
+        return "has no value: give it one" + ("" if _is_required(detail, model) else ", or remove the key")
+    if kind in {"value_error", "assertion_error"}:
+        # Validators name what they got by `repr`, which is Python's way to write it.
+        return str(context.get("error", detail["msg"])).replace(repr(found), _short(found))
+    if kind == "literal_error":
+        allowed = [str(each) for each in _literals_at(model, detail["loc"])]
+        if isinstance(found, dict | list):
+            return f"{_short(found)} cannot stand here: use one of {', '.join(allowed)}"
+        return f"{_short(found)} is not known{suggestion(str(found), allowed)}"
+    if kind in _WANTED:
+        return _wrong_type(detail, model)
+    return _out_of_bounds(detail, model)
+
+
+def _is_required(detail: Detail, model: type[BaseModel]) -> bool:
+    *above, last = detail["loc"] or ("",)
+    sections = filter(_is_model, _members(_annotation_at(model, above)))
+    return any(last in section.model_fields and section.model_fields[last].is_required() for section in sections)
+
+
+def _without_tag(detail: Detail, model: type[BaseModel]) -> str:
+    name = _discriminator(detail)
+    near = nearest(name, map(str, detail["input"] or ()))
+    instead = f" in place of {near!r}" if near else ""
+    return f"key {name!r} is missing: add it{instead}, with one of {', '.join(_tags_at(model, detail['loc']))}"
+
+
+def _wrong_type(detail: Detail, model: type[BaseModel]) -> str:
+    kind, found, wanted = detail["type"], detail["input"], _WANTED[detail["type"]]
+    if ": write " in wanted:
+        return f"{_short(found)} is not {wanted}"
+    if isinstance(found, dict | list):
+        return f"{_short(found)} cannot stand here: write {wanted}"
+    if kind == "string_type":
+        return f"{_short(found)} is not text: put it in quotes"
+    if wanted == "a whole number":
+        if isinstance(found, str) and found.isascii() and found.isdigit():
+            return f"{_short(found)} is text: write it without quotes"
+        return f"{_short(found)} is not a whole number: write one{_range(_annotation_at(model, detail['loc']))}"
+    tags = _tags_at(model, detail["loc"])
+    if isinstance(found, str) and found in tags:
+        return f"{_short(found)} cannot stand here alone: write {{type: {found}}}"
+    if wanted.startswith("a mapping") or wanted == "a list":
+        return f"{_short(found)} cannot stand here: write {wanted}"
+    return f"{_short(found)} is not {wanted}" if " or " not in wanted else f"{_short(found)} is not right: use {wanted}"
+
+
+def _out_of_bounds(detail: Detail, model: type[BaseModel]) -> str:
+    kind, found, context = detail["type"], _short(detail["input"]), detail.get("ctx", {})
+    match kind:
+        case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
+            size = "small" if kind.startswith("greater") else "large"
+            return f"{found} is too {size}: use a number{_range(_annotation_at(model, detail['loc']))}"
         case "too_short":
-            return "is empty: it needs at least one entry"
-        case "int_type" | "int_parsing" | "int_from_float":
-            return f"{_short(found)} is not a whole number"
-        case "float_type" | "float_parsing":
-            return f"{_short(found)} is not a number"
-        case "string_type":
-            return (
-                f"{_short(found)} is not text: put it in quotes" if found is not None else "has no value: give it one"
-            )
-        case "bool_type" | "bool_parsing":
-            return f"{_short(found)} is neither true nor false"
-        case "greater_than_equal" | "greater_than":
-            return f"{_short(found)} is too small: use at least {context.get('ge', context.get('gt'))}"
-        case "less_than_equal" | "less_than":
-            return f"{_short(found)} is too large: use at most {context.get('le', context.get('lt'))}"
+            least = context.get("min_length", 1)
+            return f"has too few entries: it needs at least {'one' if least == 1 else least}"
+        case "too_long":
+            return f"has too many entries: use at most {context.get('max_length')}"
         case "string_pattern_mismatch":
-            return f"{_short(found)} has a character that cannot stand here: it must match {context.get('pattern')}"
+            return f"{found} cannot be used here: it must match {context.get('pattern')}"
         case "string_too_short":
-            return "is empty: give it a value"
+            return f"{found} is too short: use at least {_characters(context.get('min_length'))}"
         case "string_too_long":
-            return f"is longer than {context.get('max_length')} characters: shorten it"
+            return f"{found} is too long: use at most {_characters(context.get('max_length'))}"
         case _:
-            return f"{_short(found)}: {detail['msg']}"
+            return f"{found} cannot be used here: look up what this key takes"
 
 
 def suggestion(found: str, allowed: Iterable[str]) -> str:
-    """`, did you mean 'x'?` where a spelling is near, and the right ones in any case.
+    """What to write instead of `found`: the nearest of `allowed`, or all of them where none is near.
 
     >>> suggestion("schedular", ["scheduler", "port"])
     ": did you mean 'scheduler'?"
+    >>> suggestion("sctp", ["tcp", "udp"])
+    ': use one of tcp, udp'
     """
     names = list(allowed)
-    near = difflib.get_close_matches(found.lower(), names, n=1, cutoff=0.6)
-    if near:
-        return f": did you mean {near[0]!r}?"
+    if (near := nearest(found, names)) is not None:
+        return f": did you mean {near!r}?"
     return f": use one of {', '.join(names)}" if names else ": remove it"
 
 
+def nearest(found: str, allowed: Iterable[str]) -> str | None:
+    """The one of `allowed` that `found` looks like."""
+    return next(iter(difflib.get_close_matches(found.lower()[:60], allowed, n=1, cutoff=0.6)), None)
+
+
 def _short(value: object) -> str:
+    """A value as YAML has it, in at most 60 characters."""
+    if isinstance(value, dict | list | tuple):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    if value is None or isinstance(value, bool):
+        return {None: "nothing", True: "true", False: "false"}[value]
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _literals(expected: str) -> list[str]:
-    return [part.strip().strip("'") for part in expected.replace(" or ", ", ").split(",") if part.strip()]
+def _characters(count: object) -> str:
+    return "one character" if count == 1 else f"{count} characters"
 
 
-def _tag_name(context: Mapping[str, Any]) -> str:
-    return f"`{str(context.get('discriminator', 'type')).strip(chr(39))}`"
+def _range(annotation: Any) -> str:
+    """` from 1 to 100`, ` of at least 1`, or nothing, from the constraints of a field."""
+    low, high = None, None
+    for item in _constraints(annotation):
+        low = getattr(item, "ge", low)
+        high = getattr(item, "le", high)
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
+    if low is not None or high is not None:
+        return f" of at least {low}" if low is not None else f" of at most {high}"
+    return ""
+
+
+def _constraints(annotation: Any) -> Iterator[Any]:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        for item in arguments[1:]:
+            yield item
+            yield from getattr(item, "metadata", ())
+        yield from _constraints(arguments[0])
+    elif origin in {Union, types.UnionType}:
+        for member in arguments:
+            yield from _constraints(member)
+
+
+def _discriminator(detail: Detail) -> str:
+    return str(detail.get("ctx", {}).get("discriminator", "type")).strip("'")
 
 
 def _keys_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    found = _annotation_at(model, loc)
-    if isinstance(found, type) and issubclass(found, BaseModel):
-        return [info.alias or name for name, info in found.model_fields.items()]
+    found = _members(_annotation_at(model, loc))
+    if len(found) == 1 and _is_model(found[0]):
+        return list(_fields(found[0]))
     return []
 
 
 def _tags_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    tags: list[str] = []
-    for member in _members(_annotation_at(model, loc)):
-        if isinstance(member, type) and issubclass(member, BaseModel) and "type" in member.model_fields:
-            tags += [str(tag) for tag in get_args(member.model_fields["type"].annotation)]
-    return tags
+    return [tag for member in _members(_annotation_at(model, loc)) for tag in _tags(member)]
 
 
-def _annotation_at(annotation: Any, loc: Sequence[str | int]) -> Any:
-    """The type that stands at `loc` below `annotation`; unions are entered by tag or by field."""
+def _literals_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[object]:
+    return [value for member in _members(_annotation_at(model, loc), literals=True) for value in get_args(member)]
+
+
+def _annotation_at(model: type[BaseModel], loc: Sequence[str | int]) -> Any:
+    """The type that stands at `loc` below `model`, with its constraints."""
+    annotation: Any = model
     for part in loc:
-        following = None
-        for member in _members(annotation):
-            origin, arguments = get_origin(member), get_args(member)
-            if isinstance(member, type) and issubclass(member, BaseModel):
-                fields = {info.alias or name: info.annotation for name, info in member.model_fields.items()}
-                if part in fields:
-                    following = fields[str(part)]
-                elif "type" in fields and part in get_args(fields["type"]):
-                    following = member
-            elif origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-                following = arguments[1]
-            elif origin in {list, tuple}:
-                following = arguments[0]
-            if following is not None:
-                break
-        if following is None:
-            return annotation
-        annotation = following
+        annotation, _ = _step(annotation, part)
     return annotation
 
 
-def _members(annotation: Any) -> list[Any]:
-    """The members of a union, or the annotation itself; `Annotated` is seen through."""
+def _step(annotation: Any, part: str | int) -> tuple[Any, bool]:
+    """The type one part of a `loc` further, and whether that part is in the document or names a union's branch."""
+    members = _members(annotation)
+    if sum(map(_is_model, members)) > 1:
+        for member in members:
+            if part in _tags(member):
+                return member, False
+    for member in members:
+        origin, arguments = get_origin(member), get_args(member)
+        if _is_model(member) and part in _fields(member):
+            return _fields(member)[str(part)], True
+        if isinstance(origin, type) and issubclass(origin, Mapping):
+            return arguments[1], True
+        if origin in {list, tuple} and isinstance(part, int):
+            return arguments[0], True
+    return (None, True) if any(map(_is_model, members)) else (annotation, False)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _fields(model: type[BaseModel]) -> dict[str, Any]:
+    """Each key's type, with the constraints that pydantic keeps apart from it."""
+    return {
+        info.alias or name: Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
+        for name, info in model.model_fields.items()
+    }
+
+
+def _tags(member: Any) -> list[str]:
+    if not _is_model(member) or "type" not in member.model_fields:
+        return []
+    return [str(tag) for tag in get_args(member.model_fields["type"].annotation)]
+
+
+def _members(annotation: Any, literals: bool = False) -> list[Any]:
+    """The members of a union, or the annotation itself; `Annotated` is seen through, None and literals left out."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _members(get_args(annotation)[0])
+        return _members(get_args(annotation)[0], literals)
     if origin in {Union, types.UnionType}:
-        return [inner for member in get_args(annotation) for inner in _members(member)]
-    return [] if origin is Literal else [annotation]
+        return [inner for member in get_args(annotation) for inner in _members(member, literals)]
+    if annotation is None or annotation is types.NoneType or (origin is Literal) is not literals:
+        return []
+    return [annotation]

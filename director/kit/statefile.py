@@ -23,11 +23,11 @@ def save(path: Path, version: int, data: Mapping[str, Json]) -> None:
     The directory is made (0700) when missing. Blocks for the disk's fsync.
     Raises: HostError when the file cannot be written.
     """
-    text = json.dumps({"version": version, **data}, indent=1, sort_keys=True) + "\n"
+    text = json.dumps({**data, "version": version}, indent=1, sort_keys=True) + "\n"
     # One fixed name: a crash leaves at most one such file, and the next save reuses it.
     draft = path.with_name(f".{path.name}.new")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_directory(path.parent, 0o700)
         draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
@@ -85,6 +85,13 @@ def damaged(path: Path, found: str) -> HostError:
         f"{path} cannot be used: {found}: move it away (mv {path} {path}.bad); "
         "what it remembered is then forgotten and is not undone"
     )
+
+
+def _make_directory(directory: Path, mode: int) -> None:
+    if not directory.is_dir():
+        _make_directory(directory.parent, 0o755)
+        directory.mkdir(mode=mode, exist_ok=True)
+        _sync_directory(directory.parent)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -6,6 +6,7 @@ dates stay text, and no tag makes an object (YAML 1.2's core schema, https://yam
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import yaml
 Path = tuple[str | int, ...]
 LARGEST_BYTES = 8 * 1024 * 1024
 DEEPEST = 64
-MOST_VALUES = 1_000_000
+MOST_VALUES = 400_000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -37,12 +38,17 @@ class Problem:
 
 @dataclass(slots=True)
 class Tree:
-    """Values of one document. `keys` and `values` hold the mark of each key and value by its path."""
+    """Values of one document. `keys` and `values` hold the mark of each key and value by its path.
+
+    `broken` are paths whose value the operator did not get across: their problem is told already. What could not
+    be read is not in `data`; of a duplicate key the first value is.
+    """
 
     data: object = None
     keys: dict[Path, Mark] = field(default_factory=dict)
     values: dict[Path, Mark] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    broken: set[Path] = field(default_factory=set)
 
     def mark(self, path: Path, at_key: bool = False) -> Mark:
         """The place of `path`, or of its nearest ancestor that is in the file."""
@@ -53,169 +59,275 @@ class Tree:
         return Mark(1, 1)
 
 
+class _RefusedError(Exception):
+    """Text that is not looked at any further; the message is for the operator."""
+
+    def __init__(self, mark: yaml.Mark | None, message: str) -> None:
+        super().__init__(message)
+        self.problem = Problem(_mark(mark), message)
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML's loader, with the core schema's scalars only."""
+    """YAML's loader, with the core schema's scalars only, and an end to nesting."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 -- yaml's own
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self._depth > DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stubs leave it out
+            raise _RefusedError(mark, f"nested deeper than {DEEPEST} levels: this is no configuration")
+        self._depth += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
-for _tag, _pattern, _first in (
-    ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("tag:yaml.org,2002:int", r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+", "-+0123456789"),
-    ("tag:yaml.org,2002:float", r"[-+]?[0-9]+\.[0-9]+([eE][-+]?[0-9]+)?", "-+0123456789"),
-    ("tag:yaml.org,2002:merge", r"<<", "<"),
-):
-    _Loader.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), list(_first))
+_MERGE = "tag:yaml.org,2002:merge"
+_SCALARS = {
+    "tag:yaml.org,2002:bool": (re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
+    "tag:yaml.org,2002:null": (re.compile(r"~|null|Null|NULL|"), ["~", "n", "N", ""]),
+    "tag:yaml.org,2002:int": (re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+"), "-+0123456789"),
+    "tag:yaml.org,2002:float": (re.compile(r"[-+]?[0-9]+\.[0-9]+([eE][-+]?[0-9]+)?"), "-+0123456789"),
+    _MERGE: (re.compile(r"<<"), "<"),
+}
+for _tag, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern.pattern})\Z"), list(_first))
+
+_COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
+_NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_BROKEN = object()
 
 
 def parse(text: str) -> Tree:
     """Read one YAML document; what is wrong stands in the tree's `problems`, in the file's order."""
     tree = Tree()
     try:
-        node = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        place = error.problem_mark or error.context_mark
-        tree.problems.append(Problem(_mark(place), _syntax_message(error)))
-        return tree
-    except yaml.reader.ReaderError as error:
-        before = text[: error.position] if isinstance(error.position, int) else ""
-        line = before.count("\n") + 1
-        mark = Mark(line, len(before) - before.rfind("\n"))
-        tree.problems.append(Problem(mark, f"control character {error.character!r}: this is not a text file"))
-        return tree
-    except RecursionError:
-        tree.problems.append(Problem(Mark(1, 1), f"nested deeper than {DEEPEST} levels: this is no configuration"))
-        return tree
-    if node is None:
-        return tree
-    _Builder(tree).build(node)
+        node = _compose(text)
+        if node is not None:
+            _Builder(tree).build(node)
+    except _RefusedError as error:
+        tree.problems.append(error.problem)
     tree.problems.sort()
     return tree
 
 
+def _compose(text: str) -> yaml.Node | None:
+    """The document's nodes. Raises: _RefusedError."""
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        mark = yaml.Mark("", error.position, before.count("\n"), len(before) - before.rfind("\n") - 1, None, 0)
+        code = error.character if isinstance(error.character, int) else ord(error.character)
+        raise _RefusedError(mark, f"control character U+{code:04X}: this is not a text file") from error
+    try:
+        node: yaml.Node | None = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        raise _RefusedError(*_syntax(error)) from error
+    except (ValueError, OverflowError) as error:
+        # The scanner's chr() of an escape such as "\UFFFFFFFF".
+        raise _RefusedError(loader.get_mark(), "an escape that names no character: \\U ends at 0010FFFF") from error
+    finally:
+        loader.dispose()
+    return node
+
+
 class _Builder:
-    """Turns nodes into values, marking each."""
+    """Turns nodes into values, marking each. A value that cannot be read is `_BROKEN`."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self.count = 0
         self.open: list[yaml.Node] = []
+        self.told: set[int] = set()
 
     def build(self, root: yaml.Node) -> None:
-        try:
-            self.tree.data = self._value(root, ())
-        except _TooMuchError as error:
-            self.tree.problems.append(Problem(_mark(error.node.start_mark), str(error)))
+        data = self._value(root, ())
+        self.tree.data = None if data is _BROKEN else data
+
+    def _tell(self, node: yaml.Node, message: str) -> None:
+        """Once for each node, however many aliases lead to it."""
+        if id(node) not in self.told:
+            self.told.add(id(node))
+            self.tree.problems.append(Problem(_mark(node.start_mark), message))
 
     def _value(self, node: yaml.Node, path: Path) -> object:
         self.tree.values.setdefault(path, _mark(node.start_mark))
         with self._inside(node):
+            if isinstance(node, yaml.ScalarNode):
+                return self._scalar(node)
+            if node.tag not in _COLLECTIONS:
+                self._tell(node, f"tag {_tag_name(node)} is not supported: remove it")
+                return _BROKEN
             if isinstance(node, yaml.MappingNode):
-                return self._mapping(node, path)
-            if isinstance(node, yaml.SequenceNode):
-                return [self._value(child, (*path, index)) for index, child in enumerate(node.value)]
-            return self._scalar(node)
+                return self._mapping(node, path, set(), set())
+            values = [self._value(child, (*path, index)) for index, child in enumerate(node.value)]
+            return _BROKEN if any(value is _BROKEN for value in values) else values
+
+    def _count(self, node: yaml.Node) -> None:
+        self.count += 1
+        if self.count > MOST_VALUES:
+            what = (
+                f"more than {MOST_VALUES} keys and values: this is no configuration; what an alias names counts again"
+            )
+            raise _RefusedError(node.start_mark, what)
 
     @contextmanager
     def _inside(self, node: yaml.Node) -> Iterator[None]:
-        self.count += 1
-        if self.count > MOST_VALUES:
-            raise _TooMuchError(node, f"more than {MOST_VALUES} values: aliases multiply what they name")
+        self._count(node)
         if len(self.open) > DEEPEST:
-            raise _TooMuchError(node, f"nested deeper than {DEEPEST} levels: this is no configuration")
+            raise _RefusedError(node.start_mark, f"nested deeper than {DEEPEST} levels: this is no configuration")
         if any(node is outer for outer in self.open):
-            raise _TooMuchError(node, "this alias contains itself: write the value out")
+            raise _RefusedError(node.start_mark, "this anchor contains an alias of itself: write the value out")
         self.open.append(node)
         yield
         self.open.pop()
 
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, object]:
+    def _mapping(self, node: yaml.MappingNode, path: Path, taken: set[str], merged: set[int]) -> dict[str, object]:
+        """The mapping without the keys that are `taken`, which it adds to; `merged` are nodes that are in it by now."""
         result: dict[str, object] = {}
-        merged: list[yaml.MappingNode] = []
+        lines: dict[str, int] = {}
+        merge: yaml.Node | None = None
         for key_node, value_node in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                merged += self._merge_sources(value_node)
+            if key_node.tag == _MERGE:
+                if merge is not None:
+                    self._tell(key_node, "duplicate key '<<': write one, with a list: `<<: [*a, *b]`")
+                    self.tree.broken.add(path)
+                merge = merge or value_node
+                continue
+            key = self._key(key_node)
+            if key is None:
+                self.tree.broken.add(path)
                 continue
             mark = _mark(key_node.start_mark)
-            if not isinstance(key_node, yaml.ScalarNode):
-                self.tree.problems.append(Problem(mark, "a list or a mapping cannot be a key: use a name"))
-                continue
-            key = str(key_node.value)
             child = (*path, key)
-            if key in result:
-                first = self.tree.keys[child]
-                where = ".".join(map(str, child))
-                self.tree.problems.append(
-                    Problem(
-                        mark,
-                        f"{where}: duplicate key {key!r}, first in line {first.line}: remove one of them",
-                    )
+            if key in lines:
+                self._tell(
+                    key_node,
+                    f"{dotted(child)}: duplicate key {key[:60]!r}, first in line {lines[key]}: remove one of them",
                 )
+                self.tree.broken.add(child)
+                continue
+            lines[key] = mark.line
+            self._count(key_node)
+            if key in taken:
                 continue
             self.tree.keys.setdefault(child, mark)
-            result[key] = self._value(value_node, child)
-        for source in merged:
+            value = self._value(value_node, child)
+            if value is _BROKEN:
+                self.tree.broken.add(child)
+            else:
+                result[key] = value
+        taken.update(lines)
+        for source in self._merge_sources(merge, path):
             with self._inside(source):
-                for key, value in self._mapping(source, path).items():
-                    result.setdefault(key, value)
+                if id(source) not in merged:
+                    merged.add(id(source))
+                    result |= self._mapping(source, path, taken, merged)
         return result
 
-    def _merge_sources(self, node: yaml.Node) -> list[yaml.MappingNode]:
+    def _key(self, node: yaml.Node) -> str | None:
+        if not isinstance(node, yaml.ScalarNode):
+            self._tell(node, "a list or a mapping cannot be a key: use a name, and put text with braces in quotes")
+            return None
+        key = str(node.value)
+        if _NOT_TEXT.search(key) or set(key) & set("\t\n"):
+            self._tell(node, f"{key[:60]!r} has a control character: use a name")
+            return None
+        return key
+
+    def _merge_sources(self, node: yaml.Node | None, path: Path) -> list[yaml.MappingNode]:
+        if node is None:
+            return []
         sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
         good = [source for source in sources if isinstance(source, yaml.MappingNode)]
         if len(good) != len(sources):
-            self.tree.problems.append(
-                Problem(_mark(node.start_mark), "<< merges mappings only: give it an *alias of one")
-            )
+            self._tell(node, "<< merges mappings only: give it an *alias of one")
+            self.tree.broken.add(path)
         return good
 
-    def _scalar(self, node: yaml.Node) -> object:
+    def _scalar(self, node: yaml.ScalarNode) -> object:
         text = str(node.value)
-        match node.tag.rpartition(":")[2]:
-            case "null":
-                return None
-            case "bool":
-                return text.lower() == "true"
-            case "int":
-                return self._number(node, text)
-            case "float":
-                return self._number(node, text)
-            case "str":
-                return text
-            case _:
-                what = f"tag {node.tag!r} is not supported: write a plain value"
-                self.tree.problems.append(Problem(_mark(node.start_mark), what))
-                return None
+        if node.tag in {"tag:yaml.org,2002:str", _MERGE}:
+            if _NOT_TEXT.search(text):
+                self._tell(node, f"{text[:60]!r} has a control character: remove it")
+                return _BROKEN
+            return text
+        if node.tag not in _SCALARS:
+            self._tell(node, f"tag {_tag_name(node)} is not supported: write a plain value")
+            return _BROKEN
+        kind = node.tag.rpartition(":")[2]
+        if not _SCALARS[node.tag][0].fullmatch(text):
+            self._tell(node, f"{text[:32]!r} is no {kind}: remove the tag, or change the value")
+            return _BROKEN
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text.lower() == "true"
+        return self._number(node, text)
 
-    def _number(self, node: yaml.Node, text: str) -> int | float:
-        try:
-            if len(text) > 32:
-                raise ValueError
-            if text.startswith("0x"):
-                return int(text, 16)
-            return float(text) if "." in text else int(text)
-        except ValueError:
-            what = f"{text[:32]!r} is not a number that can be used here"
-            self.tree.problems.append(Problem(_mark(node.start_mark), what))
-            return 0
+    def _number(self, node: yaml.Node, text: str) -> object:
+        if len(text) <= 32:
+            number = int(text, 16) if text.startswith("0x") else float(text) if "." in text else int(text)
+            if math.isfinite(number):
+                return number
+        self._tell(node, f"{text[:32]!r} is not a number that can be used here: it is too large")
+        return _BROKEN
 
 
-class _TooMuchError(Exception):
-    def __init__(self, node: yaml.Node, message: str) -> None:
-        super().__init__(message)
-        self.node = node
+def dotted(path: Path) -> str:
+    """How messages name a path.
+
+    >>> dotted(("routes", 0, "match"))
+    'routes.0.match'
+    """
+    return ".".join(str(part)[:60] for part in path)
+
+
+def _tag_name(node: yaml.Node) -> str:
+    return str(node.tag).replace("tag:yaml.org,2002:", "!!")[:60]
 
 
 def _mark(mark: yaml.Mark | None) -> Mark:
     return Mark(mark.line + 1, mark.column + 1) if mark is not None else Mark(1, 1)
 
 
-def _syntax_message(error: yaml.MarkedYAMLError) -> str:
-    what = error.problem or "cannot be read"
-    if "found character '\\t'" in what:
-        return "a tab where spaces must stand: YAML indents with spaces"
-    if error.context is None:
-        return f"not YAML: {what}: check indentation, colons and quotes near here"
+_QUOTED = re.compile(r"character '(.)'")
+_END = ("<stream end>", "unexpected end of stream", "found '\\x00'", "<document end>")
+
+
+def _syntax(error: yaml.MarkedYAMLError) -> tuple[yaml.Mark | None, str]:
+    """Where text is not YAML, and a sentence on it; the place is where to look, not where the parser gave up."""
+    what, context = error.problem or "cannot be read", error.context or ""
+    place = error.problem_mark or error.context_mark
     since = f" (begun in line {error.context_mark.line + 1})" if error.context_mark else ""
-    return f"not YAML: {error.context}{since}: {what}: check indentation, colons and quotes near here"
+    if "found character '\\t'" in what:
+        return place, "a tab where spaces must stand: YAML indents with spaces"
+    if "expected a single document" in context:
+        return place, "a second document begins here: keep one in a file, and remove this `---`"
+    if any(end in what for end in _END) and error.context_mark:
+        if "flow sequence" in context or "flow mapping" in context:
+            return error.context_mark, f"this bracket is never closed: add {']' if 'sequence' in context else '}'}"
+        if "flow node" in context:
+            return place, "the file ends inside of a bracket: close it with ] or }"
+        if "quoted scalar" in context:
+            return error.context_mark, "this quote is never closed: add the second one"
+    if "that cannot start any token" in what and (match := _QUOTED.search(what)):
+        return place, f"a value cannot begin with {match[1]}: put it in quotes"
+    if "mapping values are not allowed" in what:
+        return place, "a colon that makes no key here: check the indentation, and put text that contains ': ' in quotes"
+    if "undefined alias" in what:
+        return place, f"{what.removeprefix('found ')}: define it above with &, or put text that begins with * in quotes"
+    if "duplicate anchor" in context:
+        return place, f"{context.partition(';')[0].removeprefix('found ')}{since}: rename one of them"
+    if "flow sequence" in context or "flow mapping" in context:
+        kind, bracket = ("list", "]") if "sequence" in context else ("mapping", "}")
+        return place, f"in a {kind}{since}: a comma or {bracket} is missing before this"
+    if "<block end>" in what or "<document start>" in what:
+        return place, f"this does not line up with the lines above{since}: check the indentation"
+    if "could not find expected ':'" in what:
+        return error.context_mark or place, "a line without a colon: write `key: value`, and check the indentation"
+    found = what.replace("'<stream end>'", "the end of the file").replace("'\\x00'", "the end of the file")
+    middle = f"{context}{since}: " if context else ""
+    return place, f"not YAML: {middle}{found}: check indentation, colons and quotes near here"

@@ -181,13 +181,20 @@ def _uml_command(folder: Path, bell: socket.socket) -> list[str]:
     return [
         *(folders.UML, f"mem={MEMORY}", "rootfstype=hostfs", "rootflags=/", "ro", "quiet", "loglevel=3", "panic=-1"),
         *("con=null", "con0=null,fd:1", "con1=null", "ssl=null", f"ssl0=fd:{bell.fileno()}"),
-        *(f"uml_dir={folder}", f"init={_PYTHON}", "--", "-SEsB", str(_AGENT), "uml", str(folder)),
+        *(f"uml_dir={folder}", f"init={_PYTHON}", "--", "-SEsB", str(_AGENT), "uml", str(folder), "-"),
+        ":".join(_needed()),
     ]
 
 
 def _host_command(folder: Path, bell: socket.socket) -> list[str]:
     unshare = ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child=SIGKILL"]
-    return [*unshare, _PYTHON, "-SEsB", str(_AGENT), "host", str(folder), str(bell.fileno())]
+    return [*unshare, _PYTHON, "-SEsB", str(_AGENT), "host", str(folder), str(bell.fileno()), ":".join(_needed())]
+
+
+def _needed() -> list[str]:
+    """The folders that the project's programs are made of, outermost first; hosts must see them."""
+    found = {os.path.realpath(path) for path in (PROJECT, sys.prefix, sys.base_prefix)}
+    return sorted(path for path in found if not any(path.startswith(f"{other}/") for other in found))
 
 
 def _programs() -> dict[str, str]:

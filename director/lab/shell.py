@@ -93,5 +93,6 @@ def _run(lab: Lab, name: str, line: str, say: Callable[[str], None]) -> int:
 
 def _show_news(process: Process, shown: int, say: Callable[[str], None]) -> int:
     text = process.output()
-    say(text[shown:])
+    if len(text) > shown:
+        say(text[shown:])
     return len(text)

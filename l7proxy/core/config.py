@@ -1,21 +1,17 @@
-"""l7proxy.yaml: its sections, and the way from them to a `Config`.
+"""From l7proxy.yaml's sections to a `Config`.
 
-One rule: what the sections accept can be built. `findings` names everything that spans sections, all at once.
+One rule: what has no findings can be built. `findings` names everything that spans sections, all at once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_network
-from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
-
-from director.kit.configfile import Finding, Section, load
-from director.kit.duration import Duration
+from director.kit.configfile import Finding, load
 from director.kit.net import Endpoint, parse_endpoint
-from director.kit.probespec import AnyCheckSection, Check, CheckSection, resolve, timing_findings
+from director.kit.probespec import AnyCheckSection, Check, resolve, timing_findings
 from director.kit.schemawalk import suggestion
 from l7proxy.core.model import (
     Backend,
@@ -31,26 +27,17 @@ from l7proxy.core.model import (
     UpstreamTimeouts,
 )
 from l7proxy.core.routing import normal_path, ties
+from l7proxy.core.schema import ConfigSection, RouteSection, UpstreamSection
 
 _LABELS = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _LITERAL_IPV6 = re.compile(r"\[[0-9a-f:.]+\]")
 
 
-def _endpoint(text: str) -> str:
-    if parse_endpoint(text).port == 0:
-        raise ValueError(f"{text!r} has port 0: use 1 to 65535")
-    return text
+def parse_host(text: str) -> str:
+    """A host to match, in lower case.
 
-
-def _network(text: str) -> str:
-    try:
-        ip_network(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is not a network: {error}; write one such as 10.0.0.0/8 or 192.0.2.7") from None
-    return text
-
-
-def _host(text: str) -> str:
+    Raises: ValueError.
+    """
     if not _LABELS.fullmatch(text.lower()) and not _LITERAL_IPV6.fullmatch(text.lower()):
         raise ValueError(
             f"{text!r} is not a host: write a name without port (shop.example.org), or *.example.org for all below it"
@@ -86,121 +73,6 @@ def parse_path(text: str) -> PathPattern:
     return PathPattern(kind, path)
 
 
-def _path(text: str) -> str:
-    parse_path(text)
-    return text
-
-
-def _listed(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)]
-EndpointText = Annotated[str, AfterValidator(_endpoint)]
-Flag = Annotated[bool, Field(strict=True)]
-
-
-class ListenerSection(Section):
-    """`http: {bind: "0.0.0.0:80"}`"""
-
-    bind: Annotated[tuple[EndpointText, ...], BeforeValidator(_listed), Field(min_length=1)] = Field(
-        description="address:port to listen at, or a list of them"
-    )
-    trusted_proxies: Annotated[
-        tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_listed), Field(validate_default=False)
-    ] = Field((), description="networks whose X-Forwarded-* headers are believed and extended; others' are replaced")
-
-
-class MatchSection(Section):
-    """Which requests a route takes; what is left out matches anything."""
-
-    host: Annotated[
-        tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_listed), Field(min_length=1)
-    ] = Field((), description="a name, *.example.org, or a list of them")
-    path: Annotated[str, AfterValidator(_path)] = Field(
-        "/", description="/prefix by whole segments, `= /exact`, or `~ regular expression`"
-    )
-
-
-class RouteSection(Section):
-    """`{match: {host: shop.example.org, path: /v1}, upstream: shop}`; the order of routes does not matter."""
-
-    name: Name | None = Field(None, description="what logs call it; default its host and path")
-    match: MatchSection = MatchSection()
-    upstream: str = Field(description="the upstream that answers")
-
-
-class UpstreamTimeoutsSection(Section):
-    """Timeouts towards backends."""
-
-    connect: Duration = Field(2.0, description="to open a connection; default 2s")
-    response: Duration = Field(30.0, description="from the request sent to the head of the answer; default 30s")
-    idle: Duration = Field(60.0, description="between two pieces of a body; default 60s")
-    keepalive: Duration = Field(4.0, description="an unused connection is kept this long; default 4s")
-
-
-class BackendSection(Section):
-    """`a: {address: 10.0.1.11:8000, weight: 2}`"""
-
-    address: EndpointText = Field(description="address:port")
-    weight: Annotated[int, Field(strict=True, ge=0, le=1000)] = Field(1, description="its share; 0 drains; default 1")
-
-
-class UpstreamSection(Section):
-    """A pool of backends."""
-
-    balance: Literal["round_robin"] = Field("round_robin", description="how backends take turns")
-    check: CheckSection | None = Field(None, description="how backends are probed; default `defaults.check`, or never")
-    timeouts: UpstreamTimeoutsSection = UpstreamTimeoutsSection()
-    backends: Annotated[dict[Name, BackendSection], Field(min_length=1)]
-
-
-class DefaultsSection(Section):
-    """What upstreams have that do not say otherwise."""
-
-    check: CheckSection | None = None
-
-
-class LimitsSection(Section):
-    """What clients can take at most."""
-
-    connections: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = Field(
-        10_000, description="client connections at one time; more are answered 503 and closed"
-    )
-    head_bytes: Annotated[int, Field(strict=True, ge=1024, le=1_048_576)] = Field(
-        32 * 1024, description="size of a request's head; a larger one is answered 431"
-    )
-
-
-class ClientTimeoutsSection(Section):
-    """Timeouts towards clients."""
-
-    head: Duration = Field(10.0, description="for the head of a request; default 10s")
-    idle: Duration = Field(60.0, description="between two pieces of a body, either way; default 60s")
-    keepalive: Duration = Field(75.0, description="an unused connection is kept this long; default 75s")
-    drain: Duration = Field(10.0, description="on SIGTERM, requests may take this long to finish; default 10s")
-
-
-class AdminSection(Section):
-    """The admin endpoint: GET /healthz and /v1/status."""
-
-    bind: EndpointText = Field(description="address:port; there is no login, so keep it local")
-
-
-class ConfigSection(Section):
-    """The whole file."""
-
-    listeners: Annotated[dict[Name, ListenerSection], Field(min_length=1)]
-    routes: Annotated[tuple[RouteSection, ...], Field(min_length=1)]
-    upstreams: Annotated[dict[Name, UpstreamSection], Field(min_length=1)]
-    defaults: DefaultsSection = DefaultsSection()
-    timeouts: ClientTimeoutsSection = ClientTimeoutsSection()
-    limits: LimitsSection = LimitsSection()
-    admin: AdminSection | None = None
-    access_log: Flag = Field(True, description="a line for each request on standard output; default true")
-    via: Flag = Field(True, description="add Via to requests (RFC 9110 7.6.3); default true")
-
-
 def load_config(text: str, source: str) -> Config:
     """The configuration in `text`; `source` names it in messages.
 
@@ -222,13 +94,35 @@ def findings(section: ConfigSection) -> Iterator[Finding]:
     for index, route in enumerate(section.routes):
         if route.name is not None and names.setdefault(route.name, index) != index:
             yield ("routes", index, "name"), f"routes.{names[route.name]} is called {route.name!r} too: rename one"
-    for later, earlier in ties([_route(route) for route in section.routes]):
+    yield from _match_findings(section.routes)
+    for name, upstream in section.upstreams.items():
+        yield from _upstream_findings(name, upstream, section.defaults.check)
+
+
+def _match_findings(routes: Sequence[RouteSection]) -> Iterator[Finding]:
+    """What is wrong in each match, then ties among the good ones: a bad one must not be taken for something else."""
+    good: dict[int, Route] = {}
+    for index, route in enumerate(routes):
+        found: list[Finding] = []
+        found += [(("routes", index, "match", "path"), what) for what in _problem(parse_path, route.match.path)]
+        for place, host in enumerate(route.match.host):
+            found += [(("routes", index, "match", "host", place), what) for what in _problem(parse_host, host)]
+        yield from found
+        if not found:
+            good[index] = _route(route)
+    for later, earlier in ties(good):
         yield (
             ("routes", later),
             f"matches the same host and path as routes.{earlier}: order does not decide; change or remove one",
         )
-    for name, upstream in section.upstreams.items():
-        yield from _upstream_findings(name, upstream, section.defaults.check)
+
+
+def _problem(parse: Callable[[str], object], text: str) -> list[str]:
+    try:
+        parse(text)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _bind_findings(section: ConfigSection) -> Iterator[Finding]:
@@ -283,8 +177,8 @@ def build(section: ConfigSection) -> Config:
 
 def _route(section: RouteSection) -> Route:
     path = parse_path(section.match.path)
-    name = section.name or f"{','.join(section.match.host) or '*'} {path}"
-    return Route(name, section.upstream, section.match.host, path)
+    name = section.name or f"{','.join(section.match.host).lower() or '*'} {path}"
+    return Route(name, section.upstream, tuple(parse_host(host) for host in section.match.host), path)
 
 
 def _upstream(name: str, section: UpstreamSection, default: AnyCheckSection | None) -> Upstream:

@@ -180,6 +180,6 @@ def _listed(head: RequestHead, wanted: bytes) -> list[bytes]:
 
 def _address(text: bytes) -> IPAddress | None:
     try:
-        return ip_address(text.decode("ascii"))
+        return ip_address(text.decode("ascii")) if b"%" not in text else None
     except ValueError:
         return None

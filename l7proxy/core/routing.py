@@ -13,7 +13,7 @@ and case counts. What is sent to the backend is not touched by any of this.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from l7proxy.core.model import PathKind, PathPattern, Route
@@ -134,10 +134,10 @@ def _add(paths: _Paths, route: Route) -> None:
             paths.longest = max(paths.longest, len(text))
 
 
-def ties(routes: Iterable[Route]) -> Iterator[tuple[int, int]]:
-    """Pairs of positions (later, earlier) of routes that the same request would fit equally well."""
+def ties(routes: Mapping[int, Route]) -> Iterator[tuple[int, int]]:
+    """Pairs of keys (later, earlier) of routes that the same request would fit equally well."""
     seen: dict[tuple[str, PathPattern], int] = {}
-    for index, route in enumerate(routes):
+    for index, route in routes.items():
         for host in dict.fromkeys(route.hosts or ("",)):
             first = seen.setdefault((host, route.path), index)
             if first != index:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-
-from typing import cast
+from typing import Any, cast
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from l7proxy.core.model import Listener
@@ -24,7 +26,7 @@ LINGER_S = 5.0
 
 
 class ClientConnection(RequestHandler):
-    """One client connection. `busy` is whether an exchange runs; `doomed` is why the sweeper closed it."""
+    """One client connection. `finished` counts exchanges that ended; `doomed` is why it was cut off."""
 
     def __init__(self, front: Front, loop: asyncio.AbstractEventLoop) -> None:
         config = front.proxy.snapshot.config
@@ -40,11 +42,11 @@ class ClientConnection(RequestHandler):
             auto_decompress=False,
         )
         self.front = front
-        self.busy = False
         self.counted = False
-        self.served = 0
+        self.finished = 0
         self.wire: asyncio.Transport | None = None
         self.doomed = ""
+        self.peer = "-"
         self.head_bytes = 0
         self.head_began_at = self.read_at = self.made_at = loop.time()
         self.awaits_body_since_at: float | None = None
@@ -62,6 +64,7 @@ class ClientConnection(RequestHandler):
                 "connection refused", fields={"reason": "limits.connections is reached", "client": peer_of(wire)}
             )
             return
+        self.peer = peer_of(wire)
         self.wire = wire  # aiohttp forgets its own as soon as it is closing
         proxy.connections += 1
         self.counted = True
@@ -81,12 +84,17 @@ class ClientConnection(RequestHandler):
                     self.head_began_at = self.read_at
                 self.head_bytes += len(data)
         super().data_received(data)
-        if not self._messages:
-            if not self.busy and self.head_bytes > self.front.proxy.snapshot.config.limits.head_bytes:
+        if not self.busy:
+            if self.head_bytes > self.front.proxy.snapshot.config.limits.head_bytes:
                 self.close_with(431, "the head is larger than limits.head_bytes")
-        elif self.busy and self._current_request is not None and _is_error(self._messages[-1]):
+        elif self._messages and self._current_request is not None and _is_error(self._messages[-1]):
             # aiohttp leaves the reader of a body waiting when what follows cannot be parsed.
             self._current_request.content.set_exception(RequestPayloadError("the body's framing is broken"))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request that was parsed is not answered yet."""
+        return self._request_count != self.finished
 
     def close_with(self, status: int, reason: str) -> None:
         """Answer where no exchange runs, and close."""
@@ -114,14 +122,9 @@ class ClientConnection(RequestHandler):
             self.transport.write(reply_bytes(status, "malformed request"))
         return CLOSE
 
-    @property
-    def peer(self) -> str:
-        """The client's address."""
-        return peer_of(self.transport) if self.transport is not None else "-"
-
     def close_if_idle(self) -> None:
         """Close unless a request is being answered, or is about to be. What is busy must still be read."""
-        if not self.busy and not self._messages:
+        if not self.busy:
             self.force_close()
 
     def sweep(self, now: float) -> None:
@@ -134,7 +137,7 @@ class ClientConnection(RequestHandler):
         elif self.head_bytes:
             if now - self.head_began_at > timeouts.head_s:
                 self.close_with(408, f"no whole head within {timeouts.head_s:g}s")
-        elif not self.served and now - self.made_at > timeouts.head_s:
+        elif not self.finished and now - self.made_at > timeouts.head_s:
             self.force_close()
         self._sweep_unsent(now, timeouts.idle_s)
 
@@ -153,33 +156,70 @@ class ClientConnection(RequestHandler):
             self.wire.abort()
 
 
-class Front(web.Server):
-    """The connections of one bound address."""
+class Incoming:
+    """A request as it came: its parsed head, its body, and where the answer goes.
+
+    It stands in for aiohttp's request object, of which the server protocol uses only `_task`, `_cancel` and `_finish`.
+    """
+
+    __slots__ = ("_task", "connection", "content", "message", "writer")
 
     def __init__(
         self,
-        proxy: Proxy,
-        listener: Listener,
-        handle: Callable[[Front, web.BaseRequest], Awaitable[web.StreamResponse]],
+        message: RawRequestMessage,
+        content: StreamReader,
+        connection: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
     ) -> None:
+        self.message = message
+        self.content = content
+        self.connection = cast("ClientConnection", connection)
+        self.writer = writer
+        self._task = task
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection may stay. Not behind an Upgrade: aiohttp's parser may drop what follows one."""
+        return not self.message.should_close and not self.message.upgrade
+
+    def _cancel(self, exc: BaseException) -> None:
+        self.content.set_exception(exc)
+
+    def _finish(self) -> None:
+        """Nothing was stored."""
+
+
+Handler = Callable[["Front", Incoming], Awaitable[web.StreamResponse]]
+
+
+class Front(web.Server):
+    """The connections of one bound address."""
+
+    def __init__(self, proxy: Proxy, listener: Listener, handle: Handler) -> None:
         self.proxy = proxy
         self.listener = listener
-        super().__init__(self._handle, handler_cancellation=True)
         self._exchange = handle
+        super().__init__(
+            cast("Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]", self._handle),
+            request_factory=cast("Any", Incoming),
+            handler_cancellation=True,
+        )
 
     def __call__(self) -> RequestHandler:
         return ClientConnection(self, asyncio.get_running_loop())
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        connection = cast("ClientConnection", request.protocol)
-        connection.busy = True
-        connection.served += 1
+    async def _handle(self, request: Incoming) -> web.StreamResponse:
+        connection = request.connection
         try:
-            return await self._exchange(self, request)
+            sent = await self._exchange(self, request)
         finally:
-            connection.busy = False
-            connection.head_bytes = 0
             connection.awaits_body_since_at = None
+            connection.head_bytes = 0
+            # While aiohttp reads the rest of a body that nobody wants (LINGER_S), the connection is still busy.
+            if request.content.is_eof():
+                connection.finished += 1
+        return sent if request.content.is_eof() else CLOSE
 
     @property
     def clients(self) -> list[ClientConnection]:
@@ -209,4 +249,4 @@ def _is_error(item: tuple[object, object]) -> bool:
 def peer_of(transport: asyncio.BaseTransport) -> str:
     """The peer's address as text."""
     peer = transport.get_extra_info("peername")
-    return str(peer[0]) if peer else "-"
+    return str(peer[0]).partition("%")[0] if peer else "-"

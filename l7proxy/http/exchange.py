@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import socket
 import struct
-
-from typing import cast
+import time
 
 from aiohttp import ClientError, ServerTimeoutError, web
-from aiohttp.http import RawResponseMessage, StreamWriter
+from aiohttp.http import RawResponseMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 
@@ -26,14 +24,14 @@ from l7proxy.core.head import Refusal, RequestHead, read_head
 from l7proxy.core.headers import BodyFraming, Origin, forward_answer, forward_request, join, origin_of
 from l7proxy.core.model import Route
 from l7proxy.core.retry import Failure, Retry, repeatable, retry
-from l7proxy.http.connection import ClientConnection, Front
+from l7proxy.http.bodies import Download, Upload
+from l7proxy.http.connection import Front, Incoming
 from l7proxy.http.link import ConnectError, UpstreamLink
-from l7proxy.http.replies import CLOSE, KEEP, http_date, reason_phrase, reply_bytes
+from l7proxy.http.replies import CLOSE, KEEP, http_date, reply_bytes, status_line
 from l7proxy.runtime import BackendState, Proxy, UpstreamState
 
 CLIENT_LEFT = 499
 """What the access log shows for a request whose client did not stay for the answer (nginx's number)."""
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class _AttemptError(Exception):
@@ -44,7 +42,7 @@ class _AttemptError(Exception):
         self.failure = failure
 
 
-async def handle(front: Front, request: web.BaseRequest) -> web.StreamResponse:
+async def handle(front: Front, request: Incoming) -> web.StreamResponse:
     """Answer one request."""
     return await Exchange(front, request).run()
 
@@ -52,27 +50,26 @@ async def handle(front: Front, request: web.BaseRequest) -> web.StreamResponse:
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, front: Front, request: web.BaseRequest) -> None:
-        connection = cast("ClientConnection", request.protocol)
+    def __init__(self, front: Front, request: Incoming) -> None:
+        connection = request.connection
         self.proxy: Proxy = front.proxy
         self.snapshot = front.proxy.snapshot
         self.front = front
         self.connection = connection
         self.request = request
-        self.origin = Origin(connection.peer, connection.peer, trusted=False)
+        peer = connection.peer
+        self.origin = Origin(peer, peer, trusted=False)
         self.head: RequestHead | None = None
         self.route: Route | None = None
         self.backend: BackendState | None = None
         self.status = 0
-        self.sent_bytes = 0
+        self.download = Download()
         self.head_sent = False
-        self.uploaded = True
         self.keep_alive = False
-        self.body_problem = ""
 
     async def run(self) -> web.StreamResponse:
         """Everything, top to bottom; raises nothing but CancelledError."""
-        started_at = asyncio.get_running_loop().time()
+        started_at = time.monotonic()  # the loop's own clock stands still within an iteration
         self.proxy.counters.begin()
         try:
             return await self._run()
@@ -88,7 +85,7 @@ class Exchange:
             self.proxy.failures.write("exchange failed in itself", level=logging.ERROR, error=error)
             return CLOSE if self.head_sent else await self._reply(500, "internal error", close=True)
         finally:
-            self._account(asyncio.get_running_loop().time() - started_at)
+            self._account(time.monotonic() - started_at)
 
     async def _run(self) -> web.StreamResponse:
         # head
@@ -99,7 +96,7 @@ class Exchange:
             self._log("request refused", head.reason, status=head.status)
             return await self._reply(head.status, head.reason, close=True)
         self.head = head
-        self.origin = origin_of(head, self.connection.peer, self.front.listener.trusted_proxies)
+        self.origin = origin_of(head, self.origin.peer, self.front.listener.trusted_proxies)
         # route
         self.route = self.snapshot.table.find(head.host, head.path)
         if self.route is None:
@@ -107,21 +104,22 @@ class Exchange:
             return await self._reply(404, "no route")
         upstream = self.snapshot.upstreams[self.route.upstream]
         # candidates -> connect, or retry
+        upload = Upload(self.request, head)
         untried = upstream.weights
         while (name := upstream.turns.pick(untried)) is not None:
             self.backend = upstream.backends[name]
             untried = {other: weight for other, weight in untried.items() if other != name}
             try:
-                return await self._attempt(head, upstream, self.backend)
+                return await self._attempt(head, upload, upstream, self.backend)
             except _AttemptError as error:
                 failed = error
             if failed.failure is Failure.STALE and retry(failed.failure, head) is Retry.SAME_BACKEND:
                 try:
-                    return await self._attempt(head, upstream, self.backend, fresh=True)
+                    return await self._attempt(head, upload, upstream, self.backend, fresh=True)
                 except _AttemptError as error:
                     failed = error
-            if self.body_problem:
-                self._log("request refused", self.body_problem, status=400)
+            if upload.problem:
+                self._log("request refused", upload.problem, status=400)
                 return await self._reply(400, "malformed body", close=True)
             if retry(failed.failure, head) is not Retry.OTHER_BACKEND or not untried:
                 status = 504 if failed.failure is Failure.TIMED_OUT else 502
@@ -132,7 +130,7 @@ class Exchange:
         return await self._reply(503, "no backend is available", retry_after=True)
 
     async def _attempt(
-        self, head: RequestHead, upstream: UpstreamState, backend: BackendState, fresh: bool = False
+        self, head: RequestHead, upload: Upload, upstream: UpstreamState, backend: BackendState, fresh: bool = False
     ) -> web.StreamResponse:
         """One try with one backend. Raises: _AttemptError, while nothing of an answer was sent."""
         timeouts = upstream.upstream.timeouts
@@ -144,70 +142,43 @@ class Exchange:
                 raise _AttemptError(Failure.NOT_CONNECTED, str(error)) from error
         whole = False
         backend.counters.begin()
-        before_bytes = self.sent_bytes
+        before_bytes = self.download.sent_bytes
         try:
             if link.transport is None:
                 raise _AttemptError(Failure.BROKEN, "connection closed as soon as it was made")
             link.begin(head.method == "HEAD", timeouts.response_s)
-            fields = forward_request(
-                head, self.origin, self.snapshot.config.via, str(backend.backend.endpoint).encode("ascii")
-            )
+            fields = forward_request(head, self.origin, self.snapshot.config.via, backend.authority)
             link.transport.write(join(b"%b %b HTTP/1.1" % (head.method.encode("ascii"), head.target), fields))
             if head.has_body:
-                self.uploaded = False
-                whole = await self._answer_while_uploading(head, link, timeouts.idle_s)
+                whole = await self._answer_while_uploading(head, link, upload, timeouts.idle_s)
             else:
                 link.start_timeout()
-                whole = await self._answer(head, link, timeouts.idle_s)
+                whole = await self._answer(head, link, upload, timeouts.idle_s)
         finally:
-            backend.counters.end(self.status, self.sent_bytes - before_bytes)
-            backend.pool.give_back(link, whole and self.uploaded)
+            backend.counters.end(self.status, self.download.sent_bytes - before_bytes)
+            backend.pool.give_back(link, whole and upload.done)
         return KEEP if whole and self.keep_alive and not self.proxy.draining else CLOSE
 
-    async def _answer_while_uploading(self, head: RequestHead, link: UpstreamLink, idle_s: float) -> bool:
-        failed: _AttemptError | None = None
+    async def _answer_while_uploading(
+        self, head: RequestHead, link: UpstreamLink, upload: Upload, idle_s: float
+    ) -> bool:
+        failed: Exception | None = None
         whole = False
         async with asyncio.TaskGroup() as group:
-            upload = group.create_task(self._upload(head, link), name="upload")
+            task = group.create_task(upload.run(link), name="upload")
             try:
-                whole = await self._answer(head, link, idle_s)
-            except _AttemptError as error:  # a group would wrap it
+                whole = await self._answer(head, link, upload, idle_s)
+            except Exception as error:  # noqa: BLE001 -- raised below: a group would wrap it
                 failed = error
             finally:
-                upload.cancel()
+                task.cancel()
         if failed is not None:
             raise failed
         return whole
 
-    async def _upload(self, head: RequestHead, link: UpstreamLink) -> None:
-        """The request's body, as it comes. Its failures show on the link, whose reader is waiting."""
-        content = self.request.content
-        loop = asyncio.get_running_loop()
-        writer = StreamWriter(link, loop)
-        if head.chunked:
-            writer.enable_chunking()
-        try:
-            while True:
-                self.connection.awaits_body_since_at = loop.time()
-                chunk = await content.readany()
-                self.connection.awaits_body_since_at = None
-                if not chunk:
-                    break
-                await writer.write(chunk)
-            await writer.write_eof()
-        except web.RequestPayloadError as error:
-            self.body_problem = str(error)
-            link.set_exception(ConnectionError("the request's body is broken"))
-            link.close()
-            return
-        except ConnectionError:
-            return  # the link's reader knows more: an early answer, or why it was lost
-        self.uploaded = True
-        link.start_timeout()
-
-    async def _answer(self, head: RequestHead, link: UpstreamLink, idle_s: float) -> bool:
+    async def _answer(self, head: RequestHead, link: UpstreamLink, upload: Upload, idle_s: float) -> bool:
         """The answer, from its head to its end; whether all of it came."""
-        message, payload = await self._await_head(head, link)
+        message, payload = await self._await_head(head, link, upload)
         # transform
         answer = forward_answer(message.code, message.raw_headers, head, message.chunked, http_date())
         if isinstance(answer, str):
@@ -225,13 +196,18 @@ class Exchange:
         link.read_timeout = idle_s
         writer = self.request.writer
         self.head_sent = True
-        start = join(_status_line(message), answer.fields)
+        start = join(status_line(message.code, message.reason), answer.fields)
         if answer.framing is BodyFraming.NONE:
             await writer.write(start)
             return True
-        return await self._stream(payload, start, answer.framing)
+        problem = await self.download.run(payload, writer, start, answer.framing)
+        if problem is not None:
+            self._break_off(answer.framing, problem)
+        return problem is None
 
-    async def _await_head(self, head: RequestHead, link: UpstreamLink) -> tuple[RawResponseMessage, StreamReader]:
+    async def _await_head(
+        self, head: RequestHead, link: UpstreamLink, upload: Upload
+    ) -> tuple[RawResponseMessage, StreamReader]:
         """The final head; interim ones (RFC 9110 15.2) are passed on as they come."""
         while True:
             try:
@@ -253,44 +229,13 @@ class Exchange:
             if not head.http10 and (message.code != 100 or head.expects_continue):
                 interim = forward_answer(message.code, message.raw_headers, head, False, b"")
                 if not isinstance(interim, str):
-                    await self.request.writer.write(join(_status_line(message), interim.fields))
-            if self.uploaded:
+                    await self.request.writer.write(join(status_line(message.code, message.reason), interim.fields))
+            if upload.done:
                 link.start_timeout()
-
-    async def _stream(self, payload: StreamReader, start: bytes, framing: BodyFraming) -> bool:
-        writer = self.request.writer
-        # What has come already leaves together with the head, in one system call.
-        try:
-            first = payload.read_nowait()
-        except (ClientError, OSError):
-            first = b""
-        self.sent_bytes += len(first)
-        if framing is BodyFraming.CHUNKED:
-            if first:
-                start += b"%x\r\n%b\r\n" % (len(first), first)
-            if payload.at_eof() and payload.exception() is None:
-                await writer.write(start + b"0\r\n\r\n")
-                return True
-            await writer.write(start)
-            writer.enable_chunking()
-        else:
-            await writer.write(start + first)
-        while True:
-            try:
-                chunk = await payload.readany()
-            except (ClientError, OSError) as error:
-                self._break_off(framing, str(error) or type(error).__name__)
-                return False
-            if not chunk:
-                break
-            self.sent_bytes += len(chunk)
-            await writer.write(chunk)
-        await writer.write_eof()
-        return True
 
     def _break_off(self, framing: BodyFraming, reason: str) -> None:
         """End the client's connection so that it sees a broken transfer."""
-        self._log("answer broken off", reason.partition("\n")[0], status=self.status)
+        self._log("answer broken off", reason, status=self.status)
         transport = self.connection.transport
         if transport is None:
             return
@@ -307,7 +252,7 @@ class Exchange:
         self.status = status
         self.head_sent = True
         request = self.request
-        http10 = request.version < (1, 1)
+        http10 = request.message.version < (1, 1)
         close = (
             close
             or http10
@@ -317,42 +262,33 @@ class Exchange:
             or not request.content.is_eof()
         )
         await request.writer.write(
-            reply_bytes(status, text, close=close, head_only=request.method == "HEAD", retry_after=retry_after)
+            reply_bytes(status, text, close=close, head_only=request.message.method == "HEAD", retry_after=retry_after)
         )
         return CLOSE if close else KEEP
 
     def _log(self, message: str, reason: str, level: int = logging.WARNING, status: int | None = None) -> None:
-        fields: dict[str, object] = {
+        fields = {**self._names(), "status": status, "reason": reason, "client": self.origin.client}
+        self.proxy.failures.write(message, level, {name: value for name, value in fields.items() if value is not None})
+
+    def _names(self) -> dict[str, str | None]:
+        return {
             "route": self.route.name if self.route is not None else None,
             "upstream": self.route.upstream if self.route is not None else None,
             "backend": self.backend.backend.name if self.backend is not None else None,
-            "status": status,
-            "reason": reason,
-            "client": self.origin.client,
         }
-        kept = {name: value for name, value in fields.items() if value is not None}
-        self.proxy.failures.write(message, level, fields=kept)
 
     def _account(self, duration_s: float) -> None:
-        self.proxy.counters.end(self.status, self.sent_bytes)
+        self.proxy.counters.end(self.status, self.download.sent_bytes)
         if self.snapshot.config.access_log:
             message = self.request.message
+            host = self.head.host if self.head is not None else None
+            fields = {"client": self.origin.client, "method": message.method, "host": host, "target": message.path}
             self.proxy.access.write(
-                self.origin.client,
-                message.method,
-                self.head.host if self.head is not None else "-",
-                message.path,
-                self.status,
-                self.sent_bytes,
-                duration_s,
-                self.route.name if self.route is not None else "-",
-                self.route.upstream if self.route is not None else "",
-                self.backend.backend.name if self.backend is not None else "",
+                {
+                    **fields,
+                    "status": self.status,
+                    "bytes": self.download.sent_bytes,
+                    "ms": f"{duration_s * 1000:.1f}",
+                    **self._names(),
+                }
             )
-
-
-def _status_line(message: RawResponseMessage) -> bytes:
-    phrase = message.reason.encode("utf-8", "surrogateescape")
-    if _CONTROL.search(phrase):
-        phrase = reason_phrase(message.code).encode("ascii")
-    return b"HTTP/1.1 %d %b" % (message.code, phrase)

@@ -116,6 +116,9 @@ class LinkPool:
             raise ConnectError(f"no connection within {connect_s:g}s") from None
         except OSError as error:
             raise ConnectError(describe_os_error(error)) from error
+        except asyncio.CancelledError:
+            link.abort()
+            raise
         self._busy.add(link)
         return link
 

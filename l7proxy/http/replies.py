@@ -5,6 +5,7 @@ One rule: they say to a client no more than it needs; addresses and causes stand
 
 from __future__ import annotations
 
+import re
 import time
 from http import HTTPStatus
 
@@ -12,6 +13,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 RETRY_AFTER_S = 5
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Sent(web.StreamResponse):
@@ -49,6 +51,14 @@ def reason_phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return ""
+
+
+def status_line(status: int, phrase: str) -> bytes:
+    """A status line with the backend's own phrase, unless that has a control character."""
+    text = phrase.encode("utf-8", "surrogateescape")
+    if _CONTROL.search(text):
+        text = reason_phrase(status).encode("ascii")
+    return b"HTTP/1.1 %d %b" % (status, text)
 
 
 def reply_bytes(

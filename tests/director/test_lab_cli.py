@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from director.cli import exits
 from director.cli.lab import lab
 
 pytestmark = pytest.mark.unit
@@ -23,12 +24,11 @@ def test_topology_is_shown_as_a_table() -> None:
     assert ["web-1", "backend", "inside", "10.9.1.11", "fd09:1::11", "02:09:01:00:00:11", "director", "nginx"] in rows
 
 
-def test_bad_topology_is_named_with_its_place(tmp_path: Path) -> None:
+def test_bad_topology_is_named_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "lab.yaml"
     file.write_text("networks: {}\n")
-    result = CliRunner().invoke(lab, ["topology", "--topology", str(file)])
-    assert result.exit_code == 1
-    assert f"{file}:1:" in result.output
+    assert exits.run(lab, "director", ["topology", "--topology", str(file)]) == exits.ERROR
+    assert f"{file}:1:" in capsys.readouterr().err
 
 
 def test_command_is_required() -> None:

@@ -6,6 +6,7 @@ One rule: each test looks at the machine's own processes and folders, not at wha
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,3 +202,29 @@ def test_missing_user_mode_kernel_says_what_to_install(monkeypatch: pytest.Monke
 def test_unknown_kernel_names_those_there_are() -> None:
     with pytest.raises(KernelUnavailableError, match="auto, host or uml"):
         boot("hurd")
+
+
+@pytest.mark.parametrize("kind", ["uml", "host"])
+def test_a_project_below_tmp_is_still_seen_by_hosts(kind: str, tmp_path: Path) -> None:
+    """Hosts have a /tmp of their own; a clone that lies in the machine's must not vanish under it."""
+    assert str(tmp_path).startswith("/tmp/")
+    shutil.copytree(PROJECT / "director", tmp_path / "director", ignore=shutil.ignore_patterns("__pycache__"))
+    script = (
+        "from director.lab import boot\n"
+        f"with boot({kind!r}, ipvs=False) as kernel, kernel.lay_out() as lab:\n"
+        "    print(lab.host('client').run('director', '--version').check().stdout)\n"
+        "    where = 'import director; print(director.__file__)'\n"
+        "    print(lab.host('client').run('python', '-c', where).check().stdout)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path}/director/__init__.py" in done.stdout

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+from director.cli import exits
 from director.cli.lab import lab as command
 from director.lab.hosts import Lab
 from director.lab.kernels import Kernel
@@ -68,7 +69,6 @@ def test_command_line_runs_on_a_fresh_lab_and_exits_alike() -> None:
     assert (result.exit_code, result.output) == (5, "web-2\n")
 
 
-def test_command_line_says_what_is_wrong() -> None:
-    result = CliRunner().invoke(command, ["run", "nobody", "true"])
-    assert result.exit_code == 1
-    assert "no host 'nobody': it has client, director" in result.output
+def test_command_line_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exits.run(command, "director", ["run", "nobody", "true"]) == exits.ERROR
+    assert "director: the lab has no host 'nobody': it has client, director" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from yarl import URL
 from director.kit.net import Endpoint
 from director.kit.probespec import MAX_BODY_BYTES, HttpProbe
 
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)  # the check's own stands around all
 _HEADERS = {"User-Agent": "director-check", "Accept": "*/*", "Connection": "close"}
 
 
@@ -26,11 +27,15 @@ async def probe_http(target: Endpoint, probe: HttpProbe) -> tuple[bool, str]:
     url = URL(f"{'https' if probe.tls else 'http'}://{target}{probe.path}", encoded=True)
     headers = {**_HEADERS, "Host": probe.host or str(target)}
     # A session for each probe: a connection of its own is what makes it a test of the accept path.
-    connector = aiohttp.TCPConnector(force_close=True, ttl_dns_cache=0)
+    connector = aiohttp.TCPConnector(force_close=True, use_dns_cache=False)
     try:
         async with (
             aiohttp.ClientSession(
-                connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+                connector=connector,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("Accept-Encoding",),
+                timeout=_NO_TIMEOUT,
             ) as session,
             session.get(
                 url,
@@ -53,17 +58,29 @@ async def probe_http(target: Endpoint, probe: HttpProbe) -> tuple[bool, str]:
             False,
             f"certificate: {getattr(error.certificate_error, 'verify_message', error.certificate_error)}",
         )
-    except aiohttp.ClientConnectorSSLError as error:
-        return False, f"TLS: {error.os_error.strerror or error.os_error}"
     except aiohttp.ServerDisconnectedError:
         return False, "connection closed before an answer"
-    except aiohttp.ClientOSError:
+    except OSError:
         raise
+    except aiohttp.ClientPayloadError as error:
+        return False, f"the answer broke off: {_said(error)}"
     except (aiohttp.ClientError, ValueError) as error:
-        return (
-            False,
-            f"not an HTTP answer: {str(error).splitlines()[0][:120] if str(error) else type(error).__name__}",
-        )
+        return False, f"not an HTTP answer: {_said(error)}"
+
+
+def describe_tls_error(error: ssl.SSLError) -> str:
+    """OpenSSL's word for what went wrong, without its codes around it."""
+    text = getattr(error, "reason", None) or error.strerror or str(error) or type(error).__name__
+    return f"TLS: {text.lower().replace('_', ' ')}"
+
+
+def _said(error: Exception) -> str:
+    """aiohttp's message in one line: it quotes the peer in several, with a caret below."""
+    cause = error.__cause__ if isinstance(error, aiohttp.ClientPayloadError) and error.__cause__ else error
+    text = str(getattr(cause, "message", cause)) or type(error).__name__
+    line = " ".join(part.strip() for part in text.splitlines() if part.strip(" ^"))
+    line = "".join(c if c.isprintable() else "?" for c in line)[:120]
+    return line[:1].lower() + line[1:]
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:
@@ -74,7 +91,9 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
 
 
 def _server_name(target: Endpoint, probe: HttpProbe) -> str:
-    return probe.server_name or (probe.host.partition(":")[0] if probe.host else str(target.address))
+    if probe.server_name or probe.host is None:
+        return probe.server_name or str(target.address)
+    return probe.host[1:].partition("]")[0] if probe.host.startswith("[") else probe.host.partition(":")[0]
 
 
 def _ranges(probe: HttpProbe) -> str:

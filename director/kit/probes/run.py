@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import ssl
 import time
 from typing import assert_never
 
+from director.kit.duration import format_duration
 from director.kit.health import ProbeResult
-from director.kit.probes.http import probe_http
+from director.kit.probes.http import describe_tls_error, probe_http
 from director.kit.probes.tcp import probe_tcp
 from director.kit.probespec import Check, HttpProbe, TcpProbe
 
@@ -23,7 +26,7 @@ async def run_check(check: Check) -> ProbeResult:
         async with asyncio.timeout(check.timing.timeout_s):
             ok, reason = await _run(check)
     except TimeoutError:
-        ok, reason = False, f"no answer within {check.timing.timeout_s:g}s"
+        ok, reason = False, f"no answer within {format_duration(check.timing.timeout_s)}"
     except OSError as error:
         ok, reason = False, describe_os_error(error)
     return ProbeResult(ok, reason, time.monotonic() - started_at)
@@ -40,6 +43,16 @@ async def _run(check: Check) -> tuple[bool, str]:
 
 
 def describe_os_error(error: OSError) -> str:
-    """The system's words for its errno, without asyncio's and aiohttp's around them."""
-    text = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
+    """The system's words for its errno, without asyncio's and aiohttp's around them.
+
+    >>> describe_os_error(ConnectionRefusedError(111, "Connect call failed ('10.0.0.1', 80)"))
+    'connection refused'
+    """
+    inner = getattr(error, "os_error", error)  # aiohttp keeps the one it has met
+    if isinstance(inner, ssl.SSLError):
+        return describe_tls_error(inner)
+    known = (error.errno or 0) > 0 and not isinstance(inner, socket.gaierror)
+    text = os.strerror(error.errno or 0) if known else str(error)
+    if not text:
+        text = "connection reset by peer" if isinstance(error, ConnectionResetError) else type(error).__name__
     return text[:1].lower() + text[1:]

@@ -9,4 +9,4 @@ sys.path[0] = sys.path[0].removesuffix("/director/lab/guest")
 
 from director.lab.guest.agent import main  # noqa: E402 - the line above makes it findable
 
-main(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else "")
+main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4])

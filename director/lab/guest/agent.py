@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from director.lab.guest import jobs, machine, syscalls
@@ -32,8 +32,9 @@ _Order = Mapping[str, object]
 class Agent:
     """The state of the agent: the layout, and the commands that run in it."""
 
-    def __init__(self, folder: str, doorbell: int) -> None:
+    def __init__(self, folder: str, doorbell: int, keep: Sequence[str]) -> None:
         self._folder = folder
+        self._keep = keep
         self._doorbell = doorbell
         self._unread = b""
         self._home = Place.current()
@@ -98,7 +99,7 @@ class Agent:
     def do_lay_out(self, _number: int, order: _Order) -> _Order:
         if self._layout is not None:
             raise OSError("a layout stands already: leave it before the next")
-        self._layout = Layout(order["topology"], self._home, self._run_ip)  # type: ignore[arg-type]
+        self._layout = Layout(order["topology"], self._home, self._run_ip, self._keep)  # type: ignore[arg-type]
         self._layout.build()
         return {}
 
@@ -248,10 +249,10 @@ class Agent:
             raise OSError(f"ip failed: {complaint.strip()}")
 
 
-def main(kind: str, folder: str, doorbell: str) -> NoReturn:
-    """Prepare the machine, say that it is ready, serve, and end it."""
+def main(kind: str, folder: str, doorbell: str, keep: str) -> NoReturn:
+    """Prepare the machine, say that it is ready, serve, and end it. `keep` is a list of paths, with colons."""
     try:
-        agent = _prepare(kind, folder, doorbell)
+        agent = _prepare(kind, folder, doorbell, keep.split(":"))
         agent.serve()
     except BaseException:  # the console is all that is left to say it
         import traceback
@@ -265,13 +266,13 @@ def main(kind: str, folder: str, doorbell: str) -> NoReturn:
     os._exit(0)
 
 
-def _prepare(kind: str, folder: str, doorbell: str) -> Agent:
+def _prepare(kind: str, folder: str, doorbell: str, keep: Sequence[str]) -> Agent:
     if kind == "uml":
-        machine.prepare_uml(folder)
+        machine.prepare_uml(folder, keep)
         bell = os.open("/dev/ttyS0", os.O_RDWR | os.O_NOCTTY)
         machine.make_raw(bell)
     else:
-        machine.prepare_namespaces(folder)
+        machine.prepare_namespaces(folder, keep)
         bell = int(doorbell)
         os.set_inheritable(bell, False)
     with open(f"{machine.SHARED}/machine.json") as file:
@@ -282,6 +283,6 @@ def _prepare(kind: str, folder: str, doorbell: str) -> Agent:
     machine.write_programs(told["programs"])
     if kind == "uml":
         machine.load_modules(PRELOADED)
-    agent = Agent(machine.SHARED, bell)
+    agent = Agent(machine.SHARED, bell, keep)
     agent.answer({"job": 0, "release": os.uname().release, "ip_vs": os.path.exists("/proc/net/ip_vs")})
     return agent

@@ -142,6 +142,8 @@ def never_started(note: str, streams: int) -> dict[str, object]:
 
 def kill_tree(pid: int) -> None:
     """SIGKILL a session leader, its session, and whatever descends from it by way of other sessions."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)  # or it would see its children die, and end by itself, or start others
     doomed = {pid}
     table = [(int(name), *_parent_and_session(name)) for name in os.listdir("/proc") if name.isdigit()]
     found = True

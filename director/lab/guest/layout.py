@@ -44,8 +44,9 @@ class Place:
 class Layout:
     """Hosts by name, as laid out from a topology in the form of director.lab.topology's `as_plain`."""
 
-    def __init__(self, topology: Mapping[str, object], home: Place, run_ip: RunIp) -> None:
+    def __init__(self, topology: Mapping[str, object], home: Place, run_ip: RunIp, keep: Sequence[str]) -> None:
         self._home = home
+        self._keep = keep
         self.places: dict[str, Place] = {}
         self._topology = topology
         self._run_ip = run_ip
@@ -122,12 +123,12 @@ class Layout:
             self.places[name] = Place.current()
             syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
             syscalls.set_hostname(name)
-            _mount_private(folder)
+            _mount_private(folder, self._keep)
             _write_sysctls(sysctls)
         syscalls.mount(f"/proc/self/fd/{self.places[name].fds[0]}", f"/run/netns/{name}", "", syscalls.MS_BIND)
 
 
-def _mount_private(folder: str) -> None:
+def _mount_private(folder: str, keep: Sequence[str]) -> None:
     etc = f"{folder}/etc"
     for name in ("etc", "etc.upper", "etc.work"):
         os.mkdir(f"{folder}/{name}")
@@ -143,6 +144,7 @@ def _mount_private(folder: str) -> None:
     os.chmod(folder + PRIVATE[1], 0o1777)  # noqa: S103 - as /tmp is
     os.mkdir(folder + machine.LAB)
     syscalls.mount(machine.LAB, folder + machine.LAB, "", syscalls.MS_BIND | syscalls.MS_REC)
+    machine.Kept(keep, PRIVATE).restore(folder)
     for target in targets:  # /run last: it hides the folder
         syscalls.mount(folder + target, target, "", syscalls.MS_BIND | syscalls.MS_REC)
     syscalls.mount("sysfs", "/sys", "sysfs")

@@ -14,7 +14,30 @@ LAB = "/run/lab"
 SHARED = f"{LAB}/shared"
 
 
-def prepare_uml(folder: str) -> None:
+HIDDEN = ("/dev/shm", "/tmp", "/run")  # noqa: S108 - mount points, covered by folders of the machine's own
+
+
+class Kept:
+    """Folders that stay visible where a fresh one covers them: a clone of the project in /tmp, say.
+
+    Made before the covering, `restore` after it.
+    """
+
+    def __init__(self, paths: Sequence[str], under: Sequence[str]) -> None:
+        self._held = {
+            path: os.open(path, os.O_PATH) for path in paths if any(path.startswith(f"{top}/") for top in under)
+        }
+
+    def restore(self, root: str = "") -> None:
+        """Bind each to its path below `root`."""
+        for path, fd in self._held.items():
+            os.makedirs(root + path, exist_ok=True)
+            syscalls.mount(f"/proc/self/fd/{fd}", root + path, "", syscalls.MS_BIND | syscalls.MS_REC)
+            os.close(fd)
+        self._held.clear()
+
+
+def prepare_uml(folder: str, keep: Sequence[str]) -> None:
     """As init of a user-mode kernel with the host's files as a read-only root: a writable root in memory.
 
     The root is an overlay entered by pivot_root, because the kernel starts modprobe in init's root: with a
@@ -31,8 +54,10 @@ def prepare_uml(folder: str) -> None:
     os.makedirs(f"{root}/.before")
     syscalls.pivot_root(root, f"{root}/.before")
     os.chdir("/")
+    kept = Kept(keep, HIDDEN)
     _mount_fresh("/dev", "devtmpfs")
     _mount_devices()
+    kept.restore()
     os.makedirs("/lib/modules", exist_ok=True)
     _mount_fresh("/lib/modules", "tmpfs")
     os.mkdir(f"/lib/modules/{version}")
@@ -43,7 +68,7 @@ def prepare_uml(folder: str) -> None:
     syscalls.set_hostname("lab")
 
 
-def prepare_namespaces(folder: str) -> None:
+def prepare_namespaces(folder: str, keep: Sequence[str]) -> None:
     """As the first process of new mount, network and process namespaces: the host's files, read-only.
 
     Raises: OSError where the kernel is older than 5.12.
@@ -51,8 +76,10 @@ def prepare_namespaces(folder: str) -> None:
     syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
     folder_fd = os.open(folder, os.O_PATH)
     syscalls.set_read_only("/", True, recursive=True)
+    kept = Kept(keep, HIDDEN)
     _mount_fresh("/dev/pts", "devpts", "newinstance,ptmxmode=0666,mode=620,gid=5")
     _mount_devices(pts=False)
+    kept.restore()
     os.makedirs(SHARED)
     syscalls.mount(f"/proc/self/fd/{folder_fd}", SHARED, "", syscalls.MS_BIND)
     syscalls.set_read_only(SHARED, False, recursive=False)
@@ -91,7 +118,7 @@ def _mount_devices(pts: bool = True) -> None:
         _mount_fresh("/dev/pts", "devpts")
     with contextlib.suppress(FileExistsError, OSError):
         os.mkdir("/dev/shm")  # noqa: S108
-    for target in ("/dev/shm", "/tmp", "/run"):  # noqa: S108
+    for target in HIDDEN:
         _mount_fresh(target, "tmpfs", "mode=1777" if target != "/run" else "mode=755")
     _mount_fresh("/proc", "proc")
     _mount_fresh("/sys", "sysfs")

@@ -1,0 +1,138 @@
+"""The shape of l7proxy.yaml: names, types and ranges of its keys, and nothing across sections.
+
+One rule: what one key alone can get wrong is refused here; what takes understanding a route, in `config.py`.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
+from director.kit.configfile import Section
+from director.kit.duration import Duration
+from director.kit.net import parse_endpoint
+from director.kit.probespec import CheckSection
+
+
+def _endpoint(text: str) -> str:
+    if parse_endpoint(text).port == 0:
+        raise ValueError(f"{text!r} has port 0: use 1 to 65535")
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a network: {error}; write one such as 10.0.0.0/8 or 192.0.2.7") from None
+    return text
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)]
+EndpointText = Annotated[str, AfterValidator(_endpoint)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+class ListenerSection(Section):
+    """`http: {bind: "0.0.0.0:80"}`"""
+
+    bind: Annotated[tuple[EndpointText, ...], BeforeValidator(_listed), Field(min_length=1)] = Field(
+        description="address:port to listen at, or a list of them"
+    )
+    trusted_proxies: Annotated[
+        tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_listed), Field(validate_default=False)
+    ] = Field((), description="networks whose X-Forwarded-* headers are believed and extended; others' are replaced")
+
+
+class MatchSection(Section):
+    """Which requests a route takes; what is left out matches anything."""
+
+    host: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)] = Field(
+        (), description="a name, *.example.org, or a list of them"
+    )
+    path: str = Field("/", description="/prefix by whole segments, `= /exact`, or `~ regular expression`")
+
+
+class RouteSection(Section):
+    """`{match: {host: shop.example.org, path: /v1}, upstream: shop}`; the order of routes does not matter."""
+
+    name: Name | None = Field(None, description="what logs call it; default its host and path")
+    match: MatchSection = MatchSection()
+    upstream: str = Field(description="the upstream that answers")
+
+
+class UpstreamTimeoutsSection(Section):
+    """Timeouts towards backends."""
+
+    connect: Duration = Field(2.0, description="to open a connection; default 2s")
+    response: Duration = Field(30.0, description="from the request sent to the head of the answer; default 30s")
+    idle: Duration = Field(60.0, description="between two pieces of a body; default 60s")
+    keepalive: Duration = Field(4.0, description="an unused connection is kept this long; default 4s")
+
+
+class BackendSection(Section):
+    """`a: {address: 10.0.1.11:8000, weight: 2}`"""
+
+    address: EndpointText = Field(description="address:port")
+    weight: Annotated[int, Field(strict=True, ge=0, le=1000)] = Field(1, description="its share; 0 drains; default 1")
+
+
+class UpstreamSection(Section):
+    """A pool of backends."""
+
+    balance: Literal["round_robin"] = Field("round_robin", description="how backends take turns")
+    check: CheckSection | None = Field(None, description="how backends are probed; default `defaults.check`, or never")
+    timeouts: UpstreamTimeoutsSection = UpstreamTimeoutsSection()
+    backends: Annotated[dict[Name, BackendSection], Field(min_length=1)]
+
+
+class DefaultsSection(Section):
+    """What upstreams have that do not say otherwise."""
+
+    check: CheckSection | None = None
+
+
+class LimitsSection(Section):
+    """What clients can take at most."""
+
+    connections: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = Field(
+        10_000, description="client connections at one time; more are answered 503 and closed"
+    )
+    head_bytes: Annotated[int, Field(strict=True, ge=1024, le=1_048_576)] = Field(
+        32 * 1024, description="size of a request's head; a larger one is answered 431"
+    )
+
+
+class ClientTimeoutsSection(Section):
+    """Timeouts towards clients."""
+
+    head: Duration = Field(10.0, description="for the head of a request; default 10s")
+    idle: Duration = Field(60.0, description="between two pieces of a body, either way; default 60s")
+    keepalive: Duration = Field(75.0, description="an unused connection is kept this long; default 75s")
+    drain: Duration = Field(10.0, description="on SIGTERM, requests may take this long to finish; default 10s")
+
+
+class AdminSection(Section):
+    """The admin endpoint: GET /healthz and /v1/status."""
+
+    bind: EndpointText = Field(description="address:port; there is no login, so keep it local")
+
+
+class ConfigSection(Section):
+    """The whole file."""
+
+    listeners: Annotated[dict[Name, ListenerSection], Field(min_length=1)]
+    routes: Annotated[tuple[RouteSection, ...], Field(min_length=1)]
+    upstreams: Annotated[dict[Name, UpstreamSection], Field(min_length=1)]
+    defaults: DefaultsSection = DefaultsSection()
+    timeouts: ClientTimeoutsSection = ClientTimeoutsSection()
+    limits: LimitsSection = LimitsSection()
+    admin: AdminSection | None = None
+    access_log: Flag = Field(True, description="a line for each request on standard output; default true")
+    via: Flag = Field(True, description="add Via to requests (RFC 9110 7.6.3); default true")

@@ -1,0 +1,390 @@
+"""The command line: what it prints, where, and the exit code it ends with; never a traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import pytest
+
+from director.cli import exits
+from director.cli.root import cli
+from director.core.config import parse_config
+from director.core.model import ServerRef
+from director.core.status import Status
+from director.core.vip import Vip
+from director.host.lockfile import NamespaceLock
+from director.kit.errors import ConfigError, HostError, KernelError
+from director.memory import Memory
+from director.overrides import Overrides
+from director.reconcile import Reconciler
+from tests.contract.fake_kernel import FakeKernel
+from tests.director.fakes import FakeAddresses, Stub
+
+pytestmark = pytest.mark.unit
+
+FILE = """
+virtual_servers:
+  web:
+    address: 192.0.2.10
+    port: 80
+    forward: nat
+    interface: eth0
+    real_servers:
+      a: {address: 10.0.0.1}
+"""
+COMMANDS = ["check", "plan", "apply", "run", "status", "drain", "enable", "weight"]
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Shell:
+    """Runs `director` in this process, with its socket and state in `directory`."""
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.directory = directory
+        self.file = directory / "director.yaml"
+        self.socket = directory / "d.sock"
+        self.state = directory / "state"
+        self.capsys = capsys
+
+    def __call__(self, *words: str | Path) -> Ended:
+        code = exits.run(cli, "director", [str(word) for word in words])
+        return Ended(code, *self.capsys.readouterr())
+
+
+@pytest.fixture
+def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    made = Shell(tmp_path, capsys)
+    monkeypatch.setenv("DIRECTOR_SOCKET", str(made.socket))
+    monkeypatch.setenv("DIRECTOR_STATE_DIR", str(made.state))
+    monkeypatch.setattr("director.advice.advice", lambda config: ())
+    monkeypatch.setattr("director.kit.logs.configure", lambda level: None)
+    made.file.write_text(FILE)
+    return made
+
+
+class Host:
+    """The kernel, the addresses and the lock of a host that only the test has."""
+
+    def __init__(self, directory: Path) -> None:
+        self.kernel = FakeKernel()
+        self.addresses = FakeAddresses()
+        self.directory = directory
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def open(self) -> Self:
+        return self
+
+    def reconciler(self, _: object, state_directory: Path) -> Reconciler:
+        return Reconciler(self.kernel, self.addresses, Memory(state_directory))
+
+    def lock(self, purpose: str) -> NamespaceLock:
+        return NamespaceLock(purpose, directory=self.directory)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    made = Host(tmp_path / "lock")
+    monkeypatch.setattr("director.ipvs.client.IpvsClient.open", made.open)
+    monkeypatch.setattr("director.host.lockfile.NamespaceLock", made.lock)
+    monkeypatch.setattr("director.cli.table._reconciler", made.reconciler)
+    return made
+
+
+@pytest.fixture
+def director(shell: Shell) -> Iterator[Stub]:
+    """A director that answers on the shell's socket."""
+    from director.api.server import listening, serve
+
+    stub = Stub()
+    begun, end = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        async with serve(stub, listener):
+            begun.set()
+            await asyncio.to_thread(end.wait)
+
+    with listening(shell.socket) as listener:
+        thread = threading.Thread(target=lambda: asyncio.run(main()))
+        thread.start()
+        assert begun.wait(10)
+        yield stub
+        end.set()
+        thread.join()
+
+
+def test_help_names_the_exit_codes_and_every_command(shell: Shell) -> None:
+    ended = shell("--help")
+    assert ended.code == 0
+    words = " ".join(ended.out.split())
+    assert (
+        "Exit codes: 0 done, 1 an error that the message explains, 2 `plan` found changes, 64 the command line is wrong"
+        in words
+    )
+    for command in COMMANDS:
+        assert f"\n  {command} " in ended.out
+        told = shell(command, "--help")
+        assert (told.code, told.err) == (0, "")
+        assert "xits" in told.out, command
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nosuch",),
+        ("--nosuch",),
+        ("check",),
+        ("check", "a", "b"),
+        ("plan", "--nosuch", "f"),
+        ("weight", "web", "a", "70000"),
+        ("weight", "web", "a", "-1"),
+        ("weight", "web", "a", "ten"),
+        ("drain", "web"),
+        ("run", "f", "--log-level", "loud"),
+        ("realserver", "apply"),
+        ("realserver", "apply", "--undo", "--vip", "192.0.2.1"),
+        ("realserver", "apply", "--vip", "192.0.2.256"),
+    ],
+)
+def test_a_wrong_command_line_exits_64(shell: Shell, words: tuple[str, ...]) -> None:
+    ended = shell(*words)
+    assert (ended.code, ended.out) == (64, "")
+    assert "Error: " in ended.err
+
+
+def test_check_of_a_good_file(shell: Shell) -> None:
+    assert shell("check", shell.file) == (
+        0,
+        f"{shell.file}: ok: 1 virtual server, 1 real server, 0 of them checked\n",
+        "",
+    )
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "apply", "run"])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "1:1: no such file: check the path"),
+        ("directory", "1:1: this is a directory: give the path of a YAML file"),
+        (b"", "1:1: the file is empty"),
+        (b"\x7fELF\x02\x01\x01\x00\xff", "1:9: byte 0xff is not UTF-8"),
+        (b"a: \x00\n", "1:4: control character"),
+        (b"a: [\n", "2:1: "),
+        (b"virtual_servers: {web: {}, web: {}}\n", "1:28: virtual_servers.web: duplicate key 'web'"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_told_and_exits_1(
+    shell: Shell, host: Host, command: str, content: bytes | str | None, told: str
+) -> None:
+    shell.file.unlink()
+    if content == "directory":
+        shell.file.mkdir()
+    elif isinstance(content, bytes):
+        shell.file.write_bytes(content)
+    ended = shell(command, shell.file)
+    assert (ended.code, ended.out) == (1, "")
+    assert f"{shell.file}:{told}" in ended.err
+    assert all(line.startswith(f"{shell.file}:") for line in ended.err.splitlines())
+    assert host.kernel.writes == 0
+    assert not shell.state.exists()
+
+
+def test_a_file_that_may_not_be_read_is_told(shell: Shell) -> None:
+    shell.file.chmod(0)
+    # Root reads everything: without these two it does not.
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    ended = subprocess.run(
+        [*drop, sys.executable, "-m", "director", "check", shell.file], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"{shell.file}:1:1: permission denied: run as root")
+
+
+def test_a_name_that_is_no_text_is_no_traceback(shell: Shell) -> None:
+    odd = shell.directory / os.fsdecode(b"\xff\xfe.yaml")
+    odd.write_text(FILE)
+    ended = subprocess.run([sys.executable, "-m", "director", "check", odd], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert b": ok: 1 virtual server" in ended.stdout
+
+
+def test_plan_exits_2_while_something_would_change_and_apply_makes_it(shell: Shell, host: Host) -> None:
+    lines = [
+        "+ virtual server web (tcp 192.0.2.10:80): wlc",
+        "+ real server web/a (10.0.0.1:80): nat, weight 100 (not checked)",
+        "+ address 192.0.2.10 on eth0",
+    ]
+    planned = shell("plan", shell.file)
+    assert (planned.code, planned.err) == (2, "")
+    assert planned.out.splitlines() == [*lines, "3 changes to make."]
+    assert host.kernel.writes == 0
+    applied = shell("apply", shell.file)
+    assert (applied.code, applied.err) == (0, "")
+    assert applied.out.splitlines() == [*lines, "3 changes made."]
+    same = "Nothing to change: the kernel agrees with the file.\n"
+    assert shell("apply", shell.file) == (0, same, "")
+    assert shell("plan", shell.file) == (0, same, "")
+    assert shell("plan", shell.file, "--json") == (0, '{"steps": []}\n', "")
+
+
+def test_json_of_a_plan(shell: Shell, host: Host) -> None:
+    ended = shell("plan", "--json", shell.file)
+    assert ended.code == 2
+    assert json.loads(ended.out)["steps"][2] == {"sign": "+", "subject": "address 192.0.2.10 on eth0", "detail": ""}
+    assert host.kernel.writes == 0
+
+
+def test_apply_keeps_a_drain_and_a_weight_of_0_that_a_director_left(shell: Shell, host: Host) -> None:
+    shell.file.write_text(FILE + "      b: {address: 10.0.0.2, check: {type: tcp}}\n")
+    Overrides(shell.state).drain(ServerRef("web", "a"))
+    assert shell("apply", shell.file).code == 0
+    (entry,) = host.kernel.table.entries.values()
+    assert [row.weight for row in entry.reals.values()] == [0, 100]
+
+
+def test_what_the_host_refuses_is_one_line_and_the_rest_is_done(shell: Shell, host: Host) -> None:
+    host.addresses.broken = {Vip(ip_address("192.0.2.10"), "eth0")}
+    ended = shell("apply", shell.file)
+    assert ended == (1, "", "director: could not add 192.0.2.10 on eth0\n")
+    assert len(host.kernel.table.entries) == 1
+
+
+def test_a_second_writer_is_told_who_is_at_it(shell: Shell, host: Host) -> None:
+    with host.lock("director run x"):
+        ended = shell("apply", shell.file)
+    assert ended.code == 1
+    assert f"process {os.getpid()} (director run x) already manages" in ended.err
+    assert host.kernel.writes == 0
+
+
+def test_a_setting_that_does_not_fit_is_a_note(shell: Shell, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("director.advice.advice", lambda config: ("net.ipv4.ip_forward is 0",))
+    assert shell("plan", shell.file).err == "note: net.ipv4.ip_forward is 0\n"
+    ended = shell("apply", shell.file, "--json")
+    assert (ended.code, ended.err) == (0, "note: net.ipv4.ip_forward is 0\n")
+    assert len(json.loads(ended.out)["steps"]) == 3
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("drain", "web", "a"), ("enable", "web", "a"), ("weight", "web", "a", "1")]
+)
+def test_without_a_director_the_command_says_so(shell: Shell, words: tuple[str, ...]) -> None:
+    told = f"director: no director is running (nothing answers on {shell.socket}): start one with `director run FILE`\n"
+    assert shell(*words) == (1, "", told)
+
+
+def test_a_running_director_is_asked_and_told_the_whole_path(
+    shell: Shell, director: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shell.directory)
+    ended = shell("plan", "director.yaml")
+    assert (ended.code, ended.out) == (2, "+ virtual server web: wlc\n1 change to make.\n")
+    assert shell("apply", "director.yaml").code == 0
+    assert director.asked == [("plan", FILE, str(shell.file)), ("apply", FILE, str(shell.file))]
+
+
+def test_drain_enable_and_weight_ask_the_director(shell: Shell, director: Stub) -> None:
+    assert shell("drain", "web", "a").out == "web/a is drained; `director enable` takes it back.\n"
+    assert shell("enable", "web", "a").out == "web/a follows the file and its check again.\n"
+    assert shell("weight", "web", "a", "0").code == 0
+    ref = ServerRef("web", "a")
+    assert director.asked == [("drain", ref), ("enable", ref), ("weight", ref, 0)]
+
+
+@pytest.mark.parametrize("error", [ConfigError("f:1:1: no\nf:2:1: nor this"), KernelError("no answer"), HostError("x")])
+def test_what_the_director_refuses_is_said_with_exit_1(shell: Shell, director: Stub, error: Exception) -> None:
+    director.error = error
+    ended = shell("drain", "web", "a")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == "".join(f"director: {line}\n" for line in str(error).splitlines())
+
+
+def status_of(text: str, **daemon: object) -> Status:
+    from director.core.status import virtual_servers
+    from director.core.table import Table, TableCounters
+    from director.core.weight import effective_weights
+
+    config = parse_config(text, "f")
+    found = virtual_servers(
+        config, Table(), TableCounters({}, {}), frozenset(), effective_weights(config, {}, {}, {}), {}, {}, 0.0
+    )
+    told = {"pid": 7, "version": "1", "config": "f", "uptime_s": 0.0, "converged": True, "failures": [], **daemon}
+    return {"daemon": told, "virtual_servers": found}  # type: ignore[typeddict-item] # the keys are right by the line above
+
+
+def test_status_shows_every_server_and_why(shell: Shell, director: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = FILE + (
+        '  six:\n    address: "fd00::10"\n    port: 80\n    forward: nat\n    real_servers:\n'
+        '      a: {address: "fd00::1", check: {type: tcp}}\n'
+    )
+    status = status_of(text, converged=False, failures=["no [bold]scheduler[/bold]"], config="/etc/[x]/d.yaml")
+
+    async def answer() -> Status:
+        return status
+
+    monkeypatch.setattr(director, "status", answer)
+    ended = shell("status")
+    assert (ended.code, ended.err) == (0, "")
+    lines = [" ".join(line.split()) for line in ended.out.splitlines()]
+    assert lines == [
+        "web tcp 192.0.2.10:80 nat wlc NOT IN THE KERNEL vip NOT YET on eth0",
+        "real server address weight kernel active inactive why",
+        "a 10.0.0.1:80 100 absent 0 0 not checked",
+        "",
+        "six tcp [fd00::10]:80 nat wlc NOT IN THE KERNEL",
+        "real server address weight kernel active inactive why",
+        "a [fd00::1]:80 100 absent 0 0 no verdict yet: new, begins at its weight",
+        "",
+        "could not change: no [bold]scheduler[/bold]",
+        "director 1, pid 7, /etc/[x]/d.yaml: the kernel does NOT agree yet",
+    ]
+    assert json.loads(shell("status", "--json").out) == status
+
+
+@pytest.mark.parametrize(
+    "words", [("check", "director.yaml"), ("status",), ("status", "--json"), ("plan", "director.yaml"), ("--help",)]
+)
+def test_a_reader_that_leaves_is_no_error(shell: Shell, director: Stub, words: tuple[str, ...]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as nobody:
+        ended = subprocess.run(
+            [sys.executable, "-m", "director", *words],
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            cwd=shell.directory,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    assert (ended.returncode, [line for line in ended.stderr.splitlines() if not line.startswith("note: ")]) == (0, [])
+
+
+def test_output_that_cannot_be_written_is_told(shell: Shell) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "director", "check", shell.file],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (ended.returncode, ended.stderr) == (1, "director: input or output failed: No space left on device\n")

@@ -1,0 +1,88 @@
+"""A plan as lines for people."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from director.core.config import parse_config
+from director.core.diff import AddReal, AddVirtual, EditReal, EditVirtual, RemoveReal, RemoveVirtual
+from director.core.model import ServerRef
+from director.core.plan import Plan, describe_virtual, steps
+from director.core.table import Forward, Protocol, RealRow, SchedulerFlags, VirtualEntry, VirtualKey, VirtualRow
+from director.core.vip import Vip
+from director.core.weight import Weight
+from director.kit.net import Endpoint
+
+pytestmark = pytest.mark.unit
+
+CONFIG = parse_config(
+    """
+virtual_servers:
+  web:
+    address: 192.0.2.10
+    port: 80
+    forward: nat
+    real_servers:
+      a: {address: 10.0.0.1}
+      b: {address: 10.0.0.2}
+""",
+    "f",
+)
+WEB = CONFIG.virtual_servers[0].key
+OLD = VirtualKey.of(Protocol.TCP, ip_address("192.0.2.99"), 80)
+A, B, C = (Endpoint(ip_address(f"10.0.0.{number}"), 80) for number in (1, 2, 3))
+VIP, GONE = Vip(ip_address("192.0.2.10"), "eth0"), Vip(ip_address("192.0.2.11"), "eth0")
+
+
+def test_every_step_has_a_line_with_its_name_and_its_reason() -> None:
+    plan = Plan(
+        changes=(
+            AddVirtual(WEB, VirtualRow("wlc")),
+            EditVirtual(WEB, VirtualRow("rr"), VirtualRow("wlc", persistence_s=300, persistence_prefix=24)),
+            AddReal(WEB, A, RealRow(Forward.NAT, 100)),
+            EditReal(WEB, B, RealRow(Forward.NAT, 100), RealRow(Forward.NAT, 0)),
+            EditReal(WEB, B, RealRow(Forward.NAT, 1, 9, 3), RealRow(Forward.NAT, 1)),
+            RemoveReal(WEB, C, RealRow(Forward.DR, 5, 9)),
+            RemoveVirtual(OLD, VirtualEntry(VirtualRow("rr"), {A: RealRow(Forward.NAT, 1)})),
+        ),
+        vips_remove=(GONE,),
+        vips_add=(VIP,),
+        vips_replaced=(GONE,),
+        waiting=(VIP,),
+    )
+    weights = {ServerRef("web", "a"): Weight(100, "up: connected"), ServerRef("web", "b"): Weight(0, "down: refused")}
+    assert [str(step) for step in steps(plan, CONFIG, weights)] == [
+        "- address 192.0.2.11 on eth0",
+        "+ virtual server web (tcp 192.0.2.10:80): wlc",
+        "~ virtual server web (tcp 192.0.2.10:80): rr -> wlc persistence 5m by /24",
+        "+ real server web/a (10.0.0.1:80): nat, weight 100 (up: connected)",
+        "~ real server web/b (10.0.0.2:80): weight 100 -> 0 (down: refused)",
+        "~ real server web/b (10.0.0.2:80): thresholds 3-9 -> 0-0 (down: refused)",
+        "- real server web/? (10.0.0.3:80): dr, weight 5, at most 9 connections",
+        "- virtual server not in the file (tcp 192.0.2.99:80): with 1 real server",
+        "+ address 192.0.2.10 on eth0",
+        "- address 192.0.2.11 on eth0",
+        "+ address 192.0.2.10 on eth0: once its real servers' first verdicts are in",
+    ]
+
+
+def test_an_empty_plan_has_no_lines() -> None:
+    assert Plan().is_empty
+    assert steps(Plan(), CONFIG, {}) == []
+    assert not Plan(waiting=(VIP,)).is_empty
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (VirtualRow("rr"), "rr"),
+        (VirtualRow("mh", SchedulerFlags.FALLBACK | SchedulerFlags.PORT), "mh mh-fallback mh-port"),
+        (VirtualRow("sh", SchedulerFlags.THIRD), "sh sh-flag-3"),
+        (VirtualRow("wlc", persistence_s=90), "wlc persistence 90s by /32"),
+        (VirtualRow("rr", one_packet=True), "rr one-packet"),
+    ],
+)
+def test_a_virtual_server_in_a_few_words(row: VirtualRow, words: str) -> None:
+    assert describe_virtual(row) == words

@@ -1,0 +1,112 @@
+"""What `status` says of a virtual server: the file, the kernel, the probes and the operator side by side."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from director.core.config import parse_config
+from director.core.model import ServerRef
+from director.core.status import virtual_servers
+from director.core.table import (
+    Counters,
+    Forward,
+    RealCounters,
+    RealRow,
+    Table,
+    TableCounters,
+    VirtualEntry,
+    VirtualRow,
+)
+from director.core.weight import Wish, effective_weights
+from director.kit.health import HealthState, ProbeResult, Status
+
+pytestmark = pytest.mark.unit
+
+CONFIG = parse_config(
+    """
+virtual_servers:
+  web:
+    address: 192.0.2.10
+    port: 80
+    forward: nat
+    scheduler: sh
+    interface: eth0
+    persistence: {timeout: 5m}
+    check: {type: tcp}
+    real_servers:
+      a: {address: 10.0.0.1, port: 8080, weight: 5}
+      b: {address: 10.0.0.2, check: {type: none}}
+  away:
+    address: "2001:db8::1"
+    port: 53
+    protocol: udp
+    forward: dr
+    real_servers: {}
+""",
+    "f",
+)
+WEB = CONFIG.virtual_servers[0]
+A, B = WEB.real_servers
+
+
+def test_the_file_the_kernel_and_the_probes_stand_side_by_side() -> None:
+    health = {ServerRef("web", "a"): HealthState(Status.UP, 4, 90.0, ProbeResult(True, "connected"))}
+    wishes = {ServerRef("web", "b"): Wish(drain=True, weight=3)}
+    table = Table({WEB.key: VirtualEntry(VirtualRow("sh"), {A.endpoint: RealRow(Forward.NAT, 4)})})
+    counters = TableCounters(
+        {WEB.key: Counters(7, 0, 0, 700, 800)}, {(WEB.key, A.endpoint): RealCounters(2, 3, 0, Counters(7))}
+    )
+    found = virtual_servers(
+        CONFIG,
+        table,
+        counters,
+        frozenset(CONFIG.vips()),
+        effective_weights(CONFIG, health, wishes, {}),
+        health,
+        wishes,
+        now=100.0,
+    )
+    assert json.loads(json.dumps(found)) == found
+    web, away = found
+    first, second = web["real_servers"]
+    assert first == {
+        "name": "a",
+        "address": "10.0.0.1",
+        "port": 8080,
+        "forward": "nat",
+        "configured_weight": 5,
+        "weight": 5,
+        "kernel_weight": 4,
+        "health": "up",
+        "health_since_s": 10.0,
+        "reason": "up: connected",
+        "check": "tcp 10.0.0.1:8080",
+        "drained": False,
+        "operator_weight": None,
+        "active": 2,
+        "inactive": 3,
+        "connections": 7,
+    }
+    assert (second["weight"], second["kernel_weight"], second["health"]) == (0, None, "unchecked")
+    assert (second["drained"], second["operator_weight"], second["check"]) == (True, 3, None)
+    assert second["health_since_s"] is None
+    assert {key: value for key, value in web.items() if key != "real_servers"} == {
+        "name": "web",
+        "protocol": "tcp",
+        "address": "192.0.2.10",
+        "port": 80,
+        "scheduler": "sh",
+        "scheduler_flags": ["sh-fallback"],
+        "persistence_s": 300,
+        "forward": "nat",
+        "in_kernel": True,
+        "interface": "eth0",
+        "vip_present": True,
+        "connections": 7,
+        "in_bytes": 700,
+        "out_bytes": 800,
+    }
+    assert (away["in_kernel"], away["interface"], away["vip_present"]) == (False, None, None)
+    assert (away["address"], away["protocol"], away["connections"]) == ("2001:db8::1", "udp", 0)

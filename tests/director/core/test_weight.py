@@ -1,0 +1,54 @@
+"""The effective weight: one table of everything that decides."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from director.core.model import RealServer
+from director.core.weight import NO_WISH, Weight, Wish, effective_weight
+from director.kit.health import HealthState, ProbeResult, Status
+from director.kit.net import Endpoint
+from director.kit.probespec import Check, TcpProbe
+
+pytestmark = pytest.mark.unit
+
+TARGET = Endpoint(ip_address("10.0.0.1"), 80)
+CHECKED = RealServer("a", TARGET, 100, Check(TARGET, TcpProbe()))
+UNCHECKED = RealServer("a", TARGET, 100)
+PENDING = HealthState()
+UP = HealthState(Status.UP, last=ProbeResult(True, "connected"))
+DOWN = HealthState(Status.DOWN, last=ProbeResult(False, "connection refused"))
+DRAIN = Wish(drain=True)
+SEVEN = Wish(weight=7)
+
+CASES: list[tuple[RealServer, HealthState, Wish, int | None, int, str]] = [
+    (UNCHECKED, PENDING, NO_WISH, None, 100, "not checked"),
+    (UNCHECKED, PENDING, NO_WISH, 5, 100, "not checked"),
+    (UNCHECKED, PENDING, SEVEN, None, 7, "not checked, weight 7 by the operator"),
+    (UNCHECKED, PENDING, DRAIN, None, 0, "drained by the operator"),
+    (CHECKED, PENDING, NO_WISH, None, 100, "no verdict yet: new, begins at its weight"),
+    (CHECKED, PENDING, NO_WISH, 0, 0, "no verdict yet: keeps the kernel's weight"),
+    (CHECKED, PENDING, NO_WISH, 42, 42, "no verdict yet: keeps the kernel's weight"),
+    (CHECKED, PENDING, SEVEN, None, 7, "no verdict yet: new, begins at its weight, weight 7 by the operator"),
+    (CHECKED, PENDING, SEVEN, 0, 0, "no verdict yet: keeps the kernel's weight"),
+    (CHECKED, PENDING, DRAIN, 42, 0, "drained by the operator"),
+    (CHECKED, UP, NO_WISH, None, 100, "up: connected"),
+    (CHECKED, UP, NO_WISH, 0, 100, "up: connected"),
+    (CHECKED, UP, SEVEN, None, 7, "up: connected, weight 7 by the operator"),
+    (CHECKED, UP, Wish(weight=0), None, 0, "up: connected, weight 0 by the operator"),
+    (CHECKED, UP, DRAIN, None, 0, "drained by the operator"),
+    (CHECKED, UP, Wish(drain=True, weight=7), None, 0, "drained by the operator"),
+    (CHECKED, DOWN, NO_WISH, None, 0, "down: connection refused"),
+    (CHECKED, DOWN, NO_WISH, 42, 0, "down: connection refused"),
+    (CHECKED, DOWN, SEVEN, None, 0, "down: connection refused"),
+    (CHECKED, DOWN, DRAIN, None, 0, "drained by the operator"),
+]
+
+
+@pytest.mark.parametrize(("server", "health", "wish", "adopted", "value", "reason"), CASES)
+def test_the_first_rule_that_applies_decides(
+    server: RealServer, health: HealthState, wish: Wish, adopted: int | None, value: int, reason: str
+) -> None:
+    assert effective_weight(server, health, wish, adopted) == Weight(value, reason)

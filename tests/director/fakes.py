@@ -1,0 +1,106 @@
+"""The host's addresses in memory, and a director that only answers.
+
+The kernel's fake stands in tests/contract/fake_kernel.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from director.core.model import ServerRef
+from director.core.plan import Step
+from director.core.status import Status
+from director.core.vip import Vip
+from director.kit.errors import HostError
+
+
+async def until(is_so: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Wait for a state that nobody announces."""
+    async with asyncio.timeout(timeout_s):
+        while not is_so():  # noqa: ASYNC110 -- whoever changes it knows nothing of this test
+            await asyncio.sleep(0.005)
+
+
+class FakeAddresses:
+    """`held` is what the host has; a Vip in `broken` cannot be added or removed. `log` is told what is done."""
+
+    def __init__(self, log: Callable[[str], None] = lambda said: None) -> None:
+        self.held: set[Vip] = set()
+        self.broken: set[Vip] = set()
+        self.log = log
+
+    def present(self, vips: Iterable[Vip]) -> frozenset[Vip]:
+        return frozenset(vips) & self.held
+
+    def add(self, vip: Vip) -> bool:
+        self._touch("add", vip)
+        if vip in self.held:
+            return False
+        self.held.add(vip)
+        return True
+
+    def remove(self, vip: Vip) -> bool:
+        self._touch("remove", vip)
+        if vip not in self.held:
+            return False
+        self.held.remove(vip)
+        return True
+
+    def _touch(self, what: str, vip: Vip) -> None:
+        if vip in self.broken:
+            raise HostError(f"could not {what} {vip}")
+        self.log(f"{what} {vip}")
+
+
+class FakeAnnouncer:
+    """Counts announcements."""
+
+    def __init__(self) -> None:
+        self.sent: list[Vip] = []
+
+    def send_once(self, vip: Vip) -> int:
+        self.sent.append(vip)
+        return 1
+
+
+class Stub:
+    """Keeps what it is asked; `error` is raised instead where one is set. `gate` holds `apply` back."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+        self.error: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.begun = asyncio.Event()
+
+    def _ask(self, *what: object) -> None:
+        self.asked.append(what)
+        if self.error is not None:
+            raise self.error
+
+    async def status(self) -> Status:
+        self._ask("status")
+        return {
+            "daemon": {"pid": 1, "version": "0", "config": "f", "uptime_s": 0.0, "converged": True, "failures": []},
+            "virtual_servers": [],
+        }
+
+    async def plan(self, text: str, source: str) -> list[Step]:
+        self._ask("plan", text, source)
+        return [Step("+", "virtual server web", "wlc")]
+
+    async def apply(self, text: str, source: str) -> list[Step]:
+        self.begun.set()
+        await self.gate.wait()
+        self._ask("apply", text, source)
+        return []
+
+    async def drain(self, ref: ServerRef) -> None:
+        self._ask("drain", ref)
+
+    async def enable(self, ref: ServerRef) -> None:
+        self._ask("enable", ref)
+
+    async def weight(self, ref: ServerRef, weight: int) -> None:
+        self._ask("weight", ref, weight)

@@ -1,0 +1,87 @@
+"""Rise and fall."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from director.kit.health import HealthState, ProbeResult, Status, observe
+
+pytestmark = pytest.mark.unit
+
+NAMES = {Status.PENDING: "p", Status.UP: "U", Status.DOWN: "D"}
+
+
+def _run(results: str, rise: int, fall: int) -> tuple[str, list[HealthState]]:
+    """Statuses after each of `results`, `+` or `-`."""
+    states = [HealthState(since_at=100.0)]
+    for index, each in enumerate(results):
+        states.append(observe(states[-1], ProbeResult(each == "+", each), rise, fall, 101.0 + index))
+    return "".join(NAMES[state.status] for state in states[1:]), states
+
+
+@pytest.mark.parametrize(
+    ("results", "rise", "fall", "statuses"),
+    [
+        ("+", 1, 1, "U"),
+        ("-", 1, 1, "D"),
+        ("+-+-", 1, 1, "UDUD"),
+        ("++", 2, 3, "pU"),
+        ("---", 2, 3, "ppD"),
+        ("+-+-+-+-", 2, 2, "pppppppp"),
+        ("+--+--++", 2, 3, "pppppppU"),
+        ("++--+--+---", 2, 3, "pUUUUUUUUUD"),
+        ("---+-+-+--++", 2, 3, "ppDDDDDDDDDU"),
+        ("+++++-", 5, 1, "ppppUD"),
+        ("--++++", 3, 2, "pDDDUU"),
+    ],
+)
+def test_status_changes_after_equal_results_in_a_row(results: str, rise: int, fall: int, statuses: str) -> None:
+    assert _run(results, rise, fall)[0] == statuses
+
+
+def test_state_tells_since_when_and_why() -> None:
+    _, states = _run("++-+", 2, 1)
+    assert [state.since_at for state in states] == [100, 100, 102, 103, 103]
+    assert [state.streak for state in states] == [0, 1, 2, 1, 1]
+    assert states[-1].last == ProbeResult(True, "+")
+    assert states[-1].last_at == 104
+
+
+@pytest.mark.parametrize(
+    ("results", "suspect"),
+    [("", True), ("+", True), ("++", False), ("++-", True), ("++-+", False), ("---", False), ("---+", True)],
+)
+def test_state_is_suspect_while_it_may_change(results: str, suspect: bool) -> None:
+    assert _run(results, 2, 3)[1][-1].suspect is suspect
+
+
+def _end_of_last(history: str, row: str) -> int:
+    start = history.rfind(row)
+    return 0 if start < 0 else start + len(row)
+
+
+COUNTS = st.integers(1, 5)
+RESULTS = st.text("+-", max_size=60)
+
+
+@given(RESULTS, COUNTS, COUNTS)
+def test_status_is_that_of_the_last_long_enough_row(results: str, rise: int, fall: int) -> None:
+    """The reference looks at the whole history: the latest row that was long enough decides."""
+    for end in range(1, len(results) + 1):
+        history = results[:end]
+        ends = {_end_of_last(history, "+" * rise): "U", _end_of_last(history, "-" * fall): "D"}
+        assert _run(history, rise, fall)[0][-1] == (ends[max(ends)] if max(ends) > 0 else "p")
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 3)), max_size=20), st.sampled_from(list(Status)))
+def test_rows_that_are_too_short_never_change_anything(rows: list[tuple[bool, int]], status: Status) -> None:
+    state = HealthState(status=status)
+    ok = False
+    for _, length in rows:
+        ok = not ok  # neighbours differ, or two short rows would make a long one
+        for _ in range(length):
+            state = observe(state, ProbeResult(ok, ""), rise=4, fall=4, now=1.0)
+            assert state.status is status
+            assert state.since_at == 0.0

@@ -1,0 +1,486 @@
+"""The whole director in this process: real socket, signals, probes and files; the kernel's table is the fake."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from director.api.client import Client
+from director.core.config import parse_config
+from director.core.diff import Change, EditReal, RemoveVirtual, apply
+from director.core.status import Status
+from director.core.table import Forward, RealRow, Table, TableCounters, VirtualEntry, VirtualRow
+from director.core.vip import Vip
+from director.daemon import Daemon
+from director.ipvs.failure import Failure
+from director.kit.errors import ConfigError, DirectorError, HostError, KernelError
+from director.kit.net import Endpoint
+from tests.contract.fake_kernel import FakeKernel
+from tests.director.fakes import FakeAddresses, FakeAnnouncer, until
+
+pytestmark = pytest.mark.unit
+
+FILE = """
+virtual_servers:
+  web:
+    address: 192.0.2.10
+    port: 80
+    forward: nat
+    scheduler: rr
+    interface: eth0
+    real_servers:
+      a: {address: 10.0.0.1}
+      b: {address: 10.0.0.2}
+"""
+BAD = "virtual_servers: {web: {address: 10.0.0.256, port: 0, forward: drr, real_servers: {}}}\n"
+WEB = parse_config(FILE, "f").virtual_servers[0].key
+A, B = (Endpoint(ip_address(f"10.0.0.{number}"), 80) for number in (1, 2))
+VIP = Vip(ip_address("192.0.2.10"), "eth0")
+
+
+class SlowKernel(FakeKernel):
+    """Answers when `open` is set, and never two at once; `broken` makes it refuse to answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = threading.Event()
+        self.open.set()
+        self.broken = False
+        self.lock = threading.Lock()
+
+    def read(self) -> tuple[Table, TableCounters]:
+        with self.alone():
+            return super().read()
+
+    def write(self, changes: Iterable[Change]) -> list[Failure]:
+        with self.alone():
+            return super().write(changes)
+
+    def alone(self) -> threading.Lock:
+        assert not self.lock.locked(), "one thread at a time may use the netlink channel"
+        assert self.open.wait(10)
+        if self.broken:
+            raise KernelError("no answer")
+        return self.lock
+
+
+@dataclass
+class World:
+    """Where a director runs; it can be started again and again on what the last one left."""
+
+    directory: Path
+    kernel: SlowKernel = field(default_factory=SlowKernel)
+    addresses: FakeAddresses = field(default_factory=FakeAddresses)
+    announcer: FakeAnnouncer = field(default_factory=FakeAnnouncer)
+
+    def __post_init__(self) -> None:
+        self.file = self.directory / "director.yaml"
+        self.socket = self.directory / "run" / "d.sock"
+        self.client = Client(self.socket)
+
+    def daemon(self, text: str | None = FILE) -> Daemon:
+        if text is not None:
+            self.file.write_text(text)
+        config = parse_config(self.file.read_text(), str(self.file))
+        return Daemon(self.file, config, self.directory / "state", self.kernel, self.addresses, self.announcer)
+
+    def run(self, story: Callable[[], Awaitable[None]], text: str | None = FILE) -> None:
+        """A director's life: begin, `story`, SIGTERM."""
+
+        async def main() -> None:
+            async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+                running = group.create_task(self.daemon(text).run(self.socket))
+                await until(lambda: running.done() or self.socket.exists())
+                await self.status()
+                await story()
+                os.kill(os.getpid(), signal.SIGTERM)
+                await running
+
+        asyncio.run(main())
+
+    async def ask(self, operation: Callable[[Client], object]) -> None:
+        await asyncio.to_thread(operation, self.client)
+
+    async def status(self) -> Status:
+        return await asyncio.to_thread(self.client.status)
+
+    def weights(self) -> dict[Endpoint, int]:
+        return {real: row.weight for real, row in self.kernel.table.entries[WEB].reals.items()}
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr("director.daemon.RETRY_AFTER_S", 0.02)
+    monkeypatch.setattr("director.daemon.ANNOUNCE_EVERY_S", 0.01)
+    monkeypatch.setattr("director.daemon.advice", lambda config: ())
+    before = signal.getsignal(signal.SIGTERM)
+    yield World(tmp_path)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def said(caplog: pytest.LogCaptureFixture, message: str) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.getMessage() == message]
+
+
+def test_it_programs_the_kernel_and_leaves_it_at_its_end(world: World) -> None:
+    async def story() -> None:
+        status = await world.status()
+        assert status["daemon"]["pid"] == os.getpid()
+        assert (status["daemon"]["converged"], status["daemon"]["failures"]) == (True, [])
+        assert status["daemon"]["config"] == str(world.file)
+        assert [real["weight"] for real in status["virtual_servers"][0]["real_servers"]] == [100, 100]
+        await until(lambda: len(world.announcer.sent) == 5)
+
+    world.run(story)
+    assert world.weights() == {A: 100, B: 100}
+    assert world.addresses.held == {VIP}
+    assert not world.socket.exists()
+    assert world.announcer.sent == [VIP] * 5
+
+
+def test_a_restart_changes_nothing(world: World) -> None:
+    async def story() -> None:
+        pass
+
+    world.run(story)
+    world.kernel.writes = 0
+    before = world.kernel.table
+    world.run(story)
+    assert world.kernel.writes == 0
+    assert world.kernel.table == before
+
+
+def test_nothing_is_changed_when_the_socket_cannot_be_had(world: World) -> None:
+    (world.directory / "run").touch()
+
+    async def main() -> None:
+        with pytest.raises(HostError, match="admin socket"):
+            await world.daemon().run(world.socket)
+
+    asyncio.run(main())
+    assert world.kernel.writes == 0
+    assert not (world.directory / "state").exists()
+
+
+def test_a_damaged_state_file_ends_it_before_anything_is_changed(world: World) -> None:
+    state = world.directory / "state"
+    state.mkdir()
+    (state / "owned.json").write_text("{")
+
+    async def main() -> None:
+        with pytest.raises(HostError, match="cannot be used"):
+            await world.daemon().run(world.socket)
+
+    asyncio.run(main())
+    assert world.kernel.writes == 0
+    assert not world.socket.exists()
+    (state / "overrides.json").write_text("{")
+    with pytest.raises(HostError, match="cannot be used"):
+        world.daemon()
+
+
+def test_sighup_with_a_bad_file_changes_nothing_and_says_every_line(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        before, writes = world.kernel.table, world.kernel.writes
+        world.file.write_text(BAD)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: len(said(caplog, "reload refused, the old configuration stays")) == 3)
+        world.file.unlink()
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: len(said(caplog, "reload refused, the old configuration stays")) == 4)
+        assert (world.kernel.table, world.kernel.writes) == (before, writes)
+        assert (await world.status())["virtual_servers"][0]["name"] == "web"
+
+    world.run(story)
+    problems = [record.__dict__["problem"] for record in said(caplog, "reload refused, the old configuration stays")]
+    assert problems[0].startswith(f"{world.file}:1:34: virtual_servers.web.address: '10.0.0.256' is not")
+    assert problems[3] == f"{world.file}:1:1: no such file: check the path"
+
+
+def test_sighup_with_a_good_file_takes_it(world: World) -> None:
+    async def story() -> None:
+        world.file.write_text(FILE.replace("10.0.0.2}", "10.0.0.2, weight: 5}"))
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: world.weights() == {A: 100, B: 5})
+
+    world.run(story)
+
+
+def test_a_reload_while_the_kernel_does_not_answer_is_made_up_for(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        world.kernel.broken = True
+        world.file.write_text(FILE.replace("10.0.0.2}", "10.0.0.2, weight: 5}"))
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: bool(said(caplog, "could not reload, trying again")))
+        world.kernel.broken = False
+        await until(lambda: world.weights() == {A: 100, B: 5})
+
+    world.run(story)
+
+
+def test_apply_of_a_bad_file_is_refused_with_all_its_lines(world: World) -> None:
+    async def story() -> None:
+        writes = world.kernel.writes
+        with pytest.raises(ConfigError) as caught:
+            await world.ask(lambda client: client.apply(BAD, "/etc/x.yaml"))
+        lines = str(caught.value).splitlines()
+        assert len(lines) == 3
+        assert all(line.startswith("/etc/x.yaml:1:") for line in lines)
+        assert world.kernel.writes == writes
+        with pytest.raises(ConfigError):
+            await world.ask(lambda client: client.plan(BAD, "/etc/x.yaml"))
+        assert (await world.status())["daemon"]["config"] == str(world.file)
+
+    world.run(story)
+
+
+def test_plan_says_what_apply_then_does(world: World) -> None:
+    changed = FILE.replace("scheduler: rr", "scheduler: wlc").replace("      b: {address: 10.0.0.2}\n", "")
+    changed = changed.replace("192.0.2.10", "192.0.2.20")
+
+    async def story() -> None:
+        before = world.kernel.table
+        planned = await asyncio.to_thread(world.client.plan, changed, "g")
+        assert world.kernel.table == before
+        applied = await asyncio.to_thread(world.client.apply, changed, "g")
+        assert planned == applied
+        assert [step["sign"] for step in applied] == ["-", "+", "+", "-", "+"]
+        assert await asyncio.to_thread(world.client.apply, changed, "g") == []
+        assert (await world.status())["daemon"]["config"] == "g"
+
+    world.run(story)
+
+
+def test_an_apply_that_the_kernel_refuses_in_part_says_so_and_does_the_rest(world: World) -> None:
+    more = FILE + FILE[FILE.index("  web:") :].replace("web:", "tls:").replace("192.0.2.10", "192.0.2.11")
+
+    async def story() -> None:
+        world.addresses.broken = {Vip(ip_address("192.0.2.11"), "eth0")}
+        with pytest.raises(DirectorError, match=r"could not add 192.0.2.11 on eth0"):
+            await world.ask(lambda client: client.apply(more, "g"))
+        status = await world.status()
+        assert status["daemon"]["failures"] == ["could not add 192.0.2.11 on eth0"]
+        assert not status["daemon"]["converged"]
+        assert len(world.kernel.table.entries) == 2
+        await world.ask(lambda client: client.drain("web", "a"))  # what fails elsewhere is no answer to this
+        world.addresses.broken = set()
+        await until(lambda: len(world.addresses.held) == 2)
+
+    world.run(story)
+
+
+def test_a_drain_survives_a_restart_until_it_is_enabled(world: World) -> None:
+    async def drain() -> None:
+        await world.ask(lambda client: client.drain("web", "a"))
+        await world.ask(lambda client: client.weight("web", "b", 7))
+        assert world.weights() == {A: 0, B: 7}
+
+    async def enable() -> None:
+        assert world.weights() == {A: 0, B: 7}
+        await world.ask(lambda client: client.enable("web", "a"))
+        await world.ask(lambda client: client.enable("web", "b"))
+        assert world.weights() == {A: 100, B: 100}
+
+    world.run(drain)
+    world.kernel.table = Table()
+    world.run(enable)
+
+
+def test_a_wish_for_a_server_that_left_the_file_can_be_taken_back(world: World) -> None:
+    async def story() -> None:
+        await world.ask(lambda client: client.drain("web", "b"))
+        await world.ask(lambda client: client.apply(FILE.replace("      b: {address: 10.0.0.2}\n", ""), "g"))
+        await world.ask(lambda client: client.enable("web", "b"))
+        with pytest.raises(ConfigError):
+            await world.ask(lambda client: client.enable("web", "b"))
+        await world.ask(lambda client: client.apply(FILE, "f"))
+        assert world.weights() == {A: 100, B: 100}
+
+    world.run(story)
+
+
+@pytest.mark.parametrize(
+    ("virtual", "real", "told"),
+    [
+        ("wbe", "a", "no virtual server 'wbe' in the configuration in force: did you mean 'web'?"),
+        ("web", "x", "virtual server 'web' has no real server 'x': use one of a, b"),
+    ],
+)
+def test_an_unknown_server_is_told_with_those_that_are_there(world: World, virtual: str, real: str, told: str) -> None:
+    async def story() -> None:
+        with pytest.raises(ConfigError) as caught:
+            await world.ask(lambda client: client.drain(virtual, real))
+        assert str(caught.value) == told
+
+    world.run(story)
+
+
+def test_without_servers_an_unknown_one_is_told_plainly(world: World) -> None:
+    async def story() -> None:
+        with pytest.raises(ConfigError, match=r"^no virtual server 'web' in the configuration in force$"):
+            await world.ask(lambda client: client.drain("web", "a"))
+
+    world.run(story, "virtual_servers: {}\n")
+
+
+def test_drift_is_repaired(world: World) -> None:
+    async def story() -> None:
+        world.kernel.table = apply([RemoveVirtual(WEB, world.kernel.table.entries[WEB])], world.kernel.table)
+        world.addresses.held.clear()
+        await until(lambda: WEB in world.kernel.table.entries and world.addresses.held == {VIP})
+        assert world.weights() == {A: 100, B: 100}
+
+    world.run(story, "drift_interval: 100ms\n" + FILE)
+
+
+def test_a_kernel_that_does_not_answer_is_logged_once_and_tried_again(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def story() -> None:
+        world.kernel.broken = True
+        with pytest.raises(DirectorError, match="no answer"):
+            await world.status()
+        with pytest.raises(DirectorError, match="web/a: drained and saved, but this has not reached the kernel yet"):
+            await world.ask(lambda client: client.drain("web", "a"))
+        world.kernel.broken = False
+        await until(lambda: world.weights() == {A: 0, B: 100})
+        await until(lambda: bool(said(caplog, "reconciles again")))
+        assert (await world.status())["daemon"]["converged"]
+
+    world.run(story)
+    assert len(said(caplog, "could not reconcile, trying again")) == 1
+
+
+def test_a_defect_in_a_part_does_not_end_the_director(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        def defect() -> None:
+            world.kernel.before_write = lambda: None
+            raise RuntimeError("a defect")
+
+        world.kernel.before_write = defect
+        world.kernel.table = Table()
+        await until(lambda: WEB in world.kernel.table.entries)
+
+    world.run(story, "drift_interval: 100ms\n" + FILE)
+    (record,) = said(caplog, "could not reconcile, trying again")
+    assert record.exc_info is not None
+
+
+def test_sigterm_while_the_kernel_is_slow_ends_cleanly(world: World) -> None:
+    async def story() -> None:
+        world.kernel.open.clear()
+        world.kernel.table = Table()
+        asked = asyncio.get_running_loop().create_task(world.ask(lambda client: client.drain("web", "a")))
+        await until((world.directory / "state" / "overrides.json").exists)
+        asyncio.get_running_loop().call_later(0.1, world.kernel.open.set)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asked
+
+    world.run(story)
+    assert world.weights() == {A: 0, B: 100}
+
+
+def test_status_while_a_reload_changes_everything_is_whole(world: World) -> None:
+    other = FILE.replace("web:", "other:").replace("a: {", "z: {")
+
+    async def story() -> None:
+        world.kernel.open.clear()
+        both = [
+            asyncio.get_running_loop().create_task(world.ask(lambda client: client.apply(other, "g"))),
+            *(asyncio.get_running_loop().create_task(world.status()) for _ in range(3)),
+        ]
+        asyncio.get_running_loop().call_later(0.1, world.kernel.open.set)
+        await asyncio.gather(*both)
+
+    world.run(story)
+
+
+def test_an_address_that_has_gone_is_not_announced_any_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("director.daemon.ANNOUNCEMENTS", 10**6)
+
+    async def story() -> None:
+        await until(lambda: len(world.announcer.sent) > 1)
+        await world.ask(lambda client: client.apply(FILE.replace("    interface: eth0\n", ""), "g"))
+        assert not world.addresses.held
+        world.announcer.sent.clear()
+        await world.status()
+        await asyncio.sleep(0.05)
+        assert world.announcer.sent == []
+
+    world.run(story)
+
+
+def test_advice_is_logged_once(world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("director.daemon.advice", lambda config: ("net.ipv4.ip_forward is 0",))
+
+    async def story() -> None:
+        await world.ask(lambda client: client.apply(FILE, "g"))
+
+    world.run(story)
+    (record,) = said(caplog, "a setting of this host does not fit")
+    assert (record.levelname, record.__dict__["reason"]) == ("WARNING", "net.ipv4.ip_forward is 0")
+
+
+def test_probes_take_a_server_out_and_bring_it_back_and_the_address_waits(world: World) -> None:
+    async def main() -> None:
+        doors = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        port = doors.sockets[0].getsockname()[1]
+        text = f"""
+defaults: {{check: {{type: tcp, interval: 20ms, fast_interval: 10ms, timeout: 1s}}, interface: eth0}}
+virtual_servers:
+  web:
+    address: 192.0.2.10
+    port: 80
+    forward: nat
+    real_servers:
+      a: {{address: 127.0.0.1, port: {port}}}
+"""
+        real = Endpoint(ip_address("127.0.0.1"), port)
+        row = RealRow(Forward.NAT, 42)
+        world.kernel.table = Table({WEB: VirtualEntry(VirtualRow("wlc"), {real: row})})
+
+        async def story() -> None:
+            await until(lambda: world.weights() == {real: 100})
+            await until(lambda: world.addresses.held == {VIP})
+            doors.close()
+            await doors.wait_closed()
+            await until(lambda: world.weights() == {real: 0})
+            assert world.addresses.held == {VIP}
+            again = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port)
+            await until(lambda: world.weights() == {real: 100})
+            again.close()
+            await again.wait_closed()
+
+        first: list[Change] = []
+        write = world.kernel.write
+
+        def watched(changes: Iterable[Change]) -> list[Failure]:
+            changes = tuple(changes)
+            first.extend(changes)
+            return write(changes)
+
+        world.kernel.write = watched  # type: ignore[method-assign] # to see what the first change was
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            running = group.create_task(world.daemon(text).run(world.socket))
+            await until(world.socket.exists)
+            await story()
+            os.kill(os.getpid(), signal.SIGTERM)
+            await running
+        assert first[0] == EditReal(WEB, real, row, RealRow(Forward.NAT, 100)), "42 stayed until the first verdict"
+
+    asyncio.run(main())

@@ -1,0 +1,181 @@
+"""The program itself: exit codes, signals, logs, and its memory under load."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.wire.harness import PATIENCE_S, Origin, config_text, fields_of, free_port, live, named, status_of, take
+
+pytestmark = pytest.mark.unit
+
+L7PROXY = [sys.executable, "-m", "l7proxy"]
+
+
+def l7proxy(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*L7PROXY, *arguments], capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_check_says_what_is_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(config_text(8080, 8001, 8002))
+    done = l7proxy("check", str(path))
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        f"{path}: ok: 1 listener, 1 route, 1 upstream, 2 backends\n",
+        "",
+    )
+
+
+def test_check_says_all_that_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(config_text(8080, 8001).replace("upstream: up", "upstream: u") + "x: 1\n")
+    done = l7proxy("check", str(path))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert [line.split(": ", 1)[0] for line in done.stderr.splitlines()] == [f"{path}:5:27", f"{path}:12:1"]
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["bogus"], 64), ([], 64), (["check"], 64), (["--help"], 0)])
+def test_exit_codes_of_usage(arguments: list[str], code: int) -> None:
+    done = l7proxy(*arguments)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
+def test_check_does_without_the_http_stack() -> None:
+    code = "import sys, l7proxy.cli, l7proxy.core.config; sys.exit('aiohttp' in sys.modules or 'uvloop' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
+    done = l7proxy("run", str(tmp_path / "none.yaml"))
+    assert done.returncode == 1
+    assert "no such file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_address_in_use_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        path.write_text(config_text(port, 8001))
+        done = l7proxy("run", str(path))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"l7proxy: 127.0.0.1:{port} is in use by another process: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+class Process:
+    """`l7proxy run` as a process of its own."""
+
+    def __init__(self, path: Path, port: int) -> None:
+        self.port = port
+        self.log = path.with_suffix(".log")
+        self.access = path.with_suffix(".access")
+        with self.log.open("wb") as log, self.access.open("wb") as access:
+            self.process = subprocess.Popen([*L7PROXY, "run", str(path)], stdout=access, stderr=log)
+
+    async def __aenter__(self) -> Process:
+        await self.logged("serving")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    async def logged(self, text: str) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while text not in self.log.read_text():  # noqa: ASYNC110 -- a file has no event
+                await asyncio.sleep(0.02)
+
+    def memory_bytes(self) -> int:
+        """The most that was ever resident."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        return int(found[1]) * 1024 if found else 0
+
+    async def ended(self) -> int:
+        return await asyncio.to_thread(self.process.wait, PATIENCE_S)
+
+
+@live
+async def test_signals_and_logs(tmp_path: Path) -> None:
+    port, path = free_port(), tmp_path / "a.yaml"
+    go = asyncio.Event()
+
+    async def answer(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"/slow" in head:
+            await go.wait()
+        await named(origin, head, reader, writer)
+
+    origin = await Origin(answer).start()
+    good = config_text(port, origin).replace("access_log: false\n", "")
+    path.write_text(good)
+    async with Process(path, port) as proxy:
+        path.write_text(good + "nonsense: 1\n")
+        os.kill(proxy.process.pid, signal.SIGHUP)
+        await proxy.logged("unknown key 'nonsense'")
+        path.write_text(good)
+        os.kill(proxy.process.pid, signal.SIGHUP)
+        await proxy.logged("INFO l7proxy reloaded")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b'GET /slow?"\\x=%0A HTTP/1.1\r\nHost: a\r\n\r\n')
+        await asyncio.sleep(0.05)
+        os.kill(proxy.process.pid, signal.SIGTERM)
+        await proxy.logged("draining")
+        go.set()
+        got = await reader.read()
+        assert status_of(got) == 200
+        assert fields_of(got, b"connection") == [b"close"]
+        assert await proxy.ended() == 0
+        writer.close()
+        assert "Traceback" not in proxy.log.read_text()
+        line = proxy.access.read_text()
+        assert re.fullmatch(
+            r'\S+Z client=127\.0\.0\.1 method=GET host=a target="/slow\?\\"\\\\x=%0A" status=200 bytes=6 ms=\S+ '
+            r"route=all upstream=up backend=b0\n",
+            line,
+        )
+    await origin.stop()
+
+
+@live
+async def test_memory_stays_bounded_while_much_passes(tmp_path: Path) -> None:
+    total, piece = 100 * 1024 * 1024, b"x" * 262_144
+    port, path = free_port(), tmp_path / "a.yaml"
+
+    async def answer(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await take(reader, total if head.startswith(b"POST") else 0)
+        size = 0 if head.startswith(b"POST") else total
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size // len(piece)):
+            writer.write(piece)
+            await writer.drain()
+
+    origin = await Origin(answer).start()
+    path.write_text(config_text(port, origin))
+    async with Process(path, port) as proxy:
+        before = proxy.memory_bytes()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        await take(reader, total)
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % total)
+        for _ in range(total // len(piece)):
+            writer.write(piece)
+            await writer.drain()
+        assert status_of(await reader.read()) == 200
+        writer.close()
+        assert proxy.memory_bytes() - before < 24 * 1024 * 1024
+    await origin.stop()
