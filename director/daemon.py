@@ -17,16 +17,16 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from director.advice import advice
+from director.announcements import Announcements, Announces
 from director.api.server import listening, serve
 from director.core import status
 from director.core.config import parse_config
 from director.core.desired import adopted_weights
 from director.core.model import Config, ServerRef
 from director.core.plan import Step, steps
-from director.core.vip import Vip
 from director.host import addresses
 from director.host.announce import Announcer
 from director.host.lockfile import NamespaceLock
@@ -41,17 +41,9 @@ from director.reconcile import Addresses, Inputs, Kernel, Outcome, Reconciler
 
 log = logging.getLogger(__name__)
 
-ANNOUNCEMENTS = 5  # keepalived: vrrp_garp_master_repeat
-ANNOUNCE_EVERY_S = 1.0
 RETRY_AFTER_S = 1.0
 
 Answer = TypeVar("Answer")
-
-
-class Announces(Protocol):
-    """Tells the neighbours of an address, once; never waits."""
-
-    def send_once(self, vip: Vip) -> int: ...
 
 
 class Daemon:
@@ -73,10 +65,9 @@ class Daemon:
         self._woken = asyncio.Event()
         self._hung_up = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._announcer = announcer
-        self._announce_left: dict[Vip, int] = {}
+        self._announcements = Announcements(announcer)
         self._overrides = Overrides(state_directory)
-        self._reconciler = Reconciler(kernel, addresses, Memory(state_directory), self._announce_soon)
+        self._reconciler = Reconciler(kernel, addresses, Memory(state_directory), self._announcements.soon)
         self._monitor = Monitor(self._woken.set)
         self._adopted: dict[ServerRef, int] = {}
         self._advice: tuple[str, ...] = ()
@@ -85,14 +76,14 @@ class Daemon:
         self._worker = ThreadPoolExecutor(1, "kernel")
         self._last: Outcome | None = None
         self._trouble = ""
-        self._event_loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, socket_path: Path) -> None:
         """Work until SIGTERM or SIGINT. Raises: DirectorError when it cannot begin."""
-        self._event_loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        self._announcements.bind(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._event_loop.add_signal_handler(number, self._stopped.set)
-        self._event_loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
+            loop.add_signal_handler(number, self._stopped.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
         with self._worker, listening(socket_path) as listener:  # before anything is changed
             await self._take(self._config, self._source)
             outcome = await self._reconcile()
@@ -103,7 +94,7 @@ class Daemon:
                     group.create_task(self._loop(), name="reconcile"),
                     group.create_task(self._reload_loop(), name="reload"),
                     group.create_task(self._monitor.run(), name="probes"),
-                    group.create_task(self._announce_loop(), name="announce"),
+                    group.create_task(self._announcements.run(), name="announce"),
                 ]
                 log.info("director is running", extra={"config": self._source, "socket": str(socket_path)})
                 await self._stopped.wait()
@@ -293,8 +284,7 @@ class Daemon:
         if self._trouble:
             log.info("reconciles again")
         self._trouble = ""
-        # An address that has gone may be another's now.
-        self._announce_left = {v: n for v, n in self._announce_left.items() if v in self._last.observed.vips}
+        self._announcements.keep(self._last.observed.vips)
         return self._last
 
     async def _on_worker(self, act: Callable[[], Answer]) -> Answer:
@@ -304,30 +294,6 @@ class Daemon:
     def _inputs(self, config: Config) -> Inputs:
         health = self._monitor.health(config)
         return Inputs(config, health, self._overrides.wishes, self._adopted, self._monitor.ready(config))
-
-    def _announce_soon(self, vip: Vip) -> None:
-        """Called in the worker's thread."""
-        if self._event_loop is not None:
-            self._event_loop.call_soon_threadsafe(self._begin_announcing, vip)
-
-    def _begin_announcing(self, vip: Vip) -> None:
-        self._announce_left[vip] = ANNOUNCEMENTS
-        self._announce(vip)
-
-    async def _announce_loop(self) -> None:
-        while True:
-            await asyncio.sleep(ANNOUNCE_EVERY_S)
-            for vip in list(self._announce_left):
-                self._announce(vip)
-
-    def _announce(self, vip: Vip) -> None:
-        try:
-            self._announcer.send_once(vip)
-        except DirectorError as error:
-            log.warning("could not announce", extra={"vip": str(vip), "reason": str(error)})
-        self._announce_left[vip] -= 1
-        if self._announce_left[vip] <= 0:
-            del self._announce_left[vip]
 
 
 def run(config_path: Path, socket_path: Path, state_directory: Path) -> None:

@@ -7,7 +7,6 @@ The kernel does not announce an added address, not even with arp_notify=1, so wh
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
 import struct
@@ -18,13 +17,6 @@ from types import TracebackType
 from director.core.vip import Vip
 from director.host.sysctl import conf, read
 from director.kit.errors import HostError
-
-# keepalived's garp_master_repeat (5 in a burst) and garp_master_delay (a second burst 5 s later): switches
-# that were still learning, or dropped the first burst, hear the second.
-REPEAT = 5
-SECOND_BURST_AFTER_S = 5.0
-# keepalived sends a burst back to back (garp_interval 0). A gap costs nothing and outlives a full queue.
-INTERVAL_S = 0.1
 
 BROADCAST_MAC = b"\xff" * 6
 ALL_NODES = IPv6Address("ff02::1")
@@ -150,17 +142,6 @@ class Announcer:
             raise _refused(vip, error) from error
         _, kind, mac = struct.unpack("16sH6s16x", answer)
         return mac if kind == ARPHRD_ETHER else None
-
-
-async def announce(announcer: Announcer, vip: Vip, times: int = REPEAT, interval_s: float = INTERVAL_S) -> None:
-    """Send one burst of `times` announcements, `interval_s` apart, without blocking the loop.
-
-    Raises: HostError as `Announcer.send_once` does.
-    """
-    for sent in range(times):
-        if sent:
-            await asyncio.sleep(interval_s)
-        announcer.send_once(vip)
 
 
 def _refused(vip: Vip, error: OSError) -> HostError:

@@ -20,3 +20,7 @@ class KernelError(DirectorError):
 
 class HostError(DirectorError):
     """The host around IPVS (addresses, sysctls, files, locks) refused what was asked of it."""
+
+
+class ProbeError(DirectorError):
+    """A probe could not be made at all, for want of something on this host: it says nothing about the server."""

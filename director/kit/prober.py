@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from director.kit.errors import ProbeError
 from director.kit.health import HealthState, ProbeResult, observe
 from director.kit.probes.run import run_check
 from director.kit.probespec import Check
@@ -19,6 +20,10 @@ log = logging.getLogger(__name__)
 
 Listener = Callable[[Check, HealthState, HealthState], None]
 """Called with the state before and after, whenever a check's status has changed."""
+
+MOST_AT_ONCE = 256
+"""Probes at one time; further ones wait for their turn, and their timeout begins with it. So many keep within the usual
+limit of 1024 open files, and a burst at the start does not make the last ones late."""
 
 _JITTER = 0.1  # of the interval, to either side: checks of one start do not stay in step
 
@@ -41,6 +46,8 @@ class Prober:
         self._states: dict[Check, HealthState] = {}
         self._tasks: dict[Check, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
+        self._trouble = ""
 
     async def run(self) -> None:
         """Probe until cancelled."""
@@ -85,7 +92,15 @@ class Prober:
         timing = check.timing
         while True:
             try:
-                result = await self._probe(check)
+                async with self._turns:
+                    result = await self._probe(check)
+                self._trouble = ""
+            except ProbeError as error:
+                if self._trouble != str(error):
+                    self._trouble = str(error)
+                    log.error("probes cannot be made", extra={"check": str(check), "reason": self._trouble})
+                await self._sleep(timing.interval_s)
+                continue
             except Exception as error:
                 result = ProbeResult(False, f"the probe itself failed: {error!r}")
                 last = self.state(check).last

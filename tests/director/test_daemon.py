@@ -120,7 +120,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr("director.daemon.RETRY_AFTER_S", 0.02)
-    monkeypatch.setattr("director.daemon.ANNOUNCE_EVERY_S", 0.01)
+    monkeypatch.setattr("director.announcements.EVERY_S", 0.01)
     monkeypatch.setattr("director.daemon.advice", lambda config: ())
     before = signal.getsignal(signal.SIGTERM)
     yield World(tmp_path)
@@ -411,7 +411,7 @@ def test_status_while_a_reload_changes_everything_is_whole(world: World) -> None
 
 
 def test_an_address_that_has_gone_is_not_announced_any_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("director.daemon.ANNOUNCEMENTS", 10**6)
+    monkeypatch.setattr("director.announcements.TIMES", 10**6)
 
     async def story() -> None:
         await until(lambda: len(world.announcer.sent) > 1)

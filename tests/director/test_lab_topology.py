@@ -91,7 +91,7 @@ def test_plain_form_has_prefixes_ports_and_base_sysctls() -> None:
         ('"02:00:00:00:00:01"', '"02:00:00:00:00:zz"', 9, "mac"),
         ("gateway: two", "gateway: tow", 10, "no host 'tow': did you mean 'two'"),
         ("gateway: two", "gateway: one", 10, "another host"),
-        ("  one:", "  One:", 7, "One"),
+        ("  one:", "  One:", 6, "One"),
         ("net.ipv4.ip_forward: 1", "ip_forward: 1", 11, "ip_forward"),
         ("v4: 10.0.0.0/24", "v4: 10.0.0.1/24", 3, "not a valid IPv4 network"),
     ],

@@ -60,7 +60,7 @@ BAD: dict[str, tuple[str | bytes, str]] = {
     ),
     "duplicate key": (GOOD.replace("    port: 53\n", "    port: 53\n    port: 54\n"), "duplicate key 'port'"),
     "bad address": (GOOD.replace("10.9.0.21", "10.9.0.256"), "'10.9.0.256' is not an IP address"),
-    "port 70000": (GOOD.replace("port: 53\n", "port: 70000\n"), "70000 is too large: use at most 65535"),
+    "port 70000": (GOOD.replace("port: 53\n", "port: 70000\n"), "use a number from 1 to 65535"),
     "duplicate virtual server": (
         GOOD.replace("port: 53\n    protocol: udp\n", "port: 80\n"),
         "is a duplicate of virtual server 'web'",

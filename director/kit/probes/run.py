@@ -6,6 +6,7 @@ One rule: whatever the peer does, the answer is a `ProbeResult` within the check
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -13,14 +14,27 @@ import time
 from typing import assert_never
 
 from director.kit.duration import format_duration
+from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
 from director.kit.probes.http import describe_tls_error, probe_http
 from director.kit.probes.tcp import probe_tcp
 from director.kit.probespec import Check, HttpProbe, TcpProbe
 
+_OUR_OWN = {
+    errno.EMFILE: "raise its limit of open files (LimitNOFILE=)",
+    errno.ENFILE: "raise fs.file-max",
+    errno.ENOBUFS: "give it more memory",
+    errno.ENOMEM: "give it more memory",
+    errno.EADDRNOTAVAIL: "check its addresses, and widen net.ipv4.ip_local_port_range",
+}
+"""Failures that a server has no part in, and what to do."""
+
 
 async def run_check(check: Check) -> ProbeResult:
-    """Probe `check.target` once. Raises nothing but CancelledError."""
+    """Probe `check.target` once.
+
+    Raises: ProbeError when this host lacks what a probe takes, and nothing else but CancelledError.
+    """
     started_at = time.monotonic()
     try:
         async with asyncio.timeout(check.timing.timeout_s):
@@ -28,6 +42,8 @@ async def run_check(check: Check) -> ProbeResult:
     except TimeoutError:
         ok, reason = False, f"no answer within {format_duration(check.timing.timeout_s)}"
     except OSError as error:
+        if error.errno in _OUR_OWN:
+            raise ProbeError(f"{describe_os_error(error)} on this host: {_OUR_OWN[error.errno]}") from error
         ok, reason = False, describe_os_error(error)
     return ProbeResult(ok, reason, time.monotonic() - started_at)
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from director.core.vip import Vip
 from director.host.announce import (
     ARP_REPLY,
     ARP_REQUEST,
-    Announcer,
-    announce,
     gratuitous_arp,
     internet_checksum,
     neighbour_advertisement,
@@ -75,21 +71,3 @@ def test_advertisement_checksum_agrees_with_arithmetic_modulo_65535(
 def test_checksum_makes_the_whole_sum_to_zero(data: bytes) -> None:
     even = data + b"\0" * (len(data) % 2)
     assert internet_checksum(even + internet_checksum(data).to_bytes(2, "big")) == 0
-
-
-class CountingAnnouncer(Announcer):
-    """Sends nothing, and needs no right to."""
-
-    def __init__(self) -> None:
-        self.sent: list[Vip] = []
-
-    def send_once(self, vip: Vip) -> int:
-        self.sent.append(vip)
-        return 1
-
-
-def test_burst_repeats_as_often_as_asked() -> None:
-    announcer = CountingAnnouncer()
-    vip = Vip(IPv4Address("192.0.2.10"), "eth0")
-    asyncio.run(announce(announcer, vip, times=3, interval_s=0))
-    assert announcer.sent == [vip] * 3

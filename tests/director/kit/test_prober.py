@@ -11,9 +11,10 @@ from itertools import pairwise
 
 import pytest
 
+from director.kit.errors import ProbeError
 from director.kit.health import HealthState, ProbeResult, Status
 from director.kit.net import Endpoint
-from director.kit.prober import Prober
+from director.kit.prober import MOST_AT_ONCE, Prober
 from director.kit.probespec import Check, TcpProbe, Timing
 
 pytestmark = pytest.mark.unit
@@ -353,5 +354,43 @@ def test_cancellation_ends_every_probe() -> None:
         assert world.running == []
         assert len(asyncio.all_tasks()) == 1
         assert world.prober.state(A) == HealthState()
+
+    run(story)
+
+
+def test_probe_that_cannot_be_made_is_no_verdict(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(world: World) -> None:
+        world.prober.watch(_watched(A))
+        async with world.running_prober():
+            await world.advance(30)
+            before = world.prober.state(A)
+            assert before.status is Status.UP
+            world.script[A] = [ProbeError("too many open files") for _ in range(5)]
+            await world.advance(40)
+            assert world.prober.state(A).status is Status.UP
+            assert world.prober.state(A).last == OK
+            await world.advance(100)
+            assert world.script[A] == []
+
+    assert len(run(story).changes) == 1
+    assert [record.message for record in caplog.records] == ["probes cannot be made"]
+
+
+def test_probes_at_one_time_are_bounded() -> None:
+    checks = [_check(host) for host in range(1, 200)] + [_check(host, rise=3) for host in range(1, 200)]
+
+    async def story(world: World) -> None:
+        world.script = {check: [None] for check in checks}
+        world.prober.watch(_watched(*checks))
+        async with world.running_prober():
+            await world.settle()
+            assert len(world.running) == MOST_AT_ONCE
+            for check in world.running[:]:
+                world.finish(check, OK)
+            await world.settle()
+            assert len(world.begun) == len(checks)
+            world.prober.watch()
+            await world.settle()
+            assert world.running == []
 
     run(story)

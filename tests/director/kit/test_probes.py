@@ -22,6 +22,7 @@ import aiohttp
 import pytest
 import uvloop
 
+from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
 from director.kit.net import Endpoint
 from director.kit.probes import http
@@ -184,6 +185,28 @@ def test_tcp_is_not_fooled_by_a_connection_with_itself(monkeypatch: pytest.Monke
         patch.setattr("director.kit.probes.tcp.socket.socket", Bound)
         result = _run(run_check(_check(port, TcpProbe())))
     assert (result.ok, result.reason) == (False, "connection refused")
+
+
+@pytest.mark.parametrize("probe", [TcpProbe(), HttpProbe()])
+def test_want_of_descriptors_is_not_the_servers_fault(probe: Probe) -> None:
+    async def story(port: int) -> None:
+        check = _check(port, probe)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), limits[1]))  # noqa: PTH208
+        held = []
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(socket.socket())
+            with pytest.raises(ProbeError, match="too many open files on this host: raise its limit of open files"):
+                await run_check(check)
+        finally:
+            for each in held:
+                each.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        asyncio.run(story(server.getsockname()[1]))
 
 
 # http
