@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from director.lab.hosts import Lab, LabHost
+from director.lab.kernels import Kernel
 
 pytestmark = pytest.mark.lab
+
+
+@pytest.fixture
+def lab(kernel: Kernel) -> Iterator[Lab]:
+    """Hosts for each test: what one leaves in a neighbour table or on lo would decide the next."""
+    with kernel.lay_out() as laid_out:
+        yield laid_out
+
 
 VIPS = ["10.9.0.100", "fd09::100"]
 MAC_1, MAC_2 = "02:09:00:00:00:21", "02:09:00:00:00:22"

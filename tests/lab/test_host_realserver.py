@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from director.lab.hosts import Lab
+from director.lab.kernels import Kernel
 from tests.lab.test_host import MAC_1, VIPS, neighbour, pings, python
 
 pytestmark = pytest.mark.lab
+
+
+@pytest.fixture
+def lab(kernel: Kernel) -> Iterator[Lab]:
+    """Hosts for each test: what one leaves in a neighbour table or on lo would decide the next."""
+    with kernel.lay_out() as laid_out:
+        yield laid_out
+
 
 APPLY = """
 import json, sys
