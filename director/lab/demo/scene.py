@@ -113,6 +113,11 @@ class Scene:
         found: dict[str, Any] = json.loads(self.director.run("director", "status", "--json").check().stdout)
         return found
 
+    def wait_for_status(self, timeout_s: float = 30.0) -> dict[str, Any]:
+        """`status`, once the director answers."""
+        wait_until("the director answers", lambda: self.director.run("director", "status").exit_code == 0, timeout_s)
+        return self.status()
+
     def kill(self, name: str) -> float:
         """SIGKILL the piece that runs on host `name`, and its monotonic moment there."""
         script = "import os,sys,time; at=time.monotonic(); os.kill(int(sys.argv[1]),9); print(at)"
@@ -136,3 +141,10 @@ def told(process: Process) -> list[dict[str, Any]]:
     """The JSON lines that a script of the lab has written so far."""
     lines = process.output().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}\n")]
+
+
+def finish(process: Process) -> list[dict[str, Any]]:
+    """End a script of the lab that goes on until told, and what it has told."""
+    process.kill()
+    process.wait(10.0)
+    return told(process)
