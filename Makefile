@@ -15,10 +15,10 @@ READY := $(VENV)/.ready
 NEEDED := linux.uml:user-mode-linux nginx:nginx-light curl:curl ip:iproute2 iptables-legacy:iptables \
 	ipvsadm:ipvsadm ping:iputils-ping ps:procps
 
-.PHONY: help demo test test-unit test-lab check format setup packages clean
+.PHONY: help demo test test-unit test-lab bench-ipvs check format setup packages clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup ## the whole path on a real kernel, in under 90 s; KEEP=1 leaves a shell in the lab, KERNEL=uml|host chooses
 	@$(BIN)/director lab demo --kernel $(KERNEL) $(if $(KEEP),--keep)
@@ -31,6 +31,9 @@ test-unit: $(READY) ## only the tests that need no kernel with IPVS
 
 test-lab: setup ## only the tests on a real kernel with IPVS
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest -m lab $(PYTEST_ARGS)
+
+bench-ipvs: setup ## our table client beside ipvsadm, on the lab's kernel
+	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/python -m tests.bench.ipvs
 
 check: $(READY) ## lint, formatting, types, import contracts
 	@$(BIN)/ruff check --quiet .

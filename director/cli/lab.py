@@ -105,9 +105,15 @@ def _demo(kernel: str, keep: bool) -> bool:
 
     def stay(booted: Any, laid_out: Any) -> None:
         click.echo("\nThe lab stays until Ctrl-D.", err=True)
-        booted.shell(laid_out, lambda text: click.echo(text, nl=False, err=True))
+        booted.shell(laid_out, lambda text: click.echo(text, nl=False, err=True), _ask_on_stderr)
 
     return play(kernel, stay if keep else None)
+
+
+def _ask_on_stderr(prompt: str) -> str:
+    """Standard output belongs to the one line of JSON."""
+    click.echo(prompt, nl=False, err=True)
+    return input()
 
 
 def _shell(kernel: str, file: Path | None) -> None:

@@ -16,7 +16,7 @@ from director.lab.hosts import Lab, Process
 HELP = """\
   hosts           who is there
   on HOST         work on HOST from now on
-  HOST LINE       run one line on HOST
+  HOST: LINE      run one line on HOST
   LINE            run a line on the host in the prompt
   Ctrl-C stops a line, Ctrl-D leaves."""
 
@@ -49,10 +49,9 @@ def converse(lab: Lab, say: Callable[[str], None], ask: Callable[[str], str] = i
             here = rest.strip() if rest.strip() in names else here
             if here != rest.strip():
                 say(f"there is no host {rest.strip()!r}: {', '.join(names)}\n")
-        elif word in names and rest:
-            exit_code = _run(lab, word, rest, say)
-        elif word in names:
-            here = word
+        elif word.endswith(":") and word[:-1] in names:
+            # The colon tells a host from a program: there is a `director` of both kinds.
+            exit_code = _run(lab, word[:-1], rest, say)
         elif line:
             exit_code = _run(lab, here, line, say)
 

@@ -35,9 +35,15 @@ def converse(kernel: Kernel, lab: Lab, *typed: str) -> tuple[str, list[str]]:
 
 
 def test_prompt_shows_the_host_and_the_last_exit_code(kernel: Kernel, lab: Lab) -> None:
-    said, prompts = converse(kernel, lab, "on director", "hostname; exit 3", "web-1 hostname", "on nowhere", "true")
+    said, prompts = converse(kernel, lab, "on director", "hostname; exit 3", "web-1: hostname", "on nowhere", "true")
     assert prompts == ["client> ", "director> ", "director [3]> ", "director> ", "director> ", "director> "]
     assert "\ndirector\nweb-1\nthere is no host 'nowhere': client, director" in said
+
+
+def test_program_with_a_hosts_name_is_a_program(kernel: Kernel, lab: Lab) -> None:
+    said, _ = converse(kernel, lab, "on director", "director --version", "director: hostname")
+    assert "director, version" in said
+    assert said.endswith("\ndirector\n\n")
 
 
 def test_prompt_lists_hosts_with_their_addresses(kernel: Kernel, lab: Lab) -> None:
