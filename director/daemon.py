@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,10 +26,11 @@ from director.core import status
 from director.core.config import parse_config
 from director.core.desired import adopted_weights
 from director.core.model import Config, ServerRef
-from director.core.plan import Step, steps
+from director.core.plan import Applied, Step, steps
 from director.host import addresses
 from director.host.announce import Announcer
-from director.host.lockfile import NamespaceLock
+from director.host.changes import Changes, HostChanges, woken_by
+from director.host.lockfile import NamespaceLock, StateLock, namespace_inode
 from director.ipvs.client import IpvsClient
 from director.kit.configfile import InvalidConfigError, read_text
 from director.kit.errors import ConfigError, DirectorError
@@ -41,7 +42,8 @@ from director.reconcile import Addresses, Inputs, Kernel, Outcome, Reconciler
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_S = 1.0
+RETRY_AFTER_S = 1.0  # doubled with each failure, up to the drift interval or this:
+RETRY_AT_MOST_S = 30.0
 
 Answer = TypeVar("Answer")
 
@@ -57,7 +59,9 @@ class Daemon:
         kernel: Kernel,
         addresses: Addresses,
         announcer: Announces,
+        changes: Changes | None = None,
     ) -> None:
+        self._changes = changes
         self._config_path = config_path
         self._config = config
         self._source = str(config_path)
@@ -76,6 +80,7 @@ class Daemon:
         self._worker = ThreadPoolExecutor(1, "kernel")
         self._last: Outcome | None = None
         self._trouble = ""
+        self._failed = 0  # looks in a row that did not bring the kernel to agree
 
     async def run(self, socket_path: Path) -> None:
         """Work until SIGTERM or SIGINT. Raises: DirectorError when it cannot begin."""
@@ -84,9 +89,16 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopped.set)
         loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
-        with self._worker, listening(socket_path) as listener:  # before anything is changed
-            await self._take(self._config, self._source)
-            outcome = await self._reconcile()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one that came early is heard now
+        with ExitStack() as stack:
+            stack.enter_context(self._worker)
+            listener = stack.enter_context(listening(socket_path))  # before anything is changed
+            if self._changes is not None:
+                stack.enter_context(woken_by(self._changes, self._woken.set))
+            async with self._writing:
+                await self._take(self._config, self._source)
+                outcome = await self._reconcile()
+            await self._advise()
             if outcome.failures:
                 log.warning("began with failures", extra={"count": len(outcome.failures)})
             async with serve(self, listener), asyncio.TaskGroup() as group:
@@ -104,16 +116,17 @@ class Daemon:
 
     # What the API asks for.
 
-    async def apply(self, text: str, source: str) -> list[Step]:
+    async def apply(self, text: str, source: str) -> Applied:
         """Use the configuration in `text` from now on. Raises: InvalidConfigError, and then nothing has changed."""
         # In a thread: a large file takes seconds to parse, and probes would time out meanwhile.
         config = await asyncio.to_thread(parse_config, text, source)
-        await self._take(config, source)
-        log.info("configuration is in force", extra={"config": source})
-        outcome = await self._settle()
-        if outcome.failures:
-            raise DirectorError("\n".join(outcome.failures))
-        return list(outcome.steps)
+        # Under one holding: were it let go in between, the loop would make the changes and this find none to tell.
+        async with self._writing:
+            await self._take(config, source)
+            log.info("configuration is in force", extra={"config": source})
+            outcome = await self._settle()
+        await self._advise()
+        return Applied(outcome.steps, outcome.failures, outcome.waiting)
 
     async def plan(self, text: str, source: str) -> list[Step]:
         """What `apply` would change. Raises: InvalidConfigError."""
@@ -153,11 +166,13 @@ class Daemon:
         return {
             "daemon": {
                 "pid": os.getpid(),
+                "namespace": namespace_inode(),
                 "version": version("lvs-director"),
                 "config": self._source,
                 "uptime_s": round(time.monotonic() - self._started_at, 3),
                 "converged": self._converged(),
                 "failures": failures,
+                "waiting": list(self._last.waiting) if self._last else [],
             },
             "virtual_servers": status.virtual_servers(
                 config,
@@ -186,7 +201,8 @@ class Daemon:
     async def _operator_changed(self, what: str, ref: ServerRef) -> None:
         log.info("operator: %s", what, extra={"vs": ref.virtual_server, "rs": ref.real_server})
         try:
-            outcome = await self._settle()
+            async with self._writing:
+                outcome = await self._settle()
         except DirectorError as error:
             raise DirectorError(f"{ref}: {what} and saved, but this has not reached the kernel yet: {error}") from error
         found = self._config.find(ref)
@@ -202,24 +218,29 @@ class Daemon:
     # The loops.
 
     async def _reload_loop(self) -> None:
+        tries = 0
         while True:
             await self._hung_up.wait()
             self._hung_up.clear()
             try:
                 config = await asyncio.to_thread(_read, self._config_path)
-                await self._take(config, str(self._config_path))
+                async with self._writing:
+                    await self._take(config, str(self._config_path))
+                log.info("reloaded", extra={"config": self._source})
+                self._woken.set()
+                await self._advise()
             except InvalidConfigError as error:
                 for line in error.lines():
                     log.error("reload refused, the old configuration stays", extra={"problem": line})
             except DirectorError as error:
                 log.error("could not reload, trying again", extra={"reason": str(error)})
-                await asyncio.sleep(RETRY_AFTER_S)
+                tries += 1
+                await asyncio.sleep(self._backoff_s(tries))
                 self._hung_up.set()
+                continue
             except Exception:
                 log.exception("reload failed in itself, the old configuration stays")
-            else:
-                log.info("reloaded", extra={"config": self._source})
-                self._woken.set()
+            tries = 0
 
     async def _loop(self) -> None:
         while True:
@@ -228,7 +249,8 @@ class Daemon:
                     await self._woken.wait()
             self._woken.clear()
             try:
-                await self._reconcile()
+                async with self._writing:
+                    await self._reconcile()
             except Exception as error:  # noqa: BLE001 -- a director that ends repairs nothing any more
                 self._tell_trouble(error)
 
@@ -237,9 +259,15 @@ class Daemon:
         deadline_s = self._monitor.next_deadline_s()
         if deadline_s is not None:
             waits.append(deadline_s)
-        if not self._converged():
+        if self._failed:
+            waits.append(self._backoff_s(self._failed))
+        if self._last is not None and self._last.waiting:  # for connections to end, which nobody tells
             waits.append(RETRY_AFTER_S)
         return min(waits)
+
+    def _backoff_s(self, failures: int) -> float:
+        longest = min(self._config.drift_interval_s, RETRY_AT_MOST_S)
+        return min(RETRY_AFTER_S * 2.0 ** min(failures - 1, 16), longest)
 
     def _converged(self) -> bool:
         return not self._trouble and self._last is not None and self._last.converged
@@ -254,18 +282,15 @@ class Daemon:
                 exc_info=None if expected else error,
             )
         self._trouble = trouble
+        self._failed += 1
+
+    # These are called with `_writing` held; all but `_advise`.
 
     async def _take(self, config: Config, source: str) -> None:
         """Make `config` the one in force, with the kernel's weights for servers that await a verdict."""
-        async with self._writing:
-            self._adopted = await self._on_worker(lambda: self._reconciler.adopted(config))
-            self._config, self._source = config, source
-            self._monitor.watch(config)
-        found = await self._on_worker(lambda: advice(config))
-        for sentence in found:
-            if sentence not in self._advice:
-                log.warning("a setting of this host does not fit", extra={"reason": sentence})
-        self._advice = found
+        self._adopted = await self._on_worker(lambda: self._reconciler.adopted(config))
+        self._config, self._source = config, source
+        self._monitor.watch(config)
 
     async def _settle(self) -> Outcome:
         """Reconcile for whoever asked, and let the loop look at its deadlines anew."""
@@ -278,14 +303,23 @@ class Daemon:
             self._woken.set()
 
     async def _reconcile(self) -> Outcome:
-        async with self._writing:
-            inputs = self._inputs(self._config)
-            self._last = await self._on_worker(lambda: self._reconciler.reconcile(inputs))
+        inputs = self._inputs(self._config)
+        self._last = await self._on_worker(lambda: self._reconciler.reconcile(inputs))
         if self._trouble:
             log.info("reconciles again")
         self._trouble = ""
+        self._failed = self._failed + 1 if self._last.failures else 0
         self._announcements.keep(self._last.observed.vips)
         return self._last
+
+    async def _advise(self) -> None:
+        """Log what this host's settings lack for the configuration in force, once."""
+        config = self._config
+        found = await self._on_worker(lambda: advice(config))
+        for sentence in found:
+            if sentence not in self._advice:
+                log.warning("a setting of this host does not fit", extra={"reason": sentence})
+        self._advice = found
 
     async def _on_worker(self, act: Callable[[], Answer]) -> Answer:
         """`act` in the worker's thread: netlink and fsync answer in milliseconds mostly, and not always."""
@@ -302,8 +336,16 @@ def run(config_path: Path, socket_path: Path, state_directory: Path) -> None:
     Raises: DirectorError when it cannot begin, and then nothing has changed.
     """
     config = _read(config_path)
-    with NamespaceLock(f"director run {config_path}"), IpvsClient.open() as kernel, Announcer() as announcer:
-        asyncio.run(Daemon(config_path, config, state_directory, kernel, addresses, announcer).run(socket_path))
+    purpose = f"director run {config_path}"
+    with (
+        NamespaceLock(purpose),
+        StateLock(purpose, state_directory),
+        IpvsClient.open() as kernel,
+        Announcer() as announcer,
+        HostChanges() as changes,
+    ):
+        daemon = Daemon(config_path, config, state_directory, kernel, addresses, announcer, changes)
+        asyncio.run(daemon.run(socket_path))
 
 
 def _read(path: Path) -> Config:

@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from director.core.desired import adopted_weights, desired_table
-from director.core.diff import AddVirtual, Change, diff
+from director.core.desired import adopted_weights, desired_table, insertion_weights
+from director.core.diff import AddVirtual, Change, EditReal, diff
+from director.core.handover import hold_back
 from director.core.model import Config, ServerRef
-from director.core.plan import Plan, Step, steps
-from director.core.table import Table, TableCounters
+from director.core.plan import Plan, Step, steps, waiting_for
+from director.core.table import Table, TableCounters, VirtualKey
 from director.core.vip import Vip
 from director.core.weight import Weight, Wish, effective_weights
 from director.kit.errors import HostError
 from director.kit.health import HealthState
+from director.kit.net import Endpoint
 from director.memory import Memory, Owned
 
 log = logging.getLogger(__name__)
@@ -81,11 +83,15 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a reconciliation did. `failures` are sentences for an operator; `observed` is the state afterwards."""
+    """What a reconciliation did; `observed` is the state afterwards.
+
+    `failures` are sentences for an operator; so is `waiting`, what a later look will do and this one could not.
+    """
 
     converged: bool
     steps: tuple[Step, ...]
     failures: tuple[str, ...]
+    waiting: tuple[str, ...]
     observed: Observation
 
 
@@ -104,6 +110,7 @@ class Reconciler:
         self._memory = memory
         self._announce = announce
         self._reported: tuple[str, ...] = ()
+        self._held: tuple[str, ...] = ()
 
     def observe(self, config: Config) -> Observation:
         """Read the kernel. Raises: KernelError, HostError."""
@@ -125,27 +132,30 @@ class Reconciler:
         missing = [vip for vip in wanted if vip not in observed.vips]
         homes = {vip.address: vip for vip in wanted}
         leaving = sorted((owned.vips & observed.vips) - set(wanted), key=str)
+        aim, held = hold_back(observed.table, desired, observed.counters.reals)
+        inserted_at = insertion_weights(inputs.config, inputs.wishes)
         return Plan(
-            changes=diff(observed.table, desired, owned.virtual_servers),
+            changes=diff(observed.table, aim, owned.virtual_servers, inserted_at),
             vips_remove=tuple(vip for vip in leaving if vip.address not in homes),
             # One that moves leaves its old interface last: where the new one is not there, it goes on being served.
             vips_replaced=tuple(vip for vip in leaving if vip.address in homes and homes[vip.address] not in early),
             vips_add=tuple(vip for vip in missing if vip not in early),
             waiting=tuple(vip for vip in missing if vip in early),
+            held=held,
         )
 
     def reconcile(self, inputs: Inputs) -> Outcome:
         """Bring the kernel to what `inputs` ask for, as far as it lets.
 
-        Raises: KernelError, HostError when the kernel cannot be read, or the memory not written; nothing
-        is changed then that was not reported.
+        Raises: KernelError, HostError when the kernel cannot be read or does not answer, or the memory cannot be
+        written. What was changed before that stands, and is in the log.
         """
         done: list[Step] = []
         failures: list[str] = []
         for _ in range(PASSES):
             observed = self.observe(inputs.config)
             plan = self.plan(inputs, observed)
-            if replace(plan, waiting=()).is_empty:
+            if not plan.acts:
                 self._forget(inputs, observed)
                 failures = []
                 break
@@ -153,13 +163,17 @@ class Reconciler:
             done += made
             if failures and not stale:
                 observed = self.observe(inputs.config)
+                plan = self.plan(inputs, observed)
                 break
         else:
             observed = self.observe(inputs.config)
-            if not failures and not replace(self.plan(inputs, observed), waiting=()).is_empty:
+            plan = self.plan(inputs, observed)
+            if not failures and plan.acts:
                 failures = ["the table keeps changing under us: is another program writing it?"]
-        self._report(tuple(failures))
-        return Outcome(not failures, tuple(done), tuple(failures), observed)
+        waiting = waiting_for(plan, inputs.config)
+        self._report(tuple(failures), tuple(str(each.real) for each in plan.held), waiting)
+        converged = not failures and not waiting
+        return Outcome(converged, tuple(done), tuple(failures), tuple(waiting), observed)
 
     def _apply(self, plan: Plan, inputs: Inputs) -> tuple[list[Step], list[str], bool]:
         """Make one plan's changes: what was made, what failed, and whether a failure means "read again"."""
@@ -173,7 +187,8 @@ class Reconciler:
         weights = inputs.weights()
 
         def note(part: Plan) -> None:
-            for step in steps(part, inputs.config, weights):
+            drained = tuple(each for each in plan.held if (each.key, each.real) in _edited(part))
+            for step in steps(replace(part, held=drained), inputs.config, weights):
                 made.append(step)
                 log.info("changed", extra={"step": str(step)})
 
@@ -199,7 +214,7 @@ class Reconciler:
             if added:
                 note(Plan(vips_add=(vip,)))
                 self._announce(vip)
-            elif added is False:  # somebody added it since we looked
+            else:  # it failed, or somebody added it since we looked: whoever adds it later owns it
                 not_ours.add(vip)
             if added is not None:
                 missing.discard(vip.address)
@@ -222,13 +237,19 @@ class Reconciler:
         owned = self._memory.load()
         declared = {vs.key for vs in inputs.config.virtual_servers}
         keys = frozenset(key for key in owned.virtual_servers | declared if key in declared or observed.table.get(key))
-        vips = frozenset(vip for vip in owned.vips if vip in observed.vips or vip in inputs.config.vips())
-        self._memory.save(Owned(keys, vips))
+        self._memory.save(Owned(keys, owned.vips & observed.vips))
 
-    def _report(self, failures: tuple[str, ...]) -> None:
+    def _report(self, failures: tuple[str, ...], held: tuple[str, ...], waiting: list[str]) -> None:
         if failures != self._reported:
             for failure in failures:
                 log.error("could not change", extra={"reason": failure})
             if not failures:
                 log.info("the kernel agrees again")
-        self._reported = failures
+        if held != self._held:  # their connections are counted anew at every look, and that is no news
+            for sentence in waiting:
+                log.info("not changed yet", extra={"reason": sentence})
+        self._reported, self._held = failures, held
+
+
+def _edited(plan: Plan) -> set[tuple[VirtualKey, Endpoint]]:
+    return {(change.key, change.real) for change in plan.changes if isinstance(change, EditReal)}

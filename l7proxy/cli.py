@@ -54,9 +54,13 @@ def run(file: str, log_level: str) -> None:
 
     import uvloop
 
-    from l7proxy.server import Server, assert_c_parser, open_sockets
+    from l7proxy import descriptors
+    from l7proxy.http.stack import assert_stack
+    from l7proxy.listeners import open_sockets
+    from l7proxy.server import Server
 
-    assert_c_parser()
+    assert_stack()
+    descriptors.raise_limit()
     sockets = open_sockets(config)
 
     async def serve() -> None:

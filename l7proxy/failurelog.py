@@ -1,6 +1,7 @@
-"""Log lines that a client can cause.
+"""Log lines that an outsider can cause.
 
-One rule: at most `most` lines a second, and a count of those left out: nobody outside can fill the disk.
+One rule: at most `most` lines a second, and a count of those left out: nobody outside can fill the disk. What clients
+do wrong and what fails behind us have a log each, so that a client's garbage never hides why an answer was a 502.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ log = logging.getLogger("l7proxy")
 
 
 class FailureLog:
-    """Writes lines until the second is full, then counts."""
+    """Writes lines until the second is full, then counts. `kind` names what is counted."""
 
-    def __init__(self, most: int = 20, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, kind: str = "failures", most: int = 20, now: Callable[[], float] = time.monotonic) -> None:
+        self._kind = kind
         self._most = most
         self._now = now
         self._second = 0
@@ -44,5 +46,5 @@ class FailureLog:
             return
         self._second, self._written = second, 0
         if self._suppressed:
-            log.warning("log lines suppressed", extra={"count": self._suppressed})
+            log.warning("log lines suppressed", extra={"kind": self._kind, "count": self._suppressed})
             self._suppressed = 0

@@ -16,7 +16,7 @@ from l7proxy.core.balance import RoundRobin
 from l7proxy.core.model import Backend, Config, Upstream
 from l7proxy.core.routing import RouteTable
 from l7proxy.failurelog import FailureLog
-from l7proxy.http.link import LinkPool
+from l7proxy.http.link import IdleBudget, LinkPool
 
 
 @dataclass(slots=True)
@@ -42,9 +42,9 @@ class Counters:
 class BackendState:
     """A backend at work."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, idle: IdleBudget) -> None:
         self.backend = backend
-        self.pool = LinkPool(backend.endpoint)
+        self.pool = LinkPool(backend.endpoint, idle)
         self.authority = str(backend.endpoint).encode("ascii")
         self.counters = Counters()
         self.health = HealthState()
@@ -93,34 +93,42 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Proxy:
-    """What every exchange shares."""
+    """What every exchange shares. `most_clients` is what limits.connections and descriptors both allow."""
 
     snapshot: Snapshot
-    failures: FailureLog
-    access: AccessLog
+    most_clients: int
+    failures: FailureLog = field(default_factory=FailureLog)
+    refusals: FailureLog = field(default_factory=lambda: FailureLog("refusals"))
+    access: AccessLog = field(default_factory=AccessLog)
     counters: Counters = field(default_factory=Counters)
     connections: int = 0
     draining: bool = False
 
 
-def make_snapshot(config: Config, prober: Prober, before: Snapshot | None = None) -> Snapshot:
-    """The snapshot of `config`; backends that stay keep their links, counters and turns."""
+def make_snapshot(config: Config, prober: Prober, idle: IdleBudget, before: Snapshot | None = None) -> Snapshot:
+    """The snapshot of `config`; backends that stay keep their links, counters and turns. `before` is touched only once
+    everything is built."""
+    table = RouteTable(config.routes)
     old = before.upstreams if before is not None else {}
-    upstreams: dict[str, UpstreamState] = {}
+    made: dict[str, tuple[dict[str, BackendState], RoundRobin]] = {}
     for name, upstream in config.upstreams.items():
         known = old[name].backends if name in old else {}
         backends: dict[str, BackendState] = {}
         for backend in upstream.backends:
             state = known.get(backend.name)
             if state is None or state.backend.endpoint != backend.endpoint:
-                state = BackendState(backend)
-            state.backend = backend
-            state.health = prober.state(backend.check) if backend.check is not None else HealthState()
+                state = BackendState(backend, idle)
             backends[backend.name] = state
-        turns = old[name].turns if name in old else RoundRobin()
+        made[name] = backends, old[name].turns if name in old else RoundRobin()
+    upstreams: dict[str, UpstreamState] = {}
+    for name, upstream in config.upstreams.items():
+        backends, turns = made[name]
+        for backend in upstream.backends:
+            backends[backend.name].backend = backend
+            backends[backend.name].health = prober.state(backend.check) if backend.check is not None else HealthState()
         turns.keep(backends)
         upstreams[name] = UpstreamState(upstream, backends, turns)
-    return Snapshot(config, RouteTable(config.routes), upstreams)
+    return Snapshot(config, table, upstreams)
 
 
 def checks_of(config: Config) -> dict[Check, HealthState]:

@@ -9,9 +9,6 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Iterable
-
-from aiohttp import http_parser, web
 
 from director.kit.configfile import InvalidConfigError, read_text
 from director.kit.errors import HostError
@@ -19,19 +16,19 @@ from director.kit.health import HealthState, Status
 from director.kit.net import Endpoint
 from director.kit.prober import Prober
 from director.kit.probespec import Check
-from l7proxy.accesslog import AccessLog
-from l7proxy.admin import make_app
+from l7proxy import descriptors
 from l7proxy.core.config import load_config
 from l7proxy.core.model import Config
-from l7proxy.failurelog import FailureLog
-from l7proxy.http.connection import Front
-from l7proxy.http.exchange import handle
-from l7proxy.http.listening import BACKLOG, listen
+from l7proxy.http.link import IdleBudget
+from l7proxy.http.stack import assert_stack
+from l7proxy.listeners import Listeners, discard, end
 from l7proxy.runtime import Proxy, checks_of, make_snapshot, pools_of
 
 log = logging.getLogger("l7proxy")
 
 SWEEP_EVERY_S = 0.5
+SWEEP_AT_MOST_EVERY_S = 0.05
+"""However short the timeouts are: a sweep looks at every connection."""
 
 
 class Server:
@@ -41,18 +38,17 @@ class Server:
         self._path = path
         self._prober = Prober(self._on_health)
         self._prober.watch(checks_of(config))
-        failures = FailureLog()
-        self.proxy = Proxy(make_snapshot(config, self._prober), failures, AccessLog(failures))
-        self._fronts: dict[Endpoint, tuple[Front, asyncio.Server]] = {}
-        self._leaving: list[Front] = []
-        self._admin: tuple[Endpoint, web.AppRunner] | None = None
+        self._shares = descriptors.share_out(descriptors.limit())
+        self._idle = IdleBudget(self._shares.idle_links)
+        self.proxy = Proxy(make_snapshot(config, self._prober, self._idle), self._most_clients(config))
+        self._listeners = Listeners(self.proxy)
         self._wake = asyncio.Event()
         self._reload_wanted = False
         self._stops = 0
 
     async def run(self, sockets: dict[Endpoint, socket.socket]) -> None:
         """Serve until SIGTERM or SIGINT, then drain. `sockets` are bound already: one for each address."""
-        assert_c_parser()
+        assert_stack()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self.request_reload)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -63,18 +59,17 @@ class Server:
                 group.create_task(self.proxy.access.run(), name="access log"),
                 group.create_task(self._sweep(), name="sweeper"),
             ]
-            await self._open(self.proxy.snapshot.config, sockets)
             config = self.proxy.snapshot.config
+            self._listeners.commit(config, await self._listeners.prepare(config, sockets))
             log.info("serving", extra={"binds": ",".join(map(str, config.binds)), **_size(config)})
             try:
                 await self._control()
                 await self._drain()
             finally:
-                for _, server in self._fronts.values():
-                    server.close()
+                self._listeners.close()
                 for task in tasks:
                     task.cancel()
-        self.proxy.access.flush()
+        self.proxy.access.close()
         log.info("stopped")
 
     def request_reload(self) -> None:
@@ -96,60 +91,54 @@ class Server:
                 await self._reload()
 
     async def _reload(self) -> None:
+        """Take the file as it is now, or leave everything as it was; either way the process goes on."""
         try:
             # In a thread: a large file takes longer to read than a request may wait.
             config = await asyncio.to_thread(_load, self._path)
-            sockets = open_sockets(config, self._bound())
+            await self._change(config)
+            log.info("reloaded", extra=_size(config))
         except InvalidConfigError as error:
             for line in error.lines():
                 log.error("reload refused, the old configuration stays", extra={"problem": line})
-            return
         except HostError as error:
             log.error("reload refused, the old configuration stays", extra={"problem": str(error)})
-            return
+        except Exception:
+            log.exception("reload failed in itself, the old configuration stays")
+
+    async def _change(self, config: Config) -> None:
+        """Go over to `config`. What can fail stands before the first thing that changes."""
         before = self.proxy.snapshot
-        self._prober.watch(checks_of(config))
-        after = make_snapshot(config, self._prober, before)
+        most_clients = self._most_clients(config)
+        opened = await self._listeners.prepare(config)
+        try:
+            after = make_snapshot(config, self._prober, self._idle, before)
+        except BaseException:
+            await discard(opened)
+            raise
         self.proxy.snapshot = after
+        self.proxy.most_clients = most_clients
+        self._prober.watch(checks_of(config))
         for pool in pools_of(before) - pools_of(after):
             pool.close()
-        await self._open(config, sockets)
-        log.info("reloaded", extra=_size(config))
+        for gone in self._listeners.commit(config, opened):
+            await end(gone)
 
-    def _bound(self) -> set[Endpoint]:
-        return self._fronts.keys() | ({self._admin[0]} if self._admin is not None else set())
-
-    async def _open(self, config: Config, sockets: dict[Endpoint, socket.socket]) -> None:
-        """Serve what `config` binds, with `sockets` for what is new; leave what it no longer binds."""
-        loop = asyncio.get_running_loop()
-        for bind in self._fronts.keys() - config.binds.keys():
-            front, server = self._fronts.pop(bind)
-            server.close()
-            self._leaving.append(front)
-            front.close_idle()
-        for bind, listener in config.binds.items():
-            if bind in self._fronts:
-                self._fronts[bind][0].listener = listener
-            else:
-                front = Front(self.proxy, listener, handle)
-                self._fronts[bind] = front, await loop.create_server(front, sock=sockets[bind], backlog=BACKLOG)
-        if self._admin is not None and self._admin[0] != config.admin:
-            await self._admin[1].cleanup()
-            self._admin = None
-        if config.admin is not None and self._admin is None:
-            runner = web.AppRunner(make_app(self.proxy), access_log=None)
-            await runner.setup()
-            await web.SockSite(runner, sockets[config.admin]).start()
-            self._admin = config.admin, runner
+    def _most_clients(self, config: Config) -> int:
+        wanted, fit = config.limits.connections, self._shares.clients
+        if wanted > fit:
+            log.warning(
+                "limits.connections is more than open files allow: raise LimitNOFILE= (`ulimit -n`), or lower it",
+                extra={"limits.connections": wanted, "used": fit, "open_files": descriptors.limit()},
+            )
+        return min(wanted, fit)
 
     async def _drain(self) -> None:
         proxy = self.proxy
         proxy.draining = True
         drain_s = proxy.snapshot.config.timeouts.drain_s
         log.info("draining", extra={"in_flight": proxy.counters.in_flight, "at_most": f"{drain_s:g}s"})
-        for _, server in self._fronts.values():
-            server.close()
-        fronts = [front for front, _ in self._fronts.values()] + self._leaving
+        self._listeners.close()
+        fronts = self._listeners.fronts
         deadline_at = asyncio.get_running_loop().time() + drain_s
         while self._stops < 2 and asyncio.get_running_loop().time() < deadline_at:
             for front in fronts:
@@ -167,24 +156,19 @@ class Server:
             await asyncio.sleep(0.01)
         for pool in pools_of(proxy.snapshot):
             pool.close()
-        if self._admin is not None:
-            await self._admin[1].cleanup()
+        await self._listeners.end_admin()
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            config = self.proxy.snapshot.config
-            await asyncio.sleep(min(SWEEP_EVERY_S, config.timeouts.head_s / 4, config.timeouts.idle_s / 4))
+            await asyncio.sleep(sweep_period_s(self.proxy.snapshot.config))
             now = loop.time()
-            self._leaving = [front for front in self._leaving if front.connections]
-            for front in self._leaving:
-                front.close_idle()
-            for front in [front for front, _ in self._fronts.values()] + self._leaving:
-                front.sweep(now)
+            self._listeners.sweep(now)
             for upstream in self.proxy.snapshot.upstreams.values():
                 for state in upstream.backends.values():
                     state.pool.sweep(now, upstream.upstream.timeouts)
             self.proxy.failures.flush()
+            self.proxy.refusals.flush()
 
     def _on_health(self, check: Check, before: HealthState, after: HealthState) -> None:
         for name, upstream in self.proxy.snapshot.upstreams.items():
@@ -210,31 +194,10 @@ class Server:
                 log.error("upstream has no backend left", extra={"upstream": name, "reason": upstream.why_nobody()})
 
 
-def assert_c_parser() -> None:
-    """Refuse to run on aiohttp's Python parser: it is slower and reads some requests otherwise.
-
-    Raises: HostError.
-    """
-    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
-        raise HostError("aiohttp came without its C parser: install a wheel, and unset AIOHTTP_NO_EXTENSIONS")
-
-
-def open_sockets(config: Config, bound: Iterable[Endpoint] = ()) -> dict[Endpoint, socket.socket]:
-    """Sockets for everything `config` binds that is not in `bound`, all or none.
-
-    Raises: HostError.
-    """
-    sockets: dict[Endpoint, socket.socket] = {}
-    known = set(bound)
-    try:
-        for bind in [*config.binds, *([config.admin] if config.admin is not None else [])]:
-            if bind not in known:
-                sockets[bind] = listen(bind)
-    except HostError:
-        for opened in sockets.values():
-            opened.close()
-        raise
-    return sockets
+def sweep_period_s(config: Config) -> float:
+    """The time between two looks at deadlines: a quarter of the shortest, within bounds."""
+    shortest_s = min(config.timeouts.head_s, config.timeouts.idle_s)
+    return max(SWEEP_AT_MOST_EVERY_S, min(SWEEP_EVERY_S, shortest_s / 4))
 
 
 def _load(path: str) -> Config:

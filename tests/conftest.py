@@ -10,12 +10,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from director.lab import boot
 
 if TYPE_CHECKING:
     from director.lab.hosts import Lab
     from director.lab.kernels import Kernel
+
+# A slow machine is no counterexample, and chance may find one that the last run has not.
+settings.register_profile("lvs", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=False)
+settings.load_profile("lvs")
 
 
 @pytest.fixture(scope="session")

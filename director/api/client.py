@@ -10,9 +10,10 @@ import http.client
 import json
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from director.api import SOCKET
+from director.api import NAMESPACE_HEADER, SOCKET
+from director.host.lockfile import namespace_inode
 from director.kit.errors import ConfigError, DirectorError, HostError
 
 if TYPE_CHECKING:
@@ -23,6 +24,14 @@ TIMEOUT_S = 60.0
 
 class NotRunningError(HostError):
     """No director answers on the socket."""
+
+
+class AppliedAnswer(TypedDict):
+    """What an apply made; `failures` and `waiting` are sentences: what failed, what is still to come."""
+
+    steps: list[dict[str, str]]
+    failures: list[str]
+    waiting: list[str]
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -60,8 +69,11 @@ class Client:
     def plan(self, text: str, source: str) -> list[dict[str, str]]:
         return cast("list[dict[str, str]]", self._ask("POST", "/v1/plan", text=text, source=source)["steps"])
 
-    def apply(self, text: str, source: str) -> list[dict[str, str]]:
-        return cast("list[dict[str, str]]", self._ask("POST", "/v1/apply", text=text, source=source)["steps"])
+    def apply(self, text: str, source: str) -> AppliedAnswer:
+        """What was made, also where a part failed; what was refused as a whole is raised."""
+        answer = self._ask("POST", "/v1/apply", text=text, source=source)
+        failures = str(answer["error"]).splitlines() if "error" in answer else []
+        return {"steps": answer["steps"], "failures": failures, "waiting": answer["waiting"]}
 
     def drain(self, virtual_server: str, real_server: str) -> None:
         self._ask("POST", "/v1/drain", virtual_server=virtual_server, real_server=real_server)
@@ -76,7 +88,8 @@ class Client:
         connection = _UnixConnection(self._path)
         try:
             body = json.dumps(fields) if fields else None
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            headers = {NAMESPACE_HEADER: str(namespace_inode())}
+            connection.request(method, path, body, {**headers, "Content-Type": "application/json"} if body else headers)
             response = connection.getresponse()
             answer = json.loads(response.read())
         except (FileNotFoundError, ConnectionRefusedError) as error:
@@ -92,6 +105,6 @@ class Client:
             connection.close()
         if not isinstance(answer, dict) or (response.status != 200 and "error" not in answer):
             raise HostError(f"what answers on {self._path} is no director: status {response.status}")
-        if response.status != 200:
+        if response.status != 200 and "steps" not in answer:
             raise (ConfigError if response.status == 400 else DirectorError)(str(answer["error"]))
         return answer

@@ -1,7 +1,8 @@
 """The admin socket's routes.
 
 One rule: a route turns a request into one call of `Operations` and its outcome into JSON; it decides nothing.
-Every refusal is `{"error": "..."}` with a sentence for the operator; 400 is theirs to mend, 500 the kernel's or host's.
+Every refusal is `{"error": "..."}` with a sentence for the operator; 400 is theirs to mend, 421 meant for another
+network namespace's director, 500 the kernel's or host's; an apply says beside it which steps were made.
 """
 
 from __future__ import annotations
@@ -10,20 +11,26 @@ import asyncio
 import errno
 import json
 import logging
+import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 
+from director.api import NAMESPACE_HEADER
 from director.core.model import ServerRef
-from director.core.plan import Step
+from director.core.plan import Applied, Step
 from director.core.status import Status
+from director.host.lockfile import namespace_inode
 from director.kit.errors import ConfigError, DirectorError, HostError
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MODE = 0o660
 BACKLOG = 64
@@ -36,7 +43,7 @@ class Operations(Protocol):
 
     async def status(self) -> Status: ...
     async def plan(self, text: str, source: str) -> list[Step]: ...
-    async def apply(self, text: str, source: str) -> list[Step]: ...
+    async def apply(self, text: str, source: str) -> Applied: ...
     async def drain(self, ref: ServerRef) -> None: ...
     async def enable(self, ref: ServerRef) -> None: ...
     async def weight(self, ref: ServerRef, weight: int) -> None: ...
@@ -64,15 +71,54 @@ def listening(path: Path) -> Iterator[socket.socket]:
 @asynccontextmanager
 async def serve(director: Operations, listener: socket.socket) -> AsyncIterator[None]:
     """Answer on `listener` meanwhile; what was asked before the end has `LAST_ANSWERS_S` to be answered."""
-    runner = web.AppRunner(
-        _application(director), access_log=None, handle_signals=False, shutdown_timeout=LAST_ANSWERS_S
-    )
-    try:
-        await runner.setup()
-        await web.SockSite(runner, listener, backlog=BACKLOG).start()
-        yield
-    finally:
-        await runner.cleanup()
+    async with asyncio.TaskGroup() as group:
+        begun = _Begun(group)
+        application = _application(director, begun)
+        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=LAST_ANSWERS_S)
+        try:
+            await runner.setup()
+            await web.SockSite(runner, listener, backlog=BACKLOG).start()
+            yield
+        finally:
+            end_at = asyncio.get_running_loop().time() + LAST_ANSWERS_S
+            await runner.cleanup()
+            await begun.end(end_at)
+
+
+class _Begun:
+    """Operations that are carried out once begun, also when whoever asked has gone away."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def carry_out(self, operation: Coroutine[Any, Any, Answer]) -> Answer:
+        """The outcome of `operation`, which outlives whoever waits for it here."""
+        outcome: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        async def work() -> None:
+            try:
+                answer = await operation
+            except asyncio.CancelledError:
+                outcome.cancel()
+                raise
+            except Exception as error:  # noqa: BLE001 -- its place is the answer, not the group
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(answer)
+
+        task = self._group.create_task(work(), name="admin request")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(outcome)
+
+    async def end(self, end_at: float) -> None:
+        """Wait until `end_at` of the loop's clock for what was begun, and give up the rest."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(0.0, end_at - asyncio.get_running_loop().time()))
+        for task in self._tasks:
+            log.warning("a request is given up at the end")
+            task.cancel()
 
 
 def _bind(listener: socket.socket, path: Path) -> None:
@@ -104,25 +150,28 @@ def _answers(path: Path) -> bool:
     return True
 
 
-def _application(director: Operations) -> web.Application:
+def _application(director: Operations, begun: _Begun) -> web.Application:
     async def get_status(_: web.Request) -> web.Response:
         return web.json_response(await director.status())
 
     async def post_plan(request: web.Request) -> web.Response:
         text, source = await _file(request)
-        return _steps(await director.plan(text, source))
+        return web.json_response({"steps": _lines(await director.plan(text, source))})
 
     async def post_apply(request: web.Request) -> web.Response:
         text, source = await _file(request)
-        # Shielded: once begun it is carried out, also when whoever asked has gone away.
-        return _steps(await asyncio.shield(director.apply(text, source)))
+        applied = await begun.carry_out(director.apply(text, source))
+        body = {"steps": _lines(applied.steps), "waiting": list(applied.waiting)}
+        if applied.failures:
+            return web.json_response({**body, "error": "\n".join(applied.failures)}, status=500)
+        return web.json_response(body)
 
     async def post_drain(request: web.Request) -> web.Response:
-        await asyncio.shield(director.drain(_ref(await _object(request))))
+        await begun.carry_out(director.drain(_ref(await _object(request))))
         return web.json_response({})
 
     async def post_enable(request: web.Request) -> web.Response:
-        await asyncio.shield(director.enable(_ref(await _object(request))))
+        await begun.carry_out(director.enable(_ref(await _object(request))))
         return web.json_response({})
 
     async def post_weight(request: web.Request) -> web.Response:
@@ -130,10 +179,21 @@ def _application(director: Operations) -> web.Application:
         weight = body.get("weight")
         if not isinstance(weight, int) or isinstance(weight, bool) or not 0 <= weight <= 65535:
             raise ConfigError(f"weight {weight!r} is not one: use 0 to 65535")
-        await asyncio.shield(director.weight(_ref(body), weight))
+        await begun.carry_out(director.weight(_ref(body), weight))
         return web.json_response({})
 
-    application = web.Application(middlewares=[_errors_as_json], client_max_size=LARGEST_REQUEST_BYTES)
+    here = str(namespace_inode())
+
+    @web.middleware
+    async def same_namespace(request: web.Request, handler: Handler) -> web.StreamResponse:
+        asked_from = request.headers.get(NAMESPACE_HEADER, here)
+        return await handler(request) if asked_from == here else _elsewhere(here, asked_from)
+
+    async def name_namespace(_: web.Request, response: web.StreamResponse) -> None:
+        response.headers[NAMESPACE_HEADER] = here
+
+    application = web.Application(middlewares=[same_namespace, _errors_as_json], client_max_size=LARGEST_REQUEST_BYTES)
+    application.on_response_prepare.append(name_namespace)
     application.add_routes(
         [
             web.get("/v1/status", get_status),
@@ -148,9 +208,7 @@ def _application(director: Operations) -> web.Application:
 
 
 @web.middleware
-async def _errors_as_json(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except ConfigError as error:
@@ -164,8 +222,18 @@ async def _errors_as_json(
         return web.json_response({"error": "internal error: the director's log has the details"}, status=500)
 
 
-def _steps(steps: list[Step]) -> web.Response:
-    return web.json_response({"steps": [{"sign": s.sign, "subject": s.subject, "detail": s.detail} for s in steps]})
+def _elsewhere(here: str, asked_from: str) -> web.Response:
+    pid = os.getpid()
+    sentence = (
+        f"the director that answers here (process {pid}) manages network namespace {here}, and this command runs in "
+        f"{asked_from}: nothing was done; to ask that director, run it there (nsenter -t {pid} -n ...), and for a "
+        "director of this namespace use its own --socket and --state-dir"
+    )
+    return web.json_response({"error": sentence}, status=421)  # RFC 9110, 15.5.20: misdirected
+
+
+def _lines(steps: Iterable[Step]) -> list[dict[str, str]]:
+    return [{"sign": step.sign, "subject": step.subject, "detail": step.detail} for step in steps]
 
 
 async def _object(request: web.Request) -> dict[str, object]:

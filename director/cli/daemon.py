@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,11 +35,18 @@ def run(file: Path, socket_path: Path, state_directory: Path, log_level: str) ->
 
     Exits 0 when it was told to stop, 1 when it cannot begin, and then nothing has changed.
     """
-    from director import daemon
-    from director.kit import logs
+    # Held back until the director can act on it: by default it would kill, and importing takes its time.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        from director import daemon
+        from director.kit import logs
 
-    logs.configure(log_level.upper())
-    daemon.run(file, socket_path, state_directory)
+        logs.configure(log_level.upper())
+        daemon.run(file, socket_path, state_directory)
+    finally:
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what waits is dropped: it must not kill at the end
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        signal.signal(signal.SIGHUP, before)
 
 
 @click.command()
@@ -137,6 +145,8 @@ def _print(found: Status) -> None:
     daemon = found["daemon"]
     for failure in daemon["failures"]:
         console.print(Text(f"could not change: {failure}", style="red"))
+    for sentence in daemon["waiting"]:
+        console.print(Text(sentence, style="yellow"))
     agrees = "the kernel agrees" if daemon["converged"] else "the kernel does NOT agree yet"
     console.print(f"director {daemon['version']}, pid {daemon['pid']}, {daemon['config']}: {agrees}")
 

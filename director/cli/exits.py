@@ -22,6 +22,8 @@ INTERRUPTED = 130
 
 def run(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> int:
     """Run `command` and return the exit code; errors are printed."""
+    if sys.stdout is None:  # descriptor 1 is closed: `director status >&-`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 -- for the process's life
     output = sys.stdout
     try:
         code = command.main(arguments, prog_name=name, standalone_mode=False)

@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 import click
 
 from director.api import SOCKET
+from director.kit import statefile
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-STATE_DIRECTORY = Path("/var/lib/director")
 
 
 def socket_option(command: Command) -> Command:
@@ -32,7 +31,7 @@ def state_option(command: Command) -> Command:
         "--state-dir",
         "state_directory",
         type=click.Path(path_type=Path),
-        default=STATE_DIRECTORY,
+        default=statefile.DIRECTORY,
         envvar="DIRECTOR_STATE_DIR",
         show_default=True,
         help="Where the director keeps what it must not forget.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,14 +44,20 @@ def apply(file: Path | None, vips: tuple[str, ...], undo: bool, state_directory:
     for change in changes:
         click.echo(str(change))
     if not changes:
-        click.echo("Nothing to undo." if undo else "Nothing to change: this host is a real server already.")
+        nothing = f"undo: {state_path} remembers nothing." if undo else "change: this host is a real server already."
+        click.echo(f"Nothing to {nothing}")
 
 
 def _address(text: str) -> IPAddress:
+    from director.kit.net import parse_unicast
+
     try:
-        return ip_address(text)
-    except ValueError:
-        raise click.UsageError(f"--vip {text!r} is not an IP address: use one such as 192.0.2.10") from None
+        address = parse_unicast(text)
+    except ValueError as error:
+        raise click.UsageError(f"--vip: {error}") from None
+    if address.is_loopback:
+        raise click.UsageError(f"--vip: {text} is a loopback address: give the address that clients connect to")
+    return address
 
 
 def _from_file(file: Path) -> list[IPAddress]:

@@ -6,7 +6,7 @@ One rule: with a director running, plan and apply ask it; without one they take 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,14 @@ from director.cli import exits
 from director.cli.options import file_argument, json_option, socket_option, state_option
 
 if TYPE_CHECKING:
+    from director.api.client import Client
     from director.core.model import Config
-    from director.core.plan import Step
+    from director.core.plan import Applied, Step
     from director.core.vip import Vip
     from director.ipvs.client import IpvsClient
     from director.reconcile import Inputs, Reconciler
+
+ANNOUNCE_EVERY_S = 0.2
 
 Line = Mapping[str, str]
 _COLOURS = {"+": "green", "~": "yellow", "-": "red"}
@@ -55,7 +58,9 @@ def plan(file: Path, as_json: bool, socket_path: Path, state_directory: Path) ->
 
     Exits 0 when nothing would change, 2 when something would, 1 on an error.
     """
-    lines = _ask_or_do("plan", file, socket_path, state_directory)
+    text, config, client = _read(file, socket_path)
+    lines = client.plan(text, _source(file)) if client.is_running() else _plan_once(config, state_directory)
+    _note(_advice(config))
     _print(lines, as_json, done=False)
     return exits.CHANGES if lines else exits.OK
 
@@ -72,32 +77,55 @@ def apply(file: Path, as_json: bool, socket_path: Path, state_directory: Path) -
     get their configured weight, except that one which is checked and has weight 0 in the kernel keeps it.
     A setting of this host that does not fit is a line `note: ...` on standard error.
 
-    Exits 0 when all was done, 1 on an error: the rest is done all the same where the kernel refused a part.
+    Another forwarding method waits until a real server's connections have ended: a running director sees to the
+    rest by itself; without one, run apply again.
+
+    Exits 0 when all was done, or a running director waits for connections to end; 1 on an error: what could be
+    done is done and shown all the same where the kernel refused a part.
     """
-    lines = _ask_or_do("apply", file, socket_path, state_directory)
-    _print(lines, as_json, done=True)
+    from director.kit.errors import DirectorError
+
+    text, config, client = _read(file, socket_path)
+    if client.is_running():
+        answer = client.apply(text, _source(file))
+        lines: Sequence[Line] = answer["steps"]
+        failures, notes = answer["failures"], answer["waiting"]
+    else:
+        applied = _apply_once(config, state_directory, file)
+        lines, notes = [_line(step) for step in applied.steps], []
+        failures = [*applied.failures, *(f"{sentence}: run apply again then" for sentence in applied.waiting)]
+    _note([*notes, *_advice(config)])
+    if lines or not (failures or notes):
+        _print(lines, as_json, done=True)
+    if failures:
+        raise DirectorError("\n".join(failures))
 
 
-def _ask_or_do(what: str, file: Path, socket_path: Path, state_directory: Path) -> Sequence[Line]:
-    from director.advice import advice
+def _read(file: Path, socket_path: Path) -> tuple[str, Config, Client]:
     from director.api.client import Client
     from director.core.config import parse_config
     from director.kit.configfile import read_text
 
     text = read_text(file)
-    config = parse_config(text, str(file))
-    client = Client(socket_path)
-    if client.is_running():
-        source = str(file.absolute())  # the director works in another directory
-        lines: Sequence[Line] = client.plan(text, source) if what == "plan" else client.apply(text, source)
-    else:
-        lines = _plan_once(config, state_directory) if what == "plan" else _apply_once(config, state_directory, file)
-    for sentence in advice(config):
+    return text, parse_config(text, str(file)), Client(socket_path)
+
+
+def _source(file: Path) -> str:
+    return str(file.absolute())  # the director works in another directory
+
+
+def _advice(config: Config) -> tuple[str, ...]:
+    from director.advice import advice
+
+    return advice(config)
+
+
+def _note(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
         click.echo(f"note: {sentence}", err=True)
-    return lines
 
 
-def _plan_once(config: Config, state_directory: Path) -> list[Line]:
+def _plan_once(config: Config, state_directory: Path) -> Sequence[Line]:
     from director.core.plan import steps
     from director.ipvs.client import IpvsClient
 
@@ -108,20 +136,23 @@ def _plan_once(config: Config, state_directory: Path) -> list[Line]:
     return [_line(step) for step in steps(planned, config, inputs.weights())]
 
 
-def _apply_once(config: Config, state_directory: Path, file: Path) -> list[Line]:
-    from director.host.lockfile import NamespaceLock
+def _apply_once(config: Config, state_directory: Path, file: Path) -> Applied:
+    from director.core.plan import Applied
+    from director.host.lockfile import NamespaceLock, StateLock
     from director.ipvs.client import IpvsClient
-    from director.kit.errors import DirectorError
 
-    with NamespaceLock(f"director apply {file}"), IpvsClient.open() as kernel:
-        reconciler = _reconciler(kernel, state_directory)
+    raised: list[Vip] = []
+    purpose = f"director apply {file}"
+    with NamespaceLock(purpose), StateLock(purpose, state_directory), IpvsClient.open() as kernel:
+        reconciler = _reconciler(kernel, state_directory, raised.append)
         outcome = reconciler.reconcile(_inputs_once(config, reconciler, state_directory))
-    if outcome.failures:
-        raise DirectorError("\n".join(outcome.failures))
-    return [_line(step) for step in outcome.steps]
+    _announce(raised)
+    return Applied(outcome.steps, outcome.failures, outcome.waiting)
 
 
-def _reconciler(kernel: IpvsClient, state_directory: Path) -> Reconciler:
+def _reconciler(
+    kernel: IpvsClient, state_directory: Path, announce: Callable[[Vip], None] = lambda vip: None
+) -> Reconciler:
     import logging
 
     from director.host import addresses
@@ -130,26 +161,47 @@ def _reconciler(kernel: IpvsClient, state_directory: Path) -> Reconciler:
 
     # What the log would say is said by this command itself.
     logging.getLogger("director").addHandler(logging.NullHandler())
-    return Reconciler(kernel, addresses, Memory(state_directory), _announce_once)
+    return Reconciler(kernel, addresses, Memory(state_directory), announce)
 
 
-def _announce_once(vip: Vip) -> None:
+def _announce(vips: Sequence[Vip]) -> None:
+    """Tell the neighbours as often as a director does, closer together: somebody waits for this command."""
+    import time
+
+    from director.announcements import TIMES
     from director.host.announce import Announcer
     from director.kit.errors import HostError
 
+    if not vips:
+        return
     try:
         with Announcer() as announcer:
-            announcer.send_once(vip)
+            for number in range(TIMES):
+                if number:
+                    time.sleep(ANNOUNCE_EVERY_S)
+                for vip in vips:
+                    announcer.send_once(vip)
     except HostError as error:  # the address is there, and neighbours learn of it when their ARP entries expire
-        click.echo(f"note: {error}", err=True)
+        _note([str(error)])
 
 
 def _inputs_once(config: Config, reconciler: Reconciler, state_directory: Path) -> Inputs:
-    """Without probes there will be no verdict: a checked server at weight 0 keeps it, others get the file's weight."""
+    """Without probes there will be no verdict: a checked server at weight 0 keeps it, others get the file's weight.
+
+    One that another forwarding method has at 0 is taken as drained for the change.
+    """
     from director.overrides import Overrides
     from director.reconcile import Inputs
 
-    adopted = {ref: weight for ref, weight in reconciler.adopted(config).items() if weight == 0}
+    table = reconciler.observe(config).table
+    adopted = {
+        virtual.ref(real): 0
+        for virtual in config.virtual_servers
+        for real in virtual.real_servers
+        if (entry := table.get(virtual.key))
+        and (row := entry.reals.get(real.endpoint))
+        and (row.forward, row.weight) == (virtual.forward, 0)
+    }
     ready = frozenset(virtual.name for virtual in config.virtual_servers)
     return Inputs(config, wishes=Overrides(state_directory).wishes, adopted=adopted, ready=ready)
 

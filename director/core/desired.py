@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from director.core.model import Config, ServerRef
-from director.core.table import RealRow, Table, VirtualEntry
-from director.core.weight import Weight
+from director.core.table import RealRow, Table, VirtualEntry, VirtualKey
+from director.core.weight import NO_WISH, Weight, Wish
+from director.kit.net import Endpoint
 
 
 def desired_table(config: Config, weights: Mapping[ServerRef, Weight]) -> Table:
@@ -28,6 +29,20 @@ def desired_table(config: Config, weights: Mapping[ServerRef, Weight]) -> Table:
             }
         )
     )
+
+
+def insertion_weights(config: Config, wishes: Mapping[ServerRef, Wish]) -> dict[tuple[VirtualKey, Endpoint], int]:
+    """The weight at which Maglev (mh) must first see each of its real servers, also one that is due at 0.
+
+    Its table is made of the last weights above 0 (ip_vs_mh.c, last_weight): a director that finds a server down when
+    it starts must come to the table of one that lowered it later, or the two choose differently.
+    """
+    return {
+        (virtual.key, real.endpoint): wishes.get(virtual.ref(real), NO_WISH).weight or real.weight
+        for virtual in config.virtual_servers
+        if virtual.row.scheduler == "mh"
+        for real in virtual.real_servers
+    }
 
 
 def adopted_weights(config: Config, table: Table) -> dict[ServerRef, int]:

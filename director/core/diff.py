@@ -6,8 +6,8 @@ Order: create virtual servers, add or edit real servers, remove real servers, re
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import assert_never
 
@@ -59,12 +59,17 @@ class RemoveReal:
 
 
 Change = AddVirtual | EditVirtual | RemoveVirtual | AddReal | EditReal | RemoveReal
+Weights = Mapping[tuple[VirtualKey, Endpoint], int]
+_NO_WEIGHTS: Weights = MappingProxyType({})
 
 
-def diff(current: Table, desired: Table, managed: Container[VirtualKey] = ()) -> tuple[Change, ...]:
+def diff(
+    current: Table, desired: Table, managed: Container[VirtualKey] = (), inserted_at: Weights = _NO_WEIGHTS
+) -> tuple[Change, ...]:
     """Steps that turn `current` into `desired`.
 
     A virtual server in `current` that is neither desired nor in `managed` is somebody else's and stays.
+    A real server in `inserted_at` that is due at weight 0 is added at that weight and lowered at once.
     """
     create: list[Change] = []
     settle: list[Change] = []
@@ -77,7 +82,7 @@ def diff(current: Table, desired: Table, managed: Container[VirtualKey] = ()) ->
             have = VirtualEntry(entry.row)
         elif have.row != entry.row:
             create.append(EditVirtual(key, have.row, entry.row))
-        _diff_reals(key, have, entry, settle, remove)
+        _diff_reals(key, have, entry, inserted_at, settle, remove)
     for key, entry in current.entries.items():
         if desired.get(key) is None and key in managed:
             remove_virtual.append(RemoveVirtual(key, entry))
@@ -85,18 +90,26 @@ def diff(current: Table, desired: Table, managed: Container[VirtualKey] = ()) ->
 
 
 def _diff_reals(
-    key: VirtualKey, have: VirtualEntry, want: VirtualEntry, settle: list[Change], remove: list[Change]
+    key: VirtualKey,
+    have: VirtualEntry,
+    want: VirtualEntry,
+    inserted_at: Weights,
+    settle: list[Change],
+    remove: list[Change],
 ) -> None:
     for real, row in want.reals.items():
         before = have.reals.get(real)
-        if before is None:
-            settle.append(AddReal(key, real, row))
-        elif before.forward != row.forward:
-            # In place, NAT -> DR black-holes new connections (the destination's route cache): make it anew.
+        if before is not None and before.forward is row.forward:
+            if before != row:
+                settle.append(EditReal(key, real, before, row))
+            continue
+        if before is not None:
+            # Another method: made anew. `handover` has seen to it that nothing goes by the old one.
             settle.append(RemoveReal(key, real, before))
-            settle.append(AddReal(key, real, row))
-        elif before != row:
-            settle.append(EditReal(key, real, before, row))
+        first = replace(row, weight=row.weight or inserted_at.get((key, real), 0))
+        settle.append(AddReal(key, real, first))
+        if first != row:
+            settle.append(EditReal(key, real, first, row))
     remove.extend(RemoveReal(key, real, row) for real, row in have.reals.items() if real not in want.reals)
 
 

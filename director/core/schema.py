@@ -6,34 +6,25 @@ One rule: what one key alone can get wrong is refused here; what two keys togeth
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from director.kit.configfile import Section
 from director.kit.duration import Duration, format_duration
-from director.kit.net import IPAddress
+from director.kit.net import IPAddress, parse_unicast
 from director.kit.probespec import HttpCheckSection, Port, TcpCheckSection
-
-_BROADCAST = IPv4Address("255.255.255.255")
 
 
 def _address(value: object) -> IPAddress:
-    try:
-        if not isinstance(value, str):
-            raise ValueError
-        address = ip_address(value)
-    except ValueError:
-        raise ValueError(f"{value!r} is not an IP address: use one such as 192.0.2.10 or 2001:db8::10") from None
-    # What ip_vs_ctl.c's __ip_vs_update_dest refuses of a real server, and no client can reach as a VIP.
-    if (
-        address.is_multicast
-        or address.is_unspecified
-        or address == _BROADCAST
-        or (isinstance(address, IPv6Address) and (address.is_link_local or address.scope_id or address.ipv4_mapped))
-    ):
-        raise ValueError(f"{value} cannot be used here: give a unicast address, neither link-local nor IPv4-mapped")
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not an IP address: use one such as 192.0.2.10 or 2001:db8::10")
+    return parse_unicast(value)
+
+
+def _vip(address: IPAddress) -> IPAddress:
+    if address.is_loopback:
+        raise ValueError(f"{address} is a loopback address: give the address that clients connect to")
     return address
 
 
@@ -53,6 +44,7 @@ def _interface(value: str) -> str:
 
 
 Address = Annotated[IPAddress, BeforeValidator(_address)]
+VipAddress = Annotated[IPAddress, BeforeValidator(_address), AfterValidator(_vip)]
 Name = Annotated[str, AfterValidator(_name)]
 Interface = Annotated[str, AfterValidator(_interface)]
 Weight = Annotated[int, Field(strict=True, ge=0, le=65535)]
@@ -99,7 +91,7 @@ class RealServerSection(Section):
 class VirtualServerSection(Section):
     """One virtual server: the address that clients connect to, and who answers."""
 
-    address: Address = Field(description="the VIP")
+    address: VipAddress = Field(description="the VIP")
     port: Port
     protocol: Literal["tcp", "udp"] = "tcp"
     forward: Literal["nat", "dr"] = Field(description="how packets reach the real servers")

@@ -58,14 +58,19 @@ class VirtualServerStatus(TypedDict):
 
 
 class DaemonStatus(TypedDict):
-    """The daemon itself. `failures` says what it could not bring about, in sentences."""
+    """The daemon itself. `failures` says what it could not bring about, `waiting` what it will, in sentences.
+
+    `namespace` is the inode of the network namespace that it manages.
+    """
 
     pid: int
+    namespace: int
     version: str
     config: str
     uptime_s: float
     converged: bool
     failures: list[str]
+    waiting: list[str]
 
 
 class Status(TypedDict):

@@ -40,6 +40,8 @@ class NamespaceLock:
     `acquire` and `release`. A forked child that keeps the descriptor keeps the lock; an exec drops it.
     """
 
+    directory_mode = 0o755
+
     def __init__(self, purpose: str, *, name: str = "ipvs", directory: Path = DIRECTORY) -> None:
         self.purpose = purpose
         self.path = directory / f"{name}-{namespace_inode()}.lock"
@@ -72,8 +74,10 @@ class NamespaceLock:
                 return
         holder = _parse(os.pread(fd, 4096, 0))
         os.close(fd)
-        stop = f"stop it (kill {holder.pid})" if holder.pid else "try again"
-        raise HostError(
+        raise HostError(self._taken(holder, f"stop it (kill {holder.pid})" if holder.pid else "try again"))
+
+    def _taken(self, holder: Holder, stop: str) -> str:
+        return (
             f"{holder} already manages this network namespace, and two would undo each other's work: "
             f"{stop}, or ask it through its own commands (lock {self.path})"
         )
@@ -104,7 +108,7 @@ class NamespaceLock:
 
     def _open(self, flags: int) -> int:
         try:
-            self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self.path.parent.mkdir(mode=self.directory_mode, parents=True, exist_ok=True)
             return os.open(self.path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise self._unusable(error) from error
@@ -112,6 +116,25 @@ class NamespaceLock:
     def _unusable(self, error: OSError) -> HostError:
         advice = ": run as root" if error.errno in {errno.EACCES, errno.EPERM} else ""
         return HostError(f"could not open the lock {self.path}: {error.strerror}{advice}")
+
+
+class StateLock(NamespaceLock):
+    """The right to write the state files in `directory`, in whatever network namespace.
+
+    Network namespaces share a file system: without it, the directors of two would write over each other's memory.
+    """
+
+    directory_mode = 0o700
+
+    def __init__(self, purpose: str, directory: Path) -> None:
+        super().__init__(purpose, directory=directory)
+        self.path = directory / "lock"
+
+    def _taken(self, holder: Holder, stop: str) -> str:
+        return (
+            f"{holder} keeps its state in {self.path.parent}, for another network namespace it seems: "
+            f"{stop}, or give this one its own --state-dir (and --socket)"
+        )
 
 
 def namespace_inode() -> int:

@@ -9,28 +9,22 @@ problem that both copies have does not come from a default or from a gap that th
 
 from __future__ import annotations
 
-import errno
-import os
-import select
-import stat
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from director.kit.errors import ConfigError
+from director.kit.problem import InvalidConfigError, Mark, Problem
+from director.kit.readtext import read_text
 from director.kit.salvage import Remains, is_below
 from director.kit.schemawalk import Detail, allowed_keys, describe, in_section, is_about_key, is_field, locate, nearest
-from director.kit.yamltree import LARGEST_BYTES, Mark, Path, Problem, Tree, dotted, parse
+from director.kit.yamltree import Path, Tree, dotted, parse
+
+__all__ = ["Finding", "InvalidConfigError", "Section", "load", "read_text"]
 
 MOST_WRONGS = 1000
 """Of more wrong values than this, the first ones are told, and no check across sections is made."""
-
-_PATIENCE_S = 5.0
-"""How long the writer of a pipe may take (`director check <(generate)`)."""
 
 
 class Section(BaseModel):
@@ -43,97 +37,6 @@ Model = TypeVar("Model", bound=Section)
 Misspelt = dict[Path, Path]
 Finding = tuple[Path, str]
 """A problem that a check across fields found: the path it is about, and what is wrong and what to do."""
-
-
-class InvalidConfigError(ConfigError):
-    """A configuration that must not be used. `problems` is never empty; the text has one line for each."""
-
-    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
-        self.source = source
-        self.problems = tuple(problems)
-        super().__init__("\n".join(self.lines()))
-
-    def lines(self) -> list[str]:
-        """`file:line:column: what, where, what to do`, in the file's order."""
-        return [_printable(f"{self.source}:{p.mark.line}:{p.mark.column}: {p.message}") for p in self.problems]
-
-
-def read_text(path: str | FilePath) -> str:
-    """The text of a configuration file. Blocks for the disk, and for a pipe at most five seconds.
-
-    Raises: InvalidConfigError for a file that is missing, unreadable, too large, or no text.
-    """
-    try:
-        # Opening a device can do something; a path that changes in between is caught by the second look.
-        _refuse_device(path, FilePath(path).stat())
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        with os.fdopen(descriptor, "rb", buffering=0):
-            status = os.fstat(descriptor)
-            _refuse_device(path, status)
-            raw = _read_pipe(path, descriptor) if stat.S_ISFIFO(status.st_mode) else _read_file(descriptor)
-    except OSError as error:
-        raise _unreadable(path, _ADVICE.get(error.errno or 0, f"cannot be read: {error.strerror}")) from error
-    except ValueError as error:
-        raise _unreadable(path, "this is not a path: it has a NUL in it") from error
-    if len(raw) > LARGEST_BYTES:
-        raise _unreadable(path, f"larger than {LARGEST_BYTES >> 20} MiB: this is no configuration")
-    return _decode(path, raw)
-
-
-def _decode(path: str | FilePath, raw: bytes) -> str:
-    text = raw.removeprefix(b"\xef\xbb\xbf")
-    try:
-        return text.decode()
-    except UnicodeDecodeError as error:
-        before = text[: error.start].decode()
-        mark = Mark(before.count("\n") + 1, len(before) - before.rfind("\n"))
-        what = f"byte 0x{text[error.start]:02x} is not UTF-8: this is not a text file; save it as UTF-8 YAML"
-        raise InvalidConfigError(str(path), [Problem(mark, what)]) from error
-
-
-def _refuse_device(path: str | FilePath, status: os.stat_result) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise _unreadable(path, _ADVICE[errno.EISDIR])
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISFIFO(status.st_mode):
-        raise _unreadable(path, "this is not a file: give the path of a YAML file")
-
-
-def _read_file(descriptor: int) -> bytes:
-    raw = b""
-    while len(raw) <= LARGEST_BYTES and (piece := os.read(descriptor, LARGEST_BYTES + 1 - len(raw))):
-        raw += piece
-    return raw
-
-
-def _read_pipe(path: str | FilePath, descriptor: int) -> bytes:
-    """What the writer of a pipe sends until it closes; nothing when there is no writer."""
-    raw = b""
-    deadline_at = time.monotonic() + _PATIENCE_S
-    while len(raw) <= LARGEST_BYTES:
-        try:
-            piece = os.read(descriptor, 1 << 20)
-        except BlockingIOError:
-            wait_s = deadline_at - time.monotonic()
-            if wait_s <= 0 or not select.select([descriptor], [], [], wait_s)[0]:
-                what = f"this pipe did not end within {_PATIENCE_S:g}s: give the path of a YAML file"
-                raise _unreadable(path, what) from None
-            continue
-        if not piece:
-            break
-        raw += piece
-    return raw
-
-
-_ADVICE = {
-    errno.ENOENT: "no such file: check the path",
-    errno.ENOTDIR: "no such file, a part of its path is no directory: check the path",
-    errno.EACCES: "permission denied: run as root, or make the file readable for this user",
-    errno.EISDIR: "this is a directory: give the path of a YAML file",
-}
-
-
-def _unreadable(path: str | FilePath, what: str) -> InvalidConfigError:
-    return InvalidConfigError(str(path), [Problem(Mark(1, 1), what)])
 
 
 def _no_findings(_: Any) -> Iterable[Finding]:
@@ -315,7 +218,3 @@ def _as_written(path: Path, misspelt: Misspelt) -> Path:
 
 def _prefixed(path: Path, message: str) -> str:
     return f"{dotted(path)}: {message}" if path else message
-
-
-def _printable(line: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

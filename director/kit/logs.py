@@ -49,3 +49,5 @@ def configure(level: str = "INFO") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(FieldFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # aiohttp logs what it cannot parse with a traceback that quotes it: outsiders would write our log.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

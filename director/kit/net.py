@@ -14,6 +14,8 @@ IPAddress = IPv4Address | IPv6Address
 _PORT = re.compile(r"[0-9]{1,5}")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 
+_BROADCAST = IPv4Address("255.255.255.255")
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -35,6 +37,28 @@ class Endpoint:
     def sort_key(self) -> tuple[int, int, int]:
         """IPv4 before IPv6, then by address, then by port: the order in which both directors insert."""
         return (self.address.version, int(self.address), self.port)
+
+
+def parse_unicast(text: str) -> IPAddress:
+    """An address that a server can have and a client can reach from another host.
+
+    Raises: ValueError, with a message an operator can act on.
+
+    >>> parse_unicast("2001:db8::10")
+    IPv6Address('2001:db8::10')
+    """
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IP address: use one such as 192.0.2.10 or 2001:db8::10") from None
+    if (
+        address.is_multicast
+        or address.is_unspecified
+        or address == _BROADCAST
+        or (isinstance(address, IPv6Address) and (address.is_link_local or address.scope_id or address.ipv4_mapped))
+    ):
+        raise ValueError(f"{text} cannot be used here: give a unicast address, neither link-local nor IPv4-mapped")
+    return address
 
 
 def parse_endpoint(text: str) -> Endpoint:

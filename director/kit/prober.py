@@ -15,21 +15,22 @@ from director.kit.errors import ProbeError
 from director.kit.health import HealthState, ProbeResult, observe
 from director.kit.probes.run import run_check
 from director.kit.probespec import Check
+from director.kit.troubles import Troubles
+from director.kit.turns import Turns, probes_at_once
 
 log = logging.getLogger(__name__)
 
 Listener = Callable[[Check, HealthState, HealthState], None]
 """Called with the state before and after, whenever a check's status has changed."""
 
-MOST_AT_ONCE = 256
-"""Probes at one time; further ones wait for their turn, and their timeout begins with it. So many keep within the usual
-limit of 1024 open files, and a burst at the start does not make the last ones late."""
-
 _JITTER = 0.1  # of the interval, to either side: checks of one start do not stay in step
 
 
 class Prober:
-    """Watches a set of checks that may be replaced at any time."""
+    """Watches a set of checks that may be replaced at any time.
+
+    `at_once` probes run at one time; further ones wait for their turn, and their timeout begins with it.
+    """
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Prober:
         probe: Callable[[Check], Awaitable[ProbeResult]] = run_check,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        at_once: int | None = None,
     ) -> None:
         self._on_change = on_change
         self._probe = probe
@@ -46,8 +48,8 @@ class Prober:
         self._states: dict[Check, HealthState] = {}
         self._tasks: dict[Check, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
-        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
-        self._trouble = ""
+        self._turns = Turns(at_once or probes_at_once(), now)
+        self._troubles = Troubles(now)
 
     async def run(self) -> None:
         """Probe until cancelled."""
@@ -65,6 +67,7 @@ class Prober:
         wanted = checks or {}
         for check in self._states.keys() - wanted.keys():
             del self._states[check]
+            self._troubles.forget(check)
             task = self._tasks.pop(check, None)
             if task is not None:
                 task.cancel()
@@ -92,26 +95,32 @@ class Prober:
         timing = check.timing
         while True:
             try:
-                async with self._turns:
+                async with self._turns.turn(self.state(check), timing.interval_s):
                     result = await self._probe(check)
-                self._trouble = ""
             except ProbeError as error:
-                if self._trouble != str(error):
-                    self._trouble = str(error)
-                    log.error("probes cannot be made", extra={"check": str(check), "reason": self._trouble})
-                await self._sleep(timing.interval_s)
+                if not self._is_ours(check):
+                    return
+                self._troubles.met(check, str(error))
+                await self._pause(timing.interval_s)
                 continue
             except Exception as error:
                 result = ProbeResult(False, f"the probe itself failed: {error!r}")
                 last = self.state(check).last
                 if last is None or last.reason != result.reason:
                     log.exception("probe failed in itself", extra={"check": str(check)})
-            if self._tasks.get(check) is not asyncio.current_task():
-                return  # not watched any more: the probe ended before the cancellation came
+            if not self._is_ours(check):
+                return
+            self._troubles.made(check)
             before = self._states[check]
             after = observe(before, result, timing.rise, timing.fall, self._now())
             self._states[check] = after
             if after.status is not before.status:
                 self._tell(check, before, after)
-            pause_s = timing.fast_interval_s if after.suspect else timing.interval_s
-            await self._sleep(pause_s * (1 + self._random.uniform(-_JITTER, _JITTER)))
+            await self._pause(timing.fast_interval_s if after.suspect else timing.interval_s)
+
+    def _is_ours(self, check: Check) -> bool:
+        """Whether the current task still watches `check`: a probe can end before the cancellation comes."""
+        return self._tasks.get(check) is asyncio.current_task()
+
+    async def _pause(self, pause_s: float) -> None:
+        await self._sleep(pause_s * (1 + self._random.uniform(-_JITTER, _JITTER)))

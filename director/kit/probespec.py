@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from director.kit.configfile import Section
 from director.kit.duration import Duration, format_duration
 from director.kit.net import Endpoint
+from director.kit.pattern import compile_pattern
 
 MAX_BODY_BYTES = 64 * 1024
 
@@ -121,16 +122,15 @@ class ExpectSection(Section):
     status: Annotated[tuple[StatusRange, ...], BeforeValidator(_listed), Field(min_length=1)] = Field(
         ("200-399",), description="one status, a range, or a list of them"
     )
-    body: str | None = Field(None, description="a regular expression that the first 64 KiB of the body must contain")
+    body: str | None = Field(
+        None, description="a regular expression (RE2) that the first 64 KiB of the body must match somewhere"
+    )
 
     @field_validator("body")
     @classmethod
     def _body(cls, value: str | None) -> str | None:
         if value is not None:
-            try:
-                re.compile(value.encode())
-            except (ValueError, re.error, OverflowError, RecursionError) as error:
-                raise ValueError(f"{value!r} is not a regular expression: {error}") from None
+            compile_pattern(value)
         return value
 
 

@@ -6,12 +6,12 @@ One rule: say what was found, and what would be right; name the nearest right sp
 from __future__ import annotations
 
 import difflib
-import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pydantic import BaseModel
 
+from director.kit.annotations import annotation_at, constraints, is_model, keys_at, literals_at, members, step, tags_at
 from director.kit.yamltree import Path
 
 Detail = Mapping[str, Any]
@@ -52,7 +52,7 @@ def locate(detail: Detail, model: type[BaseModel]) -> Path:
     path: list[str | int] = []
     annotation: Any = model
     for part in loc:
-        annotation, in_document = _step(annotation, part)
+        annotation, in_document = step(annotation, part)
         if in_document:
             path.append(part)
     if detail["type"] == "union_tag_invalid":
@@ -72,12 +72,12 @@ def is_field(detail: Detail, model: type[BaseModel]) -> bool:
 
 def in_section(path: Sequence[str | int], model: type[BaseModel]) -> bool:
     """Whether the last part of `path` is a key of a section."""
-    return any(map(_is_model, _members(_annotation_at(model, path[:-1]))))
+    return any(map(is_model, members(annotation_at(model, path[:-1]))))
 
 
 def allowed_keys(detail: Detail, model: type[BaseModel]) -> list[str]:
     """The keys of the section that the error's last part stands in."""
-    return _keys_at(model, detail["loc"][:-1])
+    return keys_at(model, detail["loc"][:-1])
 
 
 def describe(details: Sequence[Detail], model: type[BaseModel], path: Path) -> str:
@@ -99,7 +99,7 @@ def _describe(detail: Detail, model: type[BaseModel], path: Path) -> str:
     if kind == "union_tag_not_found":
         return _without_tag(detail, model)
     if kind == "union_tag_invalid":
-        allowed = _tags_at(model, detail["loc"])
+        allowed = tags_at(model, detail["loc"])
         tag = found.get(_discriminator(detail)) if isinstance(found, dict) else context.get("tag")
         return f"{_short(tag)} is not known{suggestion(str(tag), allowed)}"
     if found is None:
@@ -108,7 +108,7 @@ def _describe(detail: Detail, model: type[BaseModel], path: Path) -> str:
         # Validators name what they got by `repr`, which is Python's way to write it.
         return str(context.get("error", detail["msg"])).replace(repr(found), _short(found))
     if kind == "literal_error":
-        allowed = [str(each) for each in _literals_at(model, detail["loc"])]
+        allowed = [str(each) for each in literals_at(model, detail["loc"])]
         if isinstance(found, dict | list):
             return f"{_short(found)} cannot stand here: use one of {', '.join(allowed)}"
         return f"{_short(found)} is not known{suggestion(str(found), allowed)}"
@@ -119,7 +119,7 @@ def _describe(detail: Detail, model: type[BaseModel], path: Path) -> str:
 
 def _is_required(detail: Detail, model: type[BaseModel]) -> bool:
     *above, last = detail["loc"] or ("",)
-    sections = filter(_is_model, _members(_annotation_at(model, above)))
+    sections = filter(is_model, members(annotation_at(model, above)))
     return any(last in section.model_fields and section.model_fields[last].is_required() for section in sections)
 
 
@@ -127,7 +127,7 @@ def _without_tag(detail: Detail, model: type[BaseModel]) -> str:
     name = _discriminator(detail)
     near = nearest(name, map(str, detail["input"] or ()))
     instead = f" in place of {near!r}" if near else ""
-    return f"key {name!r} is missing: add it{instead}, with one of {', '.join(_tags_at(model, detail['loc']))}"
+    return f"key {name!r} is missing: add it{instead}, with one of {', '.join(tags_at(model, detail['loc']))}"
 
 
 def _wrong_type(detail: Detail, model: type[BaseModel]) -> str:
@@ -141,8 +141,8 @@ def _wrong_type(detail: Detail, model: type[BaseModel]) -> str:
     if wanted == "a whole number":
         if isinstance(found, str) and found.isascii() and found.isdigit():
             return f"{_short(found)} is text: write it without quotes"
-        return f"{_short(found)} is not a whole number: write one{_range(_annotation_at(model, detail['loc']))}"
-    tags = _tags_at(model, detail["loc"])
+        return f"{_short(found)} is not a whole number: write one{_range(annotation_at(model, detail['loc']))}"
+    tags = tags_at(model, detail["loc"])
     if isinstance(found, str) and found in tags:
         return f"{_short(found)} cannot stand here alone: write {{type: {found}}}"
     if wanted.startswith("a mapping") or wanted == "a list":
@@ -155,7 +155,7 @@ def _out_of_bounds(detail: Detail, model: type[BaseModel]) -> str:
     match kind:
         case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
             size = "small" if kind.startswith("greater") else "large"
-            return f"{found} is too {size}: use a number{_range(_annotation_at(model, detail['loc']))}"
+            return f"{found} is too {size}: use a number{_range(annotation_at(model, detail['loc']))}"
         case "too_short":
             least = context.get("min_length", 1)
             return f"has too few entries: it needs at least {'one' if least == 1 else least}"
@@ -207,7 +207,7 @@ def _characters(count: object) -> str:
 def _range(annotation: Any) -> str:
     """` from 1 to 100`, ` of at least 1`, or nothing, from the constraints of a field."""
     low, high = None, None
-    for item in _constraints(annotation):
+    for item in constraints(annotation):
         low = getattr(item, "ge", low)
         high = getattr(item, "le", high)
     if low is not None and high is not None:
@@ -217,88 +217,5 @@ def _range(annotation: Any) -> str:
     return ""
 
 
-def _constraints(annotation: Any) -> Iterator[Any]:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        for item in arguments[1:]:
-            yield item
-            yield from getattr(item, "metadata", ())
-        yield from _constraints(arguments[0])
-    elif origin in {Union, types.UnionType}:
-        for member in arguments:
-            yield from _constraints(member)
-
-
 def _discriminator(detail: Detail) -> str:
     return str(detail.get("ctx", {}).get("discriminator", "type")).strip("'")
-
-
-def _keys_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    found = _members(_annotation_at(model, loc))
-    if len(found) == 1 and _is_model(found[0]):
-        return list(_fields(found[0]))
-    return []
-
-
-def _tags_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    return [tag for member in _members(_annotation_at(model, loc)) for tag in _tags(member)]
-
-
-def _literals_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[object]:
-    return [value for member in _members(_annotation_at(model, loc), literals=True) for value in get_args(member)]
-
-
-def _annotation_at(model: type[BaseModel], loc: Sequence[str | int]) -> Any:
-    """The type that stands at `loc` below `model`, with its constraints."""
-    annotation: Any = model
-    for part in loc:
-        annotation, _ = _step(annotation, part)
-    return annotation
-
-
-def _step(annotation: Any, part: str | int) -> tuple[Any, bool]:
-    """The type one part of a `loc` further, and whether that part is in the document or names a union's branch."""
-    members = _members(annotation)
-    if sum(map(_is_model, members)) > 1:
-        for member in members:
-            if part in _tags(member):
-                return member, False
-    for member in members:
-        origin, arguments = get_origin(member), get_args(member)
-        if _is_model(member) and part in _fields(member):
-            return _fields(member)[str(part)], True
-        if isinstance(origin, type) and issubclass(origin, Mapping):
-            return arguments[1], True
-        if origin in {list, tuple} and isinstance(part, int):
-            return arguments[0], True
-    return (None, True) if any(map(_is_model, members)) else (annotation, False)
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _fields(model: type[BaseModel]) -> dict[str, Any]:
-    """Each key's type, with the constraints that pydantic keeps apart from it."""
-    return {
-        info.alias or name: Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
-        for name, info in model.model_fields.items()
-    }
-
-
-def _tags(member: Any) -> list[str]:
-    if not _is_model(member) or "type" not in member.model_fields:
-        return []
-    return [str(tag) for tag in get_args(member.model_fields["type"].annotation)]
-
-
-def _members(annotation: Any, literals: bool = False) -> list[Any]:
-    """The members of a union, or the annotation itself; `Annotated` is seen through, None and literals left out."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _members(get_args(annotation)[0], literals)
-    if origin in {Union, types.UnionType}:
-        return [inner for member in get_args(annotation) for inner in _members(member, literals)]
-    if annotation is None or annotation is types.NoneType or (origin is Literal) is not literals:
-        return []
-    return [annotation]

@@ -6,6 +6,7 @@ dates stay text, and no tag makes an object (YAML 1.2's core schema, https://yam
 
 from __future__ import annotations
 
+import gc
 import math
 import re
 from collections.abc import Iterator
@@ -14,26 +15,11 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from director.kit.problem import Mark, Problem
+from director.kit.yamlnodes import DEEPEST, MERGE, SCALARS, RefusedError, compose, mark_of
+
 Path = tuple[str | int, ...]
-LARGEST_BYTES = 8 * 1024 * 1024
-DEEPEST = 64
 MOST_VALUES = 400_000
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Mark:
-    """A place in a file; both count from 1."""
-
-    line: int
-    column: int
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
-    """One thing that is wrong, and where."""
-
-    mark: Mark
-    message: str
 
 
 @dataclass(slots=True)
@@ -59,41 +45,6 @@ class Tree:
         return Mark(1, 1)
 
 
-class _RefusedError(Exception):
-    """Text that is not looked at any further; the message is for the operator."""
-
-    def __init__(self, mark: yaml.Mark | None, message: str) -> None:
-        super().__init__(message)
-        self.problem = Problem(_mark(mark), message)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's loader, with the core schema's scalars only, and an end to nesting."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 -- yaml's own
-    _depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self._depth > DEEPEST:
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stubs leave it out
-            raise _RefusedError(mark, f"nested deeper than {DEEPEST} levels: this is no configuration")
-        self._depth += 1
-        node: yaml.Node | None = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-
-_MERGE = "tag:yaml.org,2002:merge"
-_SCALARS = {
-    "tag:yaml.org,2002:bool": (re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
-    "tag:yaml.org,2002:null": (re.compile(r"~|null|Null|NULL|"), ["~", "n", "N", ""]),
-    "tag:yaml.org,2002:int": (re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+"), "-+0123456789"),
-    "tag:yaml.org,2002:float": (re.compile(r"[-+]?[0-9]+\.[0-9]+([eE][-+]?[0-9]+)?"), "-+0123456789"),
-    _MERGE: (re.compile(r"<<"), "<"),
-}
-for _tag, (_pattern, _first) in _SCALARS.items():
-    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern.pattern})\Z"), list(_first))
-
 _COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 _NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _BROKEN = object()
@@ -103,34 +54,27 @@ def parse(text: str) -> Tree:
     """Read one YAML document; what is wrong stands in the tree's `problems`, in the file's order."""
     tree = Tree()
     try:
-        node = _compose(text)
-        if node is not None:
-            _Builder(tree).build(node)
-    except _RefusedError as error:
+        with _collector_paused():
+            node = compose(text)
+            if node is not None:
+                _Builder(tree).build(node)
+    except RefusedError as error:
         tree.problems.append(error.problem)
     tree.problems.sort()
     return tree
 
 
-def _compose(text: str) -> yaml.Node | None:
-    """The document's nodes. Raises: _RefusedError."""
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Without looks for garbage: there is none among a text's nodes, and they took half of the time."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
     try:
-        loader = _Loader(text)
-    except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        mark = yaml.Mark("", error.position, before.count("\n"), len(before) - before.rfind("\n") - 1, None, 0)
-        code = error.character if isinstance(error.character, int) else ord(error.character)
-        raise _RefusedError(mark, f"control character U+{code:04X}: this is not a text file") from error
-    try:
-        node: yaml.Node | None = loader.get_single_node()
-    except yaml.MarkedYAMLError as error:
-        raise _RefusedError(*_syntax(error)) from error
-    except (ValueError, OverflowError) as error:
-        # The scanner's chr() of an escape such as "\UFFFFFFFF".
-        raise _RefusedError(loader.get_mark(), "an escape that names no character: \\U ends at 0010FFFF") from error
+        yield
     finally:
-        loader.dispose()
-    return node
+        gc.enable()
 
 
 class _Builder:
@@ -150,10 +94,10 @@ class _Builder:
         """Once for each node, however many aliases lead to it."""
         if id(node) not in self.told:
             self.told.add(id(node))
-            self.tree.problems.append(Problem(_mark(node.start_mark), message))
+            self.tree.problems.append(Problem(mark_of(node.start_mark), message))
 
     def _value(self, node: yaml.Node, path: Path) -> object:
-        self.tree.values.setdefault(path, _mark(node.start_mark))
+        self.tree.values.setdefault(path, mark_of(node.start_mark))
         with self._inside(node):
             if isinstance(node, yaml.ScalarNode):
                 return self._scalar(node)
@@ -171,15 +115,15 @@ class _Builder:
             what = (
                 f"more than {MOST_VALUES} keys and values: this is no configuration; what an alias names counts again"
             )
-            raise _RefusedError(node.start_mark, what)
+            raise RefusedError(node.start_mark, what)
 
     @contextmanager
     def _inside(self, node: yaml.Node) -> Iterator[None]:
         self._count(node)
         if len(self.open) > DEEPEST:
-            raise _RefusedError(node.start_mark, f"nested deeper than {DEEPEST} levels: this is no configuration")
+            raise RefusedError(node.start_mark, f"nested deeper than {DEEPEST} levels: this is no configuration")
         if any(node is outer for outer in self.open):
-            raise _RefusedError(node.start_mark, "this anchor contains an alias of itself: write the value out")
+            raise RefusedError(node.start_mark, "this anchor contains an alias of itself: write the value out")
         self.open.append(node)
         yield
         self.open.pop()
@@ -190,7 +134,7 @@ class _Builder:
         lines: dict[str, int] = {}
         merge: yaml.Node | None = None
         for key_node, value_node in node.value:
-            if key_node.tag == _MERGE:
+            if key_node.tag == MERGE:
                 if merge is not None:
                     self._tell(key_node, "duplicate key '<<': write one, with a list: `<<: [*a, *b]`")
                     self.tree.broken.add(path)
@@ -200,7 +144,7 @@ class _Builder:
             if key is None:
                 self.tree.broken.add(path)
                 continue
-            mark = _mark(key_node.start_mark)
+            mark = mark_of(key_node.start_mark)
             child = (*path, key)
             if key in lines:
                 self._tell(
@@ -249,16 +193,16 @@ class _Builder:
 
     def _scalar(self, node: yaml.ScalarNode) -> object:
         text = str(node.value)
-        if node.tag in {"tag:yaml.org,2002:str", _MERGE}:
+        if node.tag in {"tag:yaml.org,2002:str", MERGE}:
             if _NOT_TEXT.search(text):
                 self._tell(node, f"{text[:60]!r} has a control character: remove it")
                 return _BROKEN
             return text
-        if node.tag not in _SCALARS:
+        if node.tag not in SCALARS:
             self._tell(node, f"tag {_tag_name(node)} is not supported: write a plain value")
             return _BROKEN
         kind = node.tag.rpartition(":")[2]
-        if not _SCALARS[node.tag][0].fullmatch(text):
+        if not SCALARS[node.tag][0].fullmatch(text):
             self._tell(node, f"{text[:32]!r} is no {kind}: remove the tag, or change the value")
             return _BROKEN
         if kind == "null":
@@ -287,47 +231,3 @@ def dotted(path: Path) -> str:
 
 def _tag_name(node: yaml.Node) -> str:
     return str(node.tag).replace("tag:yaml.org,2002:", "!!")[:60]
-
-
-def _mark(mark: yaml.Mark | None) -> Mark:
-    return Mark(mark.line + 1, mark.column + 1) if mark is not None else Mark(1, 1)
-
-
-_QUOTED = re.compile(r"character '(.)'")
-_END = ("<stream end>", "unexpected end of stream", "found '\\x00'", "<document end>")
-
-
-def _syntax(error: yaml.MarkedYAMLError) -> tuple[yaml.Mark | None, str]:
-    """Where text is not YAML, and a sentence on it; the place is where to look, not where the parser gave up."""
-    what, context = error.problem or "cannot be read", error.context or ""
-    place = error.problem_mark or error.context_mark
-    since = f" (begun in line {error.context_mark.line + 1})" if error.context_mark else ""
-    if "found character '\\t'" in what:
-        return place, "a tab where spaces must stand: YAML indents with spaces"
-    if "expected a single document" in context:
-        return place, "a second document begins here: keep one in a file, and remove this `---`"
-    if any(end in what for end in _END) and error.context_mark:
-        if "flow sequence" in context or "flow mapping" in context:
-            return error.context_mark, f"this bracket is never closed: add {']' if 'sequence' in context else '}'}"
-        if "flow node" in context:
-            return place, "the file ends inside of a bracket: close it with ] or }"
-        if "quoted scalar" in context:
-            return error.context_mark, "this quote is never closed: add the second one"
-    if "that cannot start any token" in what and (match := _QUOTED.search(what)):
-        return place, f"a value cannot begin with {match[1]}: put it in quotes"
-    if "mapping values are not allowed" in what:
-        return place, "a colon that makes no key here: check the indentation, and put text that contains ': ' in quotes"
-    if "undefined alias" in what:
-        return place, f"{what.removeprefix('found ')}: define it above with &, or put text that begins with * in quotes"
-    if "duplicate anchor" in context:
-        return place, f"{context.partition(';')[0].removeprefix('found ')}{since}: rename one of them"
-    if "flow sequence" in context or "flow mapping" in context:
-        kind, bracket = ("list", "]") if "sequence" in context else ("mapping", "}")
-        return place, f"in a {kind}{since}: a comma or {bracket} is missing before this"
-    if "<block end>" in what or "<document start>" in what:
-        return place, f"this does not line up with the lines above{since}: check the indentation"
-    if "could not find expected ':'" in what:
-        return error.context_mark or place, "a line without a colon: write `key: value`, and check the indentation"
-    found = what.replace("'<stream end>'", "the end of the file").replace("'\\x00'", "the end of the file")
-    middle = f"{context}{since}: " if context else ""
-    return place, f"not YAML: {middle}{found}: check indentation, colons and quotes near here"

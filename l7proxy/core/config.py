@@ -11,6 +11,7 @@ from ipaddress import ip_network
 
 from director.kit.configfile import Finding, load
 from director.kit.net import Endpoint, parse_endpoint
+from director.kit.pattern import compile_pattern
 from director.kit.probespec import AnyCheckSection, Check, resolve, timing_findings
 from director.kit.schemawalk import suggestion
 from l7proxy.core.model import (
@@ -25,6 +26,7 @@ from l7proxy.core.model import (
     Route,
     Upstream,
     UpstreamTimeouts,
+    overlap,
 )
 from l7proxy.core.routing import normal_path, ties
 from l7proxy.core.schema import ConfigSection, RouteSection, UpstreamSection
@@ -56,10 +58,7 @@ def parse_path(text: str) -> PathPattern:
     """
     if text.startswith("~"):
         pattern = text[1:].strip()
-        try:
-            re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        compile_pattern(pattern)
         return PathPattern(PathKind.REGEX, pattern)
     kind = PathKind.EXACT if text.startswith("=") else PathKind.PREFIX
     path = text.removeprefix("=").strip()
@@ -127,14 +126,23 @@ def _problem(parse: Callable[[str], object], text: str) -> list[str]:
 
 def _bind_findings(section: ConfigSection) -> Iterator[Finding]:
     taken: dict[Endpoint, str] = {}
+
+    def clash(bind: Endpoint, remedy: str) -> str:
+        for other, where in taken.items():
+            if other == bind:
+                return f"{bind} is bound by {where} already: {remedy}"
+            if overlap(other, bind):
+                return f"{bind} and {other}, bound by {where}, overlap: {remedy}"
+        return ""
+
     for name, listener in section.listeners.items():
         for index, text in enumerate(listener.bind):
             bind = parse_endpoint(text)
-            first = taken.setdefault(bind, f"listeners.{name}.bind.{index}")
-            if first != f"listeners.{name}.bind.{index}":
-                yield ("listeners", name, "bind", index), f"{bind} is bound by {first} already: remove one"
-    if section.admin is not None and (bind := parse_endpoint(section.admin.bind)) in taken:
-        yield ("admin", "bind"), f"{bind} is bound by {taken[bind]} already: use another port"
+            if said := clash(bind, "remove one"):
+                yield ("listeners", name, "bind", index), said
+            taken.setdefault(bind, f"listeners.{name}.bind.{index}")
+    if section.admin is not None and (said := clash(parse_endpoint(section.admin.bind), "use another port")):
+        yield ("admin", "bind"), said
 
 
 def _upstream_findings(name: str, upstream: UpstreamSection, default: AnyCheckSection | None) -> Iterator[Finding]:

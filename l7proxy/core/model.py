@@ -15,6 +15,20 @@ from director.kit.probespec import Check
 IPNetwork = IPv4Network | IPv6Network
 
 
+def overlap(one: Endpoint, other: Endpoint) -> bool:
+    """Whether two sockets cannot both listen: the same port, and one address covers the other.
+
+    >>> from director.kit.net import parse_endpoint
+    >>> overlap(parse_endpoint("0.0.0.0:80"), parse_endpoint("10.0.0.1:80"))
+    True
+    >>> overlap(parse_endpoint("0.0.0.0:80"), parse_endpoint("[::]:80"))
+    False
+    """
+    if one.port != other.port or one.address.version != other.address.version:
+        return False
+    return one.address == other.address or one.address.is_unspecified or other.address.is_unspecified
+
+
 class PathKind(Enum):
     """How a route's path is compared."""
 

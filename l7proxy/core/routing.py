@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from director.kit.pattern import Pattern, compile_pattern
 from l7proxy.core.model import PathKind, PathPattern, Route
 
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -56,7 +57,7 @@ class _Paths:
     """The routes of one host pattern, by path."""
 
     exact: dict[str, Route] = field(default_factory=dict)
-    regexes: list[tuple[re.Pattern[str], Route]] = field(default_factory=list)
+    regexes: list[tuple[Pattern, Route]] = field(default_factory=list)
     prefixes: dict[str, Route] = field(default_factory=dict)
     longest: int = 0
 
@@ -64,9 +65,11 @@ class _Paths:
         found = self.exact.get(path)
         if found is not None:
             return found
-        for pattern, route in self.regexes:
-            if pattern.search(path):
-                return route
+        if self.regexes:
+            octets = path.encode()
+            for pattern, route in self.regexes:
+                if pattern.search(octets):
+                    return route
         for prefix in _prefixes(path, self.longest):
             found = self.prefixes.get(prefix)
             if found is not None:
@@ -98,7 +101,7 @@ class RouteTable:
             for host in route.hosts or ("",):
                 _add(self._paths_of(host), route)
         for paths in (self._any, *self._exact.values(), *self._wildcards.values()):
-            paths.regexes.sort(key=lambda item: (-len(item[0].pattern), item[0].pattern))
+            paths.regexes.sort(key=lambda item: (-len(item[1].path.text), item[1].path.text))
 
     def _paths_of(self, host: str) -> _Paths:
         if not host:
@@ -128,7 +131,7 @@ def _add(paths: _Paths, route: Route) -> None:
         case PathKind.EXACT:
             paths.exact[text] = route
         case PathKind.REGEX:
-            paths.regexes.append((re.compile(text), route))
+            paths.regexes.append((compile_pattern(text), route))
         case PathKind.PREFIX:
             paths.prefixes[text] = route
             paths.longest = max(paths.longest, len(text))

@@ -23,6 +23,9 @@ from l7proxy.runtime import Proxy
 
 READ_BUFFER_BYTES = 64 * 1024
 LINGER_S = 5.0
+HALF_CLOSED_S = 2.0
+"""A client that sends no more may still wait for its answer (`nc -N`, old health checkers), or be gone: no telling. The
+answer must begin within this time, then the backend is let go."""
 
 
 class ClientConnection(RequestHandler):
@@ -50,19 +53,20 @@ class ClientConnection(RequestHandler):
         self.head_bytes = 0
         self.head_began_at = self.read_at = self.made_at = loop.time()
         self.awaits_body_since_at: float | None = None
+        self.half_closed_at: float | None = None
         self._unsent_bytes = 0
         self._unsent_since_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         proxy = self.front.proxy
         wire = cast("asyncio.Transport", transport)
-        if proxy.connections >= proxy.snapshot.config.limits.connections:
+        if proxy.connections >= proxy.most_clients:
             self._force_close = True
             wire.write(reply_bytes(503, "too many connections", retry_after=True))
             wire.close()
-            proxy.failures.write(
-                "connection refused", fields={"reason": "limits.connections is reached", "client": peer_of(wire)}
-            )
+            limited = proxy.most_clients == proxy.snapshot.config.limits.connections
+            reason = "limits.connections is reached" if limited else "open files allow no more"
+            proxy.refusals.write("connection refused", fields={"reason": reason, "client": peer_of(wire)})
             return
         self.peer = peer_of(wire)
         self.wire = wire  # aiohttp forgets its own as soon as it is closing
@@ -91,6 +95,23 @@ class ClientConnection(RequestHandler):
             # aiohttp leaves the reader of a body waiting when what follows cannot be parsed.
             self._current_request.content.set_exception(RequestPayloadError("the body's framing is broken"))
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's meaning: whether it stays open to write to
+        """Stay for the answer to a request that is whole; a client that leaves midway is gone."""
+        request = self._current_request
+        bodies = [request.content] if request is not None else []
+        if self._messages:
+            bodies.append(self._messages[-1][1])
+        if not self.busy or not bodies or not all(body.is_eof() for body in bodies) or self._force_close:
+            return False
+        if self.half_closed_at is None:
+            self.half_closed_at = self._loop.time()
+        return True
+
+    @property
+    def sends_no_more(self) -> bool:
+        """Whether what is being answered is the last: the client has closed its side, and nothing waits."""
+        return self.half_closed_at is not None and not self._messages
+
     @property
     def busy(self) -> bool:
         """Whether a request that was parsed is not answered yet."""
@@ -100,8 +121,8 @@ class ClientConnection(RequestHandler):
         """Answer where no exchange runs, and close."""
         if self.transport is not None and not self._force_close:
             self.transport.write(reply_bytes(status, reason))
-            proxy = self.front.proxy
-            proxy.failures.write("request refused", fields={"status": status, "reason": reason, "client": self.peer})
+            fields = {"status": status, "reason": reason, "client": self.peer}
+            self.front.proxy.refusals.write("request refused", fields=fields)
             self.force_close()
 
     def handle_error(
@@ -113,9 +134,8 @@ class ClientConnection(RequestHandler):
     ) -> web.StreamResponse:
         """Answer what the parser refused. aiohttp calls this; it writes here and has nothing left to send."""
         reason = str(message or exc or "").partition("\n")[0].strip().rstrip(":") or "malformed request"
-        self.front.proxy.failures.write(
-            "request refused", fields={"status": status, "reason": reason, "client": self.peer}
-        )
+        fields = {"status": status, "reason": reason, "client": self.peer}
+        self.front.proxy.refusals.write("request refused", fields=fields)
         if status == 400 and (isinstance(exc, LineTooLong) or reason.startswith("Too many headers")):
             status = 431
         if self.transport is not None and request.writer.output_size == 0:
@@ -134,6 +154,8 @@ class ClientConnection(RequestHandler):
         if self.busy:
             if waited_from is not None and now - max(waited_from, self.read_at) > timeouts.idle_s:
                 self.doom(f"the client sent nothing of its body for {timeouts.idle_s:g}s")
+            elif self.half_closed_at is not None and now - self.half_closed_at > HALF_CLOSED_S and not self._answering:
+                self.abort()
         elif self.head_bytes:
             if now - self.head_began_at > timeouts.head_s:
                 self.close_with(408, f"no whole head within {timeouts.head_s:g}s")
@@ -149,9 +171,18 @@ class ClientConnection(RequestHandler):
         elif now - self._unsent_since_at > idle_s:
             self.doom(f"the client took nothing for {idle_s:g}s")
 
+    @property
+    def _answering(self) -> bool:
+        request = self._current_request
+        return request is not None and cast("Incoming", request).writer.output_size > 0
+
     def doom(self, reason: str) -> None:
         """Cut the connection off, remembering why."""
         self.doomed = reason
+        self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection off."""
         if self.wire is not None:
             self.wire.abort()
 
@@ -181,7 +212,8 @@ class Incoming:
     @property
     def keep_alive(self) -> bool:
         """Whether the connection may stay. Not behind an Upgrade: aiohttp's parser may drop what follows one."""
-        return not self.message.should_close and not self.message.upgrade
+        last = self.message.should_close or self.message.upgrade or self.connection.sends_no_more
+        return not last
 
     def _cancel(self, exc: BaseException) -> None:
         self.content.set_exception(exc)
@@ -219,7 +251,7 @@ class Front(web.Server):
             # While aiohttp reads the rest of a body that nobody wants (LINGER_S), the connection is still busy.
             if request.content.is_eof():
                 connection.finished += 1
-        return sent if request.content.is_eof() else CLOSE
+        return sent if request.content.is_eof() and not connection.sends_no_more else CLOSE
 
     @property
     def clients(self) -> list[ClientConnection]:

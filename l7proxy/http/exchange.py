@@ -76,7 +76,7 @@ class Exchange:
         except asyncio.CancelledError:
             self.status = self.status or CLIENT_LEFT
             if self.connection.doomed:
-                self._log("connection closed", self.connection.doomed)
+                self._log("connection closed", self.connection.doomed, ours=False)
             raise
         except ConnectionError:  # writing to a client that is gone
             self.status = self.status or CLIENT_LEFT
@@ -93,14 +93,15 @@ class Exchange:
         config = self.snapshot.config
         head = read_head(message.method, message.path, message.version, message.raw_headers, config.limits.head_bytes)
         if isinstance(head, Refusal):
-            self._log("request refused", head.reason, status=head.status)
+            self._log("request refused", head.reason, status=head.status, ours=False)
             return await self._reply(head.status, head.reason, close=True)
         self.head = head
         self.origin = origin_of(head, self.origin.peer, self.front.listener.trusted_proxies)
         # route
         self.route = self.snapshot.table.find(head.host, head.path)
         if self.route is None:
-            self._log("no route", f"nothing matches host {head.host or '(none)'} and path {head.path}", status=404)
+            reason = f"nothing matches host {head.host or '(none)'} and path {head.path}"
+            self._log("no route", reason, status=404, ours=False)
             return await self._reply(404, "no route")
         upstream = self.snapshot.upstreams[self.route.upstream]
         # candidates -> connect, or retry
@@ -119,7 +120,7 @@ class Exchange:
                 except _AttemptError as error:
                     failed = error
             if upload.problem:
-                self._log("request refused", upload.problem, status=400)
+                self._log("request refused", upload.problem, status=400, ours=False)
                 return await self._reply(400, "malformed body", close=True)
             if retry(failed.failure, head) is not Retry.OTHER_BACKEND or not untried:
                 status = 504 if failed.failure is Failure.TIMED_OUT else 502
@@ -266,9 +267,13 @@ class Exchange:
         )
         return CLOSE if close else KEEP
 
-    def _log(self, message: str, reason: str, level: int = logging.WARNING, status: int | None = None) -> None:
+    def _log(
+        self, message: str, reason: str, level: int = logging.WARNING, status: int | None = None, ours: bool = True
+    ) -> None:
+        """One line; `ours` is whether it is about us and our backends, and not about what a client did."""
         fields = {**self._names(), "status": status, "reason": reason, "client": self.origin.client}
-        self.proxy.failures.write(message, level, {name: value for name, value in fields.items() if value is not None})
+        failures = self.proxy.failures if ours else self.proxy.refusals
+        failures.write(message, level, {name: value for name, value in fields.items() if value is not None})
 
     def _names(self) -> dict[str, str | None]:
         return {

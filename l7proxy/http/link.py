@@ -8,7 +8,9 @@ re-quotes targets, folds headers and hides what was reused.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from aiohttp import ClientPayloadError, SocketTimeoutError
 from aiohttp.client_proto import ResponseHandler
@@ -26,8 +28,20 @@ YOUNG_S = 1.0
 """What must not be sent twice takes an idle link only if it was used this recently: few servers close sooner."""
 
 
+SHORTAGE_S = 0.02
+"""Pause before another try to connect when there was no descriptor: a burst of refused clients has them for moments."""
+
+
 class ConnectError(DirectorError):
     """There is no connection; nothing was sent."""
+
+
+@dataclass(slots=True)
+class IdleBudget:
+    """How many links of all pools together are idle, and how many may be."""
+
+    most: int
+    kept: int = 0
 
 
 class UpstreamLink(ResponseHandler):
@@ -84,8 +98,9 @@ class UpstreamLink(ResponseHandler):
 class LinkPool:
     """The links to one backend, idle ones last in, first out."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, budget: IdleBudget) -> None:
         self.endpoint = endpoint
+        self._budget = budget
         self._idle: list[UpstreamLink] = []
         self._busy: set[UpstreamLink] = set()
         self._closed = False
@@ -93,13 +108,13 @@ class LinkPool:
     def take_idle(self, repeatable: bool) -> UpstreamLink | None:
         """An idle link that still looks alive."""
         while self._idle:
-            link = self._idle.pop()
+            link = self._idle[-1]
             if link.transport is None or link.transport.is_closing() or link.should_close:
-                link.close()
+                self._drop_idle(-1).close()
                 continue
             if not repeatable and asyncio.get_running_loop().time() - link.idle_since_at > YOUNG_S:
-                self._idle.append(link)
                 return None
+            self._drop_idle(-1)
             self._busy.add(link)
             return link
         return None
@@ -108,12 +123,21 @@ class LinkPool:
         """A new link. Raises: ConnectError."""
         loop = asyncio.get_running_loop()
         link = UpstreamLink(loop, self)
+        short = ""
         try:
             async with asyncio.timeout(connect_s):
-                await loop.create_connection(lambda: link, str(self.endpoint.address), self.endpoint.port)
+                while True:
+                    try:
+                        await loop.create_connection(lambda: link, str(self.endpoint.address), self.endpoint.port)
+                        break
+                    except OSError as error:
+                        if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                            raise
+                        short = f": {describe_os_error(error)}"
+                    await asyncio.sleep(SHORTAGE_S)
         except TimeoutError:
             link.abort()
-            raise ConnectError(f"no connection within {connect_s:g}s") from None
+            raise ConnectError(f"no connection within {connect_s:g}s{short}") from None
         except OSError as error:
             raise ConnectError(describe_os_error(error)) from error
         except asyncio.CancelledError:
@@ -125,22 +149,24 @@ class LinkPool:
     def give_back(self, link: UpstreamLink, whole: bool) -> None:
         """Take `link` back after an exchange; `whole` is whether request and answer are complete."""
         self._busy.discard(link)
-        if not whole or self._closed or link.should_close or len(self._idle) >= MOST_IDLE or not link.is_connected():
+        full = len(self._idle) >= MOST_IDLE or self._budget.kept >= self._budget.most
+        if not whole or self._closed or full or link.should_close or not link.is_connected():
             link.close()
             return
         link.idle_since_at = asyncio.get_running_loop().time()
         self._idle.append(link)
+        self._budget.kept += 1
 
     def forget(self, link: UpstreamLink) -> None:
         """Drop a link that is gone."""
         self._busy.discard(link)
         if link in self._idle:
-            self._idle.remove(link)
+            self._drop_idle(self._idle.index(link))
 
     def sweep(self, now: float, timeouts: UpstreamTimeouts) -> None:
         """Close what has been idle or stuck for too long."""
         while self._idle and now - self._idle[0].idle_since_at > timeouts.keepalive_s:
-            self._idle.pop(0).close()
+            self._drop_idle(0).close()
         for link in list(self._busy):
             link.give_up_if_stuck(now, timeouts.idle_s)
 
@@ -148,7 +174,11 @@ class LinkPool:
         """Close idle links now, busy ones after their exchange."""
         self._closed = True
         while self._idle:
-            self._idle.pop().close()
+            self._drop_idle(-1).close()
+
+    def _drop_idle(self, index: int) -> UpstreamLink:
+        self._budget.kept -= 1
+        return self._idle.pop(index)
 
     def __iter__(self) -> Iterator[UpstreamLink]:
         return iter((*self._idle, *self._busy))

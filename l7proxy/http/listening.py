@@ -7,38 +7,54 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterable, Mapping
 
 from director.kit.errors import HostError
 from director.kit.net import Endpoint
+from l7proxy.core.model import overlap
 
 BACKLOG = 4096
 
 
-def listen(endpoint: Endpoint) -> socket.socket:
-    """A bound, listening socket. SO_REUSEPORT lets a second l7proxy of the same user take over without a gap.
+def listen(endpoint: Endpoint, served: Mapping[Endpoint, socket.socket] | None = None) -> socket.socket:
+    """A bound, listening socket. Another process's socket at the address refuses it, also another l7proxy's.
+
+    `served` are this process's own sockets: one that overlaps (0.0.0.0:80 and 10.0.0.1:80) does not stand in the way,
+    so that a reload can go from one to the other.
 
     Raises: HostError.
     """
     family = socket.AF_INET6 if endpoint.address.version == 6 else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    beside = [mine for other, mine in (served or {}).items() if overlap(other, endpoint)]
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind((str(endpoint.address), endpoint.port))
-        bound.listen(BACKLOG)
+        # Only for the moment: a lasting SO_REUSEPORT would let a second l7proxy take half of the connections unnoticed.
+        _share_port([bound, *beside], bool(beside))
+        try:
+            bound.bind((str(endpoint.address), endpoint.port))
+            bound.listen(BACKLOG)
+        finally:
+            _share_port([bound, *beside], False)
     except OSError as error:
         bound.close()
         raise HostError(f"{endpoint} {_advice(error, endpoint)}") from error
     return bound
 
 
+def _share_port(sockets: Iterable[socket.socket], may: bool) -> None:
+    for each in sockets:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, may)
+
+
 def _advice(error: OSError, endpoint: Endpoint) -> str:
     match error.errno:
         case errno.EADDRINUSE:
             return (
-                "is in use by another process: stop it, or bind another port "
+                "is in use by another process: stop it, or bind another port; a running l7proxy takes a new "
+                "configuration by SIGHUP "
                 f"(`ss -ltnp 'sport = :{endpoint.port}'` names it)"
             )
         case errno.EACCES:

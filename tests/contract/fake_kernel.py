@@ -12,21 +12,30 @@ from types import MappingProxyType
 from director.core.diff import AddReal, AddVirtual, Change, EditReal, EditVirtual, RemoveReal, RemoveVirtual, apply
 from director.core.table import Counters, Forward, RealCounters, Table, TableCounters, VirtualKey
 from director.ipvs.failure import Failure, failure
+from director.kit.net import Endpoint
 
 SCHEDULERS = frozenset({"rr", "wrr", "lc", "wlc", "sh", "mh"})
 
 
 class FakeKernel:
-    """`table` is what it holds; `before_write` may change it between a reader's look and its write."""
+    """`table` is what it holds; `before_write` may change it between a reader's look and its write.
+
+    `carried` are connections by their real server: they outlive it and come back with it.
+    """
 
     def __init__(self, table: Table | None = None) -> None:
         self.table = table or Table()
         self.before_write: Callable[[], None] = lambda: None
         self.writes = 0
+        self.carried: dict[tuple[VirtualKey, Endpoint], RealCounters] = {}
 
     def read(self) -> tuple[Table, TableCounters]:
         entries = {key: self.table.entries[key] for key in sorted(self.table.entries, key=VirtualKey.sort_key)}
-        reals = {(key, real): RealCounters() for key, entry in entries.items() for real in entry.reals}
+        reals = {
+            (key, real): self.carried.get((key, real), RealCounters())
+            for key, entry in entries.items()
+            for real in entry.reals
+        }
         return Table(MappingProxyType(entries)), TableCounters(dict.fromkeys(entries, Counters()), reals)
 
     def write(self, changes: Iterable[Change]) -> list[Failure]:

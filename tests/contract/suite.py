@@ -145,6 +145,23 @@ def try_around_a_refusal(kernel: Kernel) -> None:
     assert kernel.read()[0] == holding({TCP: VirtualEntry(RR, {A: ONE})})
 
 
+def try_insert_and_lower(kernel: Kernel) -> None:
+    """A real server is added and lowered, and removed and added with another method, within one batch."""
+    low, dr = RealRow(Forward.NAT, 0), RealRow(Forward.DR, 1)
+    changes: list[Change] = [
+        AddVirtual(TCP, VirtualRow("mh")),
+        AddReal(TCP, A, TWO),
+        EditReal(TCP, A, TWO, low),
+        AddReal(TCP, B, ONE),
+    ]
+    assert refusals(kernel, *changes) == []
+    table, _ = kernel.read()
+    assert table == holding({TCP: VirtualEntry(VirtualRow("mh"), {A: low, B: ONE})})
+    assert list(table.entries[TCP].reals) == [A, B]
+    assert refusals(kernel, RemoveReal(TCP, A, low), AddReal(TCP, A, dr)) == []
+    assert kernel.read()[0] == holding({TCP: VirtualEntry(VirtualRow("mh"), {A: dr, B: ONE})})
+
+
 TRIALS: dict[str, Callable[[Kernel], None]] = {
     "empty": try_empty,
     "read-back": try_read_back,
@@ -152,4 +169,5 @@ TRIALS: dict[str, Callable[[Kernel], None]] = {
     "stale": try_stale,
     "impossible": try_impossible,
     "around-a-refusal": try_around_a_refusal,
+    "insert-and-lower": try_insert_and_lower,
 }

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from director.core.model import ServerRef
-from director.core.plan import Step
+from director.core.plan import Applied, Step
 from director.core.status import Status
 from director.core.vip import Vip
 from director.kit.errors import HostError
@@ -70,6 +70,7 @@ class Stub:
     def __init__(self) -> None:
         self.asked: list[object] = []
         self.error: Exception | None = None
+        self.applied = Applied()
         self.gate = asyncio.Event()
         self.gate.set()
         self.begun = asyncio.Event()
@@ -82,7 +83,16 @@ class Stub:
     async def status(self) -> Status:
         self._ask("status")
         return {
-            "daemon": {"pid": 1, "version": "0", "config": "f", "uptime_s": 0.0, "converged": True, "failures": []},
+            "daemon": {
+                "pid": 1,
+                "namespace": 1,
+                "version": "0",
+                "config": "f",
+                "uptime_s": 0.0,
+                "converged": True,
+                "failures": [],
+                "waiting": [],
+            },
             "virtual_servers": [],
         }
 
@@ -90,11 +100,11 @@ class Stub:
         self._ask("plan", text, source)
         return [Step("+", "virtual server web", "wlc")]
 
-    async def apply(self, text: str, source: str) -> list[Step]:
+    async def apply(self, text: str, source: str) -> Applied:
         self.begun.set()
         await self.gate.wait()
         self._ask("apply", text, source)
-        return []
+        return self.applied
 
     async def drain(self, ref: ServerRef) -> None:
         self._ask("drain", ref)

@@ -16,6 +16,8 @@ from director.api import server
 from director.api.client import Client, NotRunningError
 from director.api.server import LARGEST_REQUEST_BYTES, listening, serve
 from director.core.model import ServerRef
+from director.core.plan import Applied, Step
+from director.host.lockfile import namespace_inode
 from director.kit.errors import ConfigError, DirectorError, HostError, KernelError
 from tests.director.fakes import Stub, until
 
@@ -88,7 +90,7 @@ def test_every_operation_reaches_the_director_from_the_client(path: Path) -> Non
             assert client.status()["daemon"]["pid"] == 1
             step = {"sign": "+", "subject": "virtual server web", "detail": "wlc"}
             assert client.plan("text: ä", "f") == [step]
-            assert client.apply("text", "f") == []
+            assert client.apply("text", "f") == {"steps": [], "failures": [], "waiting": []}
             client.drain("web", "a")
             client.enable("web", "a")
             client.weight("web", "a", 7)
@@ -124,6 +126,34 @@ def test_an_error_is_json_and_the_clients_error_again(
         with pytest.raises(kind) as caught:
             await asyncio.to_thread(Client(path).status)
         assert (type(caught.value), str(caught.value)) == (kind, said)
+
+    run(path, story)
+
+
+def test_an_apply_that_failed_in_part_says_what_was_made(path: Path) -> None:
+    async def story(stub: Stub) -> None:
+        stub.applied = Applied((Step("+", "virtual server web", "wlc"),), ("one", "two"), ("three",))
+        status, answer = await ask(path, "POST", "/v1/apply", b'{"text": "t", "source": "f"}')
+        made = [{"sign": "+", "subject": "virtual server web", "detail": "wlc"}]
+        assert (status, answer) == (500, {"error": "one\ntwo", "steps": made, "waiting": ["three"]})
+        applied = await asyncio.to_thread(Client(path).apply, "t", "f")
+        assert applied == {"steps": made, "failures": ["one", "two"], "waiting": ["three"]}
+
+    run(path, story)
+
+
+def test_whoever_asks_from_another_network_namespace_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(stub: Stub) -> None:
+        monkeypatch.setattr("director.api.client.namespace_inode", lambda: 7)
+        for operation in (lambda: Client(path).apply("t", "f"), lambda: Client(path).status()):
+            with pytest.raises(DirectorError, match=r"runs in 7: nothing was done.* --socket and --state-dir"):
+                await asyncio.to_thread(operation)
+        assert stub.asked == []
+        here = namespace_inode()
+        assert (await ask(path, "GET", "/v1/status", b"", f"Director-Namespace: {here}"))[0] == 200
+        async with connected(path) as (reader, writer):
+            writer.write(b"GET /v1/nothing HTTP/1.1\r\nHost: d\r\n\r\n")
+            assert f"\r\nDirector-Namespace: {here}\r\n".encode() in await reader.readuntil(b"\r\n\r\n")
 
     run(path, story)
 

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -18,7 +20,7 @@ from director.api.client import Client
 from director.core.config import parse_config
 from director.core.diff import Change, EditReal, RemoveVirtual, apply
 from director.core.status import Status
-from director.core.table import Forward, RealRow, Table, TableCounters, VirtualEntry, VirtualRow
+from director.core.table import Forward, RealCounters, RealRow, Table, TableCounters, VirtualEntry, VirtualRow
 from director.core.vip import Vip
 from director.daemon import Daemon
 from director.ipvs.failure import Failure
@@ -73,6 +75,27 @@ class SlowKernel(FakeKernel):
         return self.lock
 
 
+class HostChanges:
+    """Tells of a change when `happen` is called."""
+
+    def __init__(self) -> None:
+        self.end, self.here = socket.socketpair()
+        self.here.setblocking(False)
+
+    def happen(self) -> None:
+        self.end.send(b"x")
+
+    def fileno(self) -> int:
+        return self.here.fileno()
+
+    def drain(self) -> None:
+        self.here.recv(100)
+
+    def close(self) -> None:
+        self.end.close()
+        self.here.close()
+
+
 @dataclass
 class World:
     """Where a director runs; it can be started again and again on what the last one left."""
@@ -81,6 +104,7 @@ class World:
     kernel: SlowKernel = field(default_factory=SlowKernel)
     addresses: FakeAddresses = field(default_factory=FakeAddresses)
     announcer: FakeAnnouncer = field(default_factory=FakeAnnouncer)
+    changes: HostChanges | None = None
 
     def __post_init__(self) -> None:
         self.file = self.directory / "director.yaml"
@@ -91,7 +115,9 @@ class World:
         if text is not None:
             self.file.write_text(text)
         config = parse_config(self.file.read_text(), str(self.file))
-        return Daemon(self.file, config, self.directory / "state", self.kernel, self.addresses, self.announcer)
+        return Daemon(
+            self.file, config, self.directory / "state", self.kernel, self.addresses, self.announcer, self.changes
+        )
 
     def run(self, story: Callable[[], Awaitable[None]], text: str | None = FILE) -> None:
         """A director's life: begin, `story`, SIGTERM."""
@@ -256,9 +282,10 @@ def test_plan_says_what_apply_then_does(world: World) -> None:
         planned = await asyncio.to_thread(world.client.plan, changed, "g")
         assert world.kernel.table == before
         applied = await asyncio.to_thread(world.client.apply, changed, "g")
-        assert planned == applied
-        assert [step["sign"] for step in applied] == ["-", "+", "+", "-", "+"]
-        assert await asyncio.to_thread(world.client.apply, changed, "g") == []
+        assert planned == applied["steps"]
+        assert [step["sign"] for step in planned] == ["-", "+", "+", "-", "+"]
+        again = await asyncio.to_thread(world.client.apply, changed, "g")
+        assert again == {"steps": [], "failures": [], "waiting": []}
         assert (await world.status())["daemon"]["config"] == "g"
 
     world.run(story)
@@ -269,8 +296,9 @@ def test_an_apply_that_the_kernel_refuses_in_part_says_so_and_does_the_rest(worl
 
     async def story() -> None:
         world.addresses.broken = {Vip(ip_address("192.0.2.11"), "eth0")}
-        with pytest.raises(DirectorError, match=r"could not add 192.0.2.11 on eth0"):
-            await world.ask(lambda client: client.apply(more, "g"))
+        applied = await asyncio.to_thread(world.client.apply, more, "g")
+        assert applied["failures"] == ["could not add 192.0.2.11 on eth0"]
+        assert [step["sign"] for step in applied["steps"]] == ["+", "+", "+"], "what was made is told all the same"
         status = await world.status()
         assert status["daemon"]["failures"] == ["could not add 192.0.2.11 on eth0"]
         assert not status["daemon"]["converged"]
@@ -412,17 +440,96 @@ def test_status_while_a_reload_changes_everything_is_whole(world: World) -> None
 
 def test_an_address_that_has_gone_is_not_announced_any_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("director.announcements.TIMES", 10**6)
+    stays = FILE[FILE.index("  web:") :].replace("web:", "tls:").replace("192.0.2.10", "192.0.2.11")
+    other = Vip(ip_address("192.0.2.11"), "eth0")
 
     async def story() -> None:
-        await until(lambda: len(world.announcer.sent) > 1)
-        await world.ask(lambda client: client.apply(FILE.replace("    interface: eth0\n", ""), "g"))
-        assert not world.addresses.held
+        await until(lambda: {VIP, other} <= set(world.announcer.sent))
+        await world.ask(lambda client: client.apply(FILE.replace("    interface: eth0\n", "") + stays, "g"))
+        assert world.addresses.held == {other}
         world.announcer.sent.clear()
-        await world.status()
-        await asyncio.sleep(0.05)
-        assert world.announcer.sent == []
+        await until(lambda: len(world.announcer.sent) >= 3)
+        assert set(world.announcer.sent) == {other}
+
+    world.run(story, FILE + stays)
+
+
+def test_apply_tells_what_it_changed_also_when_the_loop_looks_at_that_moment(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(_: object) -> tuple[str, ...]:
+        time.sleep(0.15)  # in the worker; the loop looks every 100 ms
+        return ()
+
+    monkeypatch.setattr("director.daemon.advice", slow)
+    text = "drift_interval: 100ms\n" + FILE
+
+    async def story() -> None:
+        for scheduler in ("lc", "wlc", "rr") * 3:
+            changed = text.replace("scheduler: rr", f"scheduler: {scheduler}")
+            applied = await asyncio.to_thread(world.client.apply, changed, "g")
+            assert [step["sign"] for step in applied["steps"]] == ["~"]
+
+    world.run(story, text)
+
+
+def test_a_change_of_method_waits_and_is_told_and_made_when_the_connections_end(world: World) -> None:
+    async def story() -> None:
+        world.kernel.carried = {(WEB, A): RealCounters(1), (WEB, B): RealCounters(2)}
+        applied = await asyncio.to_thread(world.client.apply, FILE.replace("forward: nat", "forward: dr"), "g")
+        assert applied["failures"] == []
+        assert applied["waiting"][0] == "waiting for 1 connection of web/a under nat to end before it changes to dr"
+        status = await world.status()
+        assert status["daemon"]["waiting"] == applied["waiting"]
+        assert not status["daemon"]["converged"]
+        assert world.weights() == {A: 0, B: 100}
+        world.kernel.carried = {(WEB, B): RealCounters(2)}
+        await until(lambda: world.weights() == {A: 100, B: 0})
+        world.kernel.carried = {}
+        await until(lambda: world.weights() == {A: 100, B: 100})
+        assert {row.forward for row in world.kernel.table.entries[WEB].reals.values()} == {Forward.DR}
 
     world.run(story)
+
+
+def test_a_change_of_the_hosts_addresses_is_looked_at_at_once(world: World) -> None:
+    world.changes = HostChanges()
+
+    async def story() -> None:
+        assert world.changes is not None
+        world.addresses.held.clear()
+        for _ in range(20):
+            world.changes.happen()
+        await until(lambda: world.addresses.held == {VIP})
+
+    world.run(story, "drift_interval: 60s\n" + FILE)
+    world.changes.close()
+
+
+def test_retries_come_ever_later_up_to_the_drift_interval(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("director.daemon.RETRY_AFTER_S", 1.0)
+
+    def waits(interval: str) -> list[float]:
+        async def main() -> list[float]:
+            daemon = world.daemon(f"drift_interval: {interval}\n" + FILE)
+            return [daemon._backoff_s(failures) for failures in (1, 2, 3, 4, 5, 6, 7, 10**6)]
+
+        return asyncio.run(main())
+
+    assert waits("1m") == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert waits("5s") == [1, 2, 4, 5, 5, 5, 5, 5]
+
+
+def test_a_hangup_that_comes_before_it_can_act_is_a_reload(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def story() -> None:
+        await until(lambda: bool(said(caplog, "reloaded")))
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    os.kill(os.getpid(), signal.SIGHUP)
+    world.run(story)
+    assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
 
 
 def test_advice_is_logged_once(world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

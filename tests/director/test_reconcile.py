@@ -17,6 +17,7 @@ from director.core.model import Config, ServerRef
 from director.core.table import (
     Forward,
     Protocol,
+    RealCounters,
     RealRow,
     Table,
     TableCounters,
@@ -226,6 +227,91 @@ def test_an_address_that_somebody_adds_while_we_do_is_not_ours(world: World) -> 
     world.kernel.before_write = race
     world.run(inputs())
     assert world.on_disk().vips == {WEB_VIP}
+
+
+def test_an_address_that_could_not_be_added_is_not_ours_when_somebody_else_adds_it(world: World) -> None:
+    world.addresses.broken = {TLS_VIP}
+    world.run(inputs())
+    assert world.on_disk().vips == {WEB_VIP}
+    world.addresses.broken.clear()
+    world.addresses.held.add(TLS_VIP)
+    world.run(inputs())
+    world.run(inputs(WEB_ONLY))
+    assert world.addresses.held == {WEB_VIP, TLS_VIP}
+
+
+def test_an_address_of_what_could_not_be_made_is_not_ours(world: World) -> None:
+    broken = replace(CONFIG.virtual_servers[0], row=VirtualRow("nosuch"))
+    world.run(inputs(replace(CONFIG, virtual_servers=(broken, CONFIG.virtual_servers[1]))))
+    assert world.on_disk().vips == {TLS_VIP}
+
+
+def test_an_address_of_ours_that_went_while_it_waits_is_not_ours_any_more(world: World) -> None:
+    world.run(inputs())
+    world.addresses.held.discard(WEB_VIP)
+    world.run(inputs(ready=frozenset({"tls"})))
+    assert world.on_disk().vips == {TLS_VIP}
+
+
+AS_DR = parse_config(FILE.replace("forward: nat", "forward: dr"), "f")
+
+
+def test_another_method_without_connections_is_one_call(world: World) -> None:
+    world.run(inputs())
+    outcome = world.run(inputs(AS_DR))
+    assert (outcome.converged, outcome.waiting) == (True, ())
+    assert world.kernel.table == wanted(AS_DR)
+
+
+def test_another_method_waits_for_connections_and_somebody_serves(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    world.run(inputs())
+    world.kernel.carried = {(WEB, A): RealCounters(2, 1), (WEB, B): RealCounters(4, 1)}
+    outcome = world.run(inputs(AS_DR))
+    nat = RealRow(Forward.NAT, 100)
+    assert world.kernel.table.entries[WEB].reals == {A: replace(nat, weight=0), B: nat}
+    assert (outcome.converged, outcome.failures) == (False, ())
+    assert outcome.waiting[0] == "waiting for 3 connections of web/a under nat to end before it changes to dr"
+    (step,) = outcome.steps
+    assert step.detail.startswith("nat -> dr drains it first: its 3 connections end")
+    again = world.run(inputs(AS_DR))
+    assert (again.steps, len(again.waiting)) == ((), 2)
+    del world.kernel.carried[WEB, A]
+    world.begin()  # it remembers nothing: what is, decides
+    world.run(inputs(AS_DR))
+    assert world.kernel.table.entries[WEB].reals == {A: replace(nat, forward=Forward.DR), B: replace(nat, weight=0)}
+    world.kernel.carried.clear()
+    assert world.run(inputs(AS_DR)).converged
+    assert world.kernel.table == wanted(AS_DR)
+    assert len([record for record in caplog.records if record.getMessage() == "not changed yet"]) == 3
+
+
+def test_maglevs_table_is_that_of_a_server_lowered_later(world: World) -> None:
+    config = parse_config(FILE.replace("scheduler: rr", "scheduler: mh"), "f")
+    seen: list[Change] = []
+    write = world.kernel.write
+
+    def watched(changes: Iterable[Change]) -> list[Failure]:
+        changes = tuple(changes)
+        seen.extend(changes)
+        return write(changes)
+
+    world.kernel.write = watched  # type: ignore[method-assign] # to see the order
+    wishes = {ServerRef("web", "a"): Wish(drain=True), ServerRef("web", "b"): Wish(drain=True, weight=7)}
+    outcome = world.run(replace(inputs(config), wishes=wishes))
+    assert [
+        (change.real, change.row.weight) for change in seen if isinstance(change, AddReal) and change.key == WEB
+    ] == [
+        (A, 100),
+        (B, 7),
+    ]
+    assert world.weights() == {A: 0, B: 0}
+    assert [str(step) for step in outcome.steps if "web/" in step.subject] == [
+        "+ real server web/a (10.0.0.1:80): nat, weight 0 (drained by the operator)",
+        "+ real server web/b (10.0.0.2:80): nat, weight 0 (drained by the operator)",
+    ]
 
 
 def test_it_is_remembered_before_it_is_made(world: World) -> None:

@@ -134,6 +134,25 @@ def test_equal_files_are_equal() -> None:
         ("path: /v1", 'path: "/v1?x"', '"/v1?x', "routes.0.match.path: '/v1?x' is not a path"),
         ("path: /v1", "path: /a/../v1", "/a/../v1", "routes.0.match.path: '/a/../v1' can never match"),
         ("path: /v1", 'path: "~ ("', '"~ ("', "routes.0.match.path: '(' is not a regular expression"),
+        (
+            "path: /v1",
+            'path: "~ ^/(?=a)"',
+            '"~ ^/(?=',
+            "routes.0.match.path: '^/(?=a)' is not a regular expression that can be used here: invalid perl operator: "
+            "(?= (RE2 syntax",
+        ),
+        (
+            "0.0.0.0:80",
+            "0.0.0.0:8080",
+            '"127.0.0.1:8080"]',
+            "listeners.inner.bind.1: 127.0.0.1:8080 and 0.0.0.0:8080, bound by listeners.http.bind.0, overlap: remove",
+        ),
+        (
+            "0.0.0.0:80",
+            "0.0.0.0:9091",
+            '"127.0.0.1:9091"',
+            "admin.bind: 127.0.0.1:9091 and 0.0.0.0:9091, bound by listeners.http.bind.0, overlap: use another port",
+        ),
         ("Shop.Example.org", "shop:80", "shop:80", "routes.0.match.host.0: 'shop:80' is not a host"),
         ("*.shop.", "*shop.", '"*shop', "routes.0.match.host.1: '*shop.example.org' is not a host"),
         ("- {upstream: shop}", '- {match: {path: "= /login"}, upstream: shop}', '{match: {path: "= /login"}, u', ""),

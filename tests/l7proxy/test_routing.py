@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -147,3 +148,13 @@ def test_ties_name_both_routes() -> None:
 def test_many_slashes_are_cheap() -> None:
     table = RouteTable([route("- /v1")])
     assert table.find("h", "/" * 30_000) is None
+
+
+@pytest.mark.parametrize("pattern", [r"^/.*/.*/edit$", r"/.*/edit$", r"^/([a-z/]+/?)+\.html$", r"(/a*)*(/a*)*$x"])
+@pytest.mark.parametrize("piece", ["/", "a", "a/"])
+def test_no_path_makes_a_pattern_slow(pattern: str, piece: str) -> None:
+    """RE2 takes milliseconds; backtracking, minutes."""
+    table = RouteTable([route(f"- ~ {pattern}")])
+    started_at = time.process_time()
+    table.find("h", "/" + piece * (30_000 // len(piece)))
+    assert time.process_time() - started_at < 1.0

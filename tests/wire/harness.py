@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
+import warnings
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +18,8 @@ from typing import ParamSpec
 import uvloop
 
 from l7proxy.core.config import load_config
-from l7proxy.server import Server, open_sockets
+from l7proxy.listeners import open_sockets
+from l7proxy.server import Server
 
 P = ParamSpec("P")
 PATIENCE_S = 10.0
@@ -32,16 +35,30 @@ def live(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
                 await test(*args, **kwargs)
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(bounded())
+            try:
+                runner.run(bounded())
+            except BaseException:
+                # It left things open. Warnings of that, made errors, would keep uvloop from ever closing.
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ResourceWarning)
+                    runner.close()
+                raise
 
     return run
 
 
+_held: deque[socket.socket] = deque()
+
+
 def free_port() -> int:
-    """A port nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port nobody listens at. It stays bound, so that nobody else gets it; whoever sets SO_REUSEADDR may listen."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    _held.append(holder)
+    if len(_held) > 64:
+        _held.popleft().close()
+    return int(holder.getsockname()[1])
 
 
 Answer = Callable[["Origin", bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

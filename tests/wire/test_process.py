@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import re
 import signal
@@ -79,12 +81,13 @@ def test_an_address_in_use_is_a_sentence(tmp_path: Path) -> None:
 class Process:
     """`l7proxy run` as a process of its own."""
 
-    def __init__(self, path: Path, port: int) -> None:
+    def __init__(self, path: Path, port: int, *before: str, stdout: int | None = None) -> None:
         self.port = port
         self.log = path.with_suffix(".log")
         self.access = path.with_suffix(".access")
         with self.log.open("wb") as log, self.access.open("wb") as access:
-            self.process = subprocess.Popen([*L7PROXY, "run", str(path)], stdout=access, stderr=log)
+            to = access if stdout is None else stdout
+            self.process = subprocess.Popen([*before, *L7PROXY, "run", str(path)], stdout=to, stderr=log)
 
     async def __aenter__(self) -> Process:
         await self.logged("serving")
@@ -131,7 +134,8 @@ async def test_signals_and_logs(tmp_path: Path) -> None:
         await proxy.logged("INFO l7proxy reloaded")
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b'GET /slow?"\\x=%0A HTTP/1.1\r\nHost: a\r\n\r\n')
-        await asyncio.sleep(0.05)
+        while not origin.heads:  # noqa: ASYNC110 -- bounded by the test
+            await asyncio.sleep(0.005)
         os.kill(proxy.process.pid, signal.SIGTERM)
         await proxy.logged("draining")
         go.set()
@@ -178,4 +182,103 @@ async def test_memory_stays_bounded_while_much_passes(tmp_path: Path) -> None:
         assert status_of(await reader.read()) == 200
         writer.close()
         assert proxy.memory_bytes() - before < 24 * 1024 * 1024
+    await origin.stop()
+
+
+def open_files(process: Process) -> tuple[int, int]:
+    limits = Path(f"/proc/{process.process.pid}/limits").read_text()
+    found = re.search(r"Max open files\s+(\d+)\s+(\d+)", limits)
+    assert found is not None
+    return int(found[1]), int(found[2])
+
+
+@live
+async def test_the_limit_of_open_files_is_raised_and_clients_kept_within_it(tmp_path: Path) -> None:
+    port, path = free_port(), tmp_path / "a.yaml"
+    origin = await Origin(named).start()
+    path.write_text(config_text(port, origin, upstream="    timeouts: {keepalive: 1ms}"))
+    flood: list[socket.socket] = []
+    async with Process(path, port, "sh", "-c", 'ulimit -Sn 200; ulimit -Hn 256; exec "$@"', "sh") as proxy:
+        assert open_files(proxy) == (256, 256)
+        assert "limits.connections is more than open files allow" in proxy.log.read_text()
+        established = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+        for reader, writer in established:
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert status_of(await reader.readuntil(b"origin")) == 200
+        try:
+            for _ in range(400):
+                client = await asyncio.to_thread(socket.create_connection, ("127.0.0.1", port), PATIENCE_S)
+                flood.append(client)
+                with contextlib.suppress(ConnectionError):  # it may be refused already
+                    client.sendall(b"GET / HT")
+            await proxy.logged('reason="open files allow no more"')
+            for _ in range(3):
+                for reader, writer in established:
+                    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                    assert status_of(await reader.readuntil(b"origin")) == 200
+            newcomer, to = await asyncio.open_connection("127.0.0.1", port)
+            assert status_of(await newcomer.readuntil(b"\r\n\r\n")) == 503
+            to.close()
+        finally:
+            for client in flood:
+                client.close()
+            for _, writer in established:
+                writer.close()
+        assert "request failed" not in proxy.log.read_text()
+    await origin.stop()
+
+
+@live
+async def test_a_reader_of_the_access_log_that_is_stuck_holds_up_nothing(tmp_path: Path) -> None:
+    port, path = free_port(), tmp_path / "a.yaml"
+    origin = await Origin(named).start()
+    path.write_text(config_text(port, origin).replace("access_log: false\n", ""))
+    read_end, write_end = os.pipe()
+    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096)
+    try:
+        async with Process(path, port, stdout=write_end) as proxy:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for _ in range(60):  # 180 KB of lines
+                writer.write(b"GET /" + b"a" * 3000 + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert status_of(await reader.readuntil(b"origin")) == 200
+            writer.close()
+            os.kill(proxy.process.pid, signal.SIGTERM)
+            assert await proxy.ended() == 0
+            assert "access log not written to its end" in proxy.log.read_text()
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+    await origin.stop()
+
+
+@live
+async def test_a_second_one_at_the_same_address_is_refused(tmp_path: Path) -> None:
+    port, path = free_port(), tmp_path / "a.yaml"
+    path.write_text(config_text(port, 8001))
+    wide = tmp_path / "wide.yaml"
+    wide.write_text(path.read_text().replace("127.0.0.1:" + str(port), f"0.0.0.0:{port}"))
+    async with Process(path, port) as proxy:
+        for reload_first in (False, True):
+            if reload_first:  # it goes from one address to the other, and guards both as before
+                path.write_text(wide.read_text())
+                os.kill(proxy.process.pid, signal.SIGHUP)
+                await proxy.logged("INFO l7proxy reloaded")
+            for config in (path, wide):
+                done = await asyncio.to_thread(l7proxy, "run", str(config))
+                assert done.returncode == 1
+                assert f":{port} is in use by another process: stop it" in done.stderr
+                assert "SIGHUP" in done.stderr
+
+
+@live
+async def test_a_restart_at_once_finds_its_address_free(tmp_path: Path) -> None:
+    port, path = free_port(), tmp_path / "a.yaml"
+    origin = await Origin(named).start()
+    path.write_text(config_text(port, origin))
+    for _ in range(2):
+        async with Process(path, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert status_of(await reader.read()) == 200  # the proxy closed first: its side is in TIME_WAIT
+            writer.close()
     await origin.stop()

@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.wire.harness import Origin, config_text, free_port, live, named, running, says, status_of
+from tests.wire.harness import (
+    PATIENCE_S,
+    Origin,
+    Running,
+    config_text,
+    free_port,
+    live,
+    named,
+    running,
+    says,
+    status_of,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -19,6 +30,21 @@ CHECK = "    check: {type: http, path: /healthz, interval: 60ms, fast_interval: 
 
 def taken(answer: bytes) -> str:
     return answer.rpartition(b"\r\n\r\n")[2].decode()
+
+
+async def reloaded(proxy: Running) -> None:
+    """Reload, and wait until it is done."""
+    before = proxy.server.proxy.snapshot
+    proxy.server.request_reload()
+    await proxy.until(lambda: proxy.server.proxy.snapshot is not before)
+
+
+def tasks(prefix: str) -> list[str]:
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(prefix)]
+
+
+def problems(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.__dict__["problem"] for record in caplog.records if "problem" in record.__dict__]
 
 
 @live
@@ -71,13 +97,13 @@ async def test_a_bad_file_changes_nothing_and_says_why(tmp_path: Path, caplog: p
         snapshot = proxy.server.proxy.snapshot
         proxy.path.write_text(proxy.path.read_text().replace("upstream: up", "upstream: upp") + "nonsense: 1\n")
         proxy.server.request_reload()
-        await proxy.until(lambda: len(caplog.records) >= 2)
+        await proxy.until(lambda: len(problems(caplog)) >= 2)
         assert proxy.server.proxy.snapshot is snapshot
         assert taken(await proxy.get()) == "one"
-    problems = [record.__dict__["problem"] for record in caplog.records if record.levelname == "ERROR"]
-    assert len(problems) == 2
-    assert "there is no upstream 'upp': did you mean 'up'?" in problems[0]
-    assert "unknown key 'nonsense'" in problems[1]
+    said = problems(caplog)
+    assert len(said) == 2
+    assert "there is no upstream 'upp': did you mean 'up'?" in said[0]
+    assert "unknown key 'nonsense'" in said[1]
 
 
 @live
@@ -90,10 +116,10 @@ async def test_an_address_that_cannot_be_bound_refuses_the_whole_reload(
         text = proxy.path.read_text()
         proxy.path.write_text(text.replace("listeners:\n", f"listeners:\n  more: {{bind: '127.0.0.1:{port}'}}\n"))
         proxy.server.request_reload()
-        await proxy.until(lambda: bool(caplog.records))
+        await proxy.until(lambda: bool(problems(caplog)))
         assert len(proxy.server.proxy.snapshot.config.listeners) == 1
     blocker.close()
-    assert f"127.0.0.1:{port} is in use by another process" in caplog.records[0].__dict__["problem"]
+    assert f"127.0.0.1:{port} is in use by another process" in problems(caplog)[0]
 
 
 @live
@@ -177,7 +203,7 @@ async def test_a_stop_does_not_wait_forever(tmp_path: Path) -> None:
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         await proxy.until(lambda: bool(origin.heads))
         proxy.server.request_stop()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_S):
             assert not await reader.read()
         writer.close()
 
@@ -209,10 +235,65 @@ async def test_a_reload_starts_new_checks_and_ends_old_ones(tmp_path: Path) -> N
         proxy.path.write_text(without.replace("  up:\n", f"  up:\n{CHECK}\n", 1))
         proxy.server.request_reload()
         await proxy.until(lambda: set(proxy.server.proxy.snapshot.upstreams["up"].weights) == {"b1"})
+        await proxy.until(lambda: bool(tasks("probe ")) and len(probed.heads) >= 2)
         proxy.path.write_text(without)
         proxy.server.request_reload()
         await proxy.until(lambda: set(proxy.server.proxy.snapshot.upstreams["up"].weights) == {"b0", "b1"})
-        await asyncio.sleep(0.1)  # a probe under way may still arrive
-        before = len(probed.heads)
-        await asyncio.sleep(0.3)  # five intervals
-        assert len(probed.heads) == before
+        await proxy.until(lambda: not tasks("probe "))  # whoever could probe is gone
+
+
+@live
+async def test_listeners_and_admin_may_swap_their_addresses(tmp_path: Path) -> None:
+    admin = free_port()
+    async with running(tmp_path, Origin(named, "one"), more=f"admin: {{bind: '127.0.0.1:{admin}'}}") as proxy:
+        before = proxy.port
+        text = proxy.path.read_text().replace(str(before), "NEW").replace(str(admin), str(before))
+        proxy.path.write_text(text.replace("NEW", str(admin)))
+        for _ in range(2):  # there, and once more with nothing to do
+            await reloaded(proxy)
+            proxy.port = admin
+            await until_it_says(proxy, "/", "one")
+            proxy.port = before
+            await until_it_says(proxy, "/healthz", "ok\n")
+
+
+async def until_it_says(proxy: Running, target: str, text: str) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while taken(await proxy.get(target)) != text:  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.01)
+
+
+@live
+async def test_a_reload_may_widen_and_narrow_an_address(tmp_path: Path) -> None:
+    async with running(tmp_path, Origin(named, "one")) as proxy:
+        for address in ("0.0.0.0", "127.0.0.1", "0.0.0.0"):
+            old = str(proxy.server.proxy.snapshot.config.listeners[0].binds[0].address)
+            proxy.path.write_text(proxy.path.read_text().replace(f"'{old}:{proxy.port}'", f"'{address}:{proxy.port}'"))
+            await reloaded(proxy)
+            assert taken(await proxy.get()) == "one"
+
+
+@pytest.mark.parametrize("part", ["l7proxy.server.make_snapshot", "l7proxy.server._load", "l7proxy.listeners.Front"])
+@live
+async def test_no_reload_ends_the_process_or_leaves_a_half(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, part: str
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    async with running(tmp_path, Origin(named, "one")) as proxy:
+        snapshot, port = proxy.server.proxy.snapshot, free_port()
+        text = proxy.path.read_text()
+        proxy.path.write_text(text.replace("listeners:\n", f"listeners:\n  more: {{bind: '127.0.0.1:{port}'}}\n"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(part, broken)
+            proxy.server.request_reload()
+            await proxy.until(lambda: any("reload failed in itself" in record.message for record in caplog.records))
+        assert proxy.server.proxy.snapshot is snapshot
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        assert taken(await proxy.get()) == "one"
+        proxy.server.request_reload()  # and the next one is as good as any
+        await proxy.until(lambda: proxy.server.proxy.snapshot is not snapshot)
+        proxy.port = port
+        assert taken(await proxy.get()) == "one"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.wire.harness import Origin, live, named, running, status_of, take
+from tests.wire.harness import Origin, Running, live, named, running, status_of, take
 
 pytestmark = pytest.mark.unit
 
@@ -90,6 +90,15 @@ async def test_what_an_early_answer_left_unread_is_no_new_request(tmp_path: Path
         writer.close()
 
 
+async def comes_to_rest(proxy: Running, written: list[int]) -> None:
+    """Wait until something was written and then, through many turns of the loop that writes, nothing more."""
+    await proxy.until(lambda: written[0] > 0)
+    turns, before = 0, -1
+    while turns < 200:
+        turns, before = (turns + 1, before) if written[0] == before else (0, written[0])
+        await asyncio.sleep(0.002)
+
+
 @live
 async def test_a_slow_reader_holds_the_backend_back(tmp_path: Path) -> None:
     """The backend can be ahead by what buffers hold, not by the whole body."""
@@ -106,11 +115,8 @@ async def test_a_slow_reader_holds_the_backend_back(tmp_path: Path) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port, limit=65536)
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
-        before = -1
-        while before != written[0]:
-            before = written[0]
-            await asyncio.sleep(0.1)
-        assert written[0] < total / 2
+        await comes_to_rest(proxy, written)
+        assert 0 < written[0] < total / 2
         got = 0
         while piece := await reader.read(1 << 20):
             got += len(piece)
@@ -127,7 +133,8 @@ async def test_a_slow_backend_holds_the_client_back(tmp_path: Path) -> None:
         await take(reader, total)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-    async with running(tmp_path, Origin(answer)) as proxy:
+    backend = Origin(answer)
+    async with running(tmp_path, backend) as proxy:
         reader, writer = await proxy.connect()
         writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % total)
 
@@ -139,11 +146,9 @@ async def test_a_slow_backend_holds_the_client_back(tmp_path: Path) -> None:
 
         async with asyncio.TaskGroup() as group:
             group.create_task(send())
-            before = -1
-            while before != written[0]:
-                before = written[0]
-                await asyncio.sleep(0.1)
-            assert written[0] < total / 2
+            await proxy.until(lambda: bool(backend.heads))
+            await comes_to_rest(proxy, written)
+            assert 0 < written[0] < total / 2
             go.set()
         assert status_of(await reader.readuntil(b"\r\n\r\n")) == 200
         writer.close()

@@ -5,17 +5,20 @@ One rule: redirects, cookies, proxies of the environment and compression play no
 
 from __future__ import annotations
 
-import re
 import ssl
-from functools import cache
+from functools import cache, lru_cache
 
 import aiohttp
 from yarl import URL
 
 from director.kit.net import Endpoint
+from director.kit.pattern import Pattern, compile_pattern
 from director.kit.probespec import MAX_BODY_BYTES, HttpProbe
 
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)  # the check's own stands around all
+_LONGEST_LINE_BYTES = 64 * 1024
+"""Of a status line and of a header: what passes the proxy passes a check. aiohttp ends an answer at 128 headers, so one
+costs 8 MiB at worst."""
 _HEADERS = {"User-Agent": "director-check", "Accept": "*/*", "Connection": "close"}
 
 
@@ -36,6 +39,8 @@ async def probe_http(target: Endpoint, probe: HttpProbe) -> tuple[bool, str]:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=("Accept-Encoding",),
                 timeout=_NO_TIMEOUT,
+                max_line_size=_LONGEST_LINE_BYTES,
+                max_field_size=_LONGEST_LINE_BYTES,
             ) as session,
             session.get(
                 url,
@@ -109,6 +114,6 @@ def _context(verify: bool) -> ssl.SSLContext:
     return context
 
 
-@cache
-def _pattern(text: str) -> re.Pattern[bytes]:
-    return re.compile(text.encode())
+@lru_cache(maxsize=256)  # reloads bring new ones
+def _pattern(text: str) -> Pattern:
+    return compile_pattern(text)

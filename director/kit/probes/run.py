@@ -16,6 +16,7 @@ from typing import assert_never
 from director.kit.duration import format_duration
 from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
+from director.kit.net import Endpoint
 from director.kit.probes.http import describe_tls_error, probe_http
 from director.kit.probes.tcp import probe_tcp
 from director.kit.probespec import Check, HttpProbe, TcpProbe
@@ -25,7 +26,6 @@ _OUR_OWN = {
     errno.ENFILE: "raise fs.file-max",
     errno.ENOBUFS: "give it more memory",
     errno.ENOMEM: "give it more memory",
-    errno.EADDRNOTAVAIL: "check its addresses, and widen net.ipv4.ip_local_port_range",
 }
 """Failures that a server has no part in, and what to do."""
 
@@ -45,7 +45,27 @@ async def run_check(check: Check) -> ProbeResult:
         if error.errno in _OUR_OWN:
             raise ProbeError(f"{describe_os_error(error)} on this host: {_OUR_OWN[error.errno]}") from error
         ok, reason = False, describe_os_error(error)
+        if error.errno == errno.EADDRNOTAVAIL:
+            if not _is_unaddressed(check.target):
+                what = f"{reason} on this host: no local port is left for {check.target}"
+                raise ProbeError(f"{what}: widen net.ipv4.ip_local_port_range") from error
+            reason += ": this host has no address to reach it from, give it one"
     return ProbeResult(ok, reason, time.monotonic() - started_at)
+
+
+def _is_unaddressed(target: Endpoint) -> bool:
+    """Whether this host has no address to reach `target` from. Sends nothing, and does not block.
+
+    TCP says EADDRNOTAVAIL for that and for a want of ports alike. UDP looks for its address in the same way, and has
+    ports of its own (net/ipv6/addrconf.c, ipv6_dev_get_saddr; net/ipv4/inet_hashtables.c, __inet_hash_connect).
+    """
+    family = socket.AF_INET6 if target.address.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
+            asking.connect((str(target.address), target.port))
+    except OSError as error:
+        return error.errno == errno.EADDRNOTAVAIL
+    return False
 
 
 async def _run(check: Check) -> tuple[bool, str]:

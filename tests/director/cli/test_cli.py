@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -19,15 +20,17 @@ from director.cli import exits
 from director.cli.root import cli
 from director.core.config import parse_config
 from director.core.model import ServerRef
+from director.core.plan import Applied, Step
 from director.core.status import Status
+from director.core.table import Forward, RealCounters, RealRow
 from director.core.vip import Vip
-from director.host.lockfile import NamespaceLock
+from director.host.lockfile import NamespaceLock, StateLock
 from director.kit.errors import ConfigError, HostError, KernelError
 from director.memory import Memory
 from director.overrides import Overrides
 from director.reconcile import Reconciler
 from tests.contract.fake_kernel import FakeKernel
-from tests.director.fakes import FakeAddresses, Stub
+from tests.director.fakes import FakeAddresses, FakeAnnouncer, Stub
 
 pytestmark = pytest.mark.unit
 
@@ -76,12 +79,21 @@ def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     return made
 
 
+class ClosingAnnouncer(FakeAnnouncer):
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 class Host:
     """The kernel, the addresses and the lock of a host that only the test has."""
 
     def __init__(self, directory: Path) -> None:
         self.kernel = FakeKernel()
         self.addresses = FakeAddresses()
+        self.announcer = ClosingAnnouncer()
         self.directory = directory
 
     def __enter__(self) -> Self:
@@ -93,8 +105,10 @@ class Host:
     def open(self) -> Self:
         return self
 
-    def reconciler(self, _: object, state_directory: Path) -> Reconciler:
-        return Reconciler(self.kernel, self.addresses, Memory(state_directory))
+    def reconciler(
+        self, _: object, state_directory: Path, announce: Callable[[Vip], None] = lambda vip: None
+    ) -> Reconciler:
+        return Reconciler(self.kernel, self.addresses, Memory(state_directory), announce)
 
     def lock(self, purpose: str) -> NamespaceLock:
         return NamespaceLock(purpose, directory=self.directory)
@@ -106,6 +120,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr("director.ipvs.client.IpvsClient.open", made.open)
     monkeypatch.setattr("director.host.lockfile.NamespaceLock", made.lock)
     monkeypatch.setattr("director.cli.table._reconciler", made.reconciler)
+    monkeypatch.setattr("director.host.announce.Announcer", lambda: made.announcer)
+    monkeypatch.setattr("director.cli.table.ANNOUNCE_EVERY_S", 0.0)
     return made
 
 
@@ -263,8 +279,54 @@ def test_apply_keeps_a_drain_and_a_weight_of_0_that_a_director_left(shell: Shell
 def test_what_the_host_refuses_is_one_line_and_the_rest_is_done(shell: Shell, host: Host) -> None:
     host.addresses.broken = {Vip(ip_address("192.0.2.10"), "eth0")}
     ended = shell("apply", shell.file)
-    assert ended == (1, "", "director: could not add 192.0.2.10 on eth0\n")
+    assert (ended.code, ended.err) == (1, "director: could not add 192.0.2.10 on eth0\n")
+    assert ended.out.splitlines()[-1] == "2 changes made.", "what was made is told"
     assert len(host.kernel.table.entries) == 1
+
+
+def test_a_new_address_is_announced_as_often_as_a_director_does(shell: Shell, host: Host) -> None:
+    shell("apply", shell.file)
+    assert host.announcer.sent == [Vip(ip_address("192.0.2.10"), "eth0")] * 5
+    shell("apply", shell.file)
+    assert len(host.announcer.sent) == 5
+
+
+def test_a_change_of_method_that_waits_is_to_be_applied_again(shell: Shell, host: Host) -> None:
+    checked = FILE.replace("10.0.0.1}", "10.0.0.1, check: {type: tcp}}")
+    shell.file.write_text(checked)
+    shell("apply", shell.file)
+    (key,) = host.kernel.table
+    (real,) = host.kernel.table.entries[key].reals
+    host.kernel.carried = {(key, real): RealCounters(1)}
+    shell.file.write_text(checked.replace("forward: nat", "forward: dr"))
+    for lines in (2, 0):
+        ended = shell("apply", shell.file)
+        assert ended.code == 1
+        told = "waiting for 1 connection of web/a under nat to end before it changes to dr: run apply again then"
+        assert ended.err == f"director: {told}\n"
+        assert len(ended.out.splitlines()) == lines
+    host.kernel.carried.clear()
+    assert shell("apply", shell.file).code == 0
+    assert host.kernel.table.entries[key].reals == {real: RealRow(Forward.DR, 100)}
+
+
+def test_a_directory_of_state_serves_one_director(shell: Shell, host: Host) -> None:
+    with StateLock("director run y", shell.state):
+        ended = shell("apply", shell.file)
+    assert ended.code == 1
+    assert f"process {os.getpid()} (director run y) keeps its state in {shell.state}" in ended.err
+    assert "--state-dir" in ended.err
+    assert host.kernel.writes == 0
+
+
+def test_a_hangup_while_a_director_begins_does_not_kill_it(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hung_up(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        raise HostError("no socket")
+
+    monkeypatch.setattr("director.daemon.run", hung_up)
+    assert shell("run", shell.file) == (1, "", "director: no socket\n")
+    assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
 
 
 def test_a_second_writer_is_told_who_is_at_it(shell: Shell, host: Host) -> None:
@@ -301,6 +363,15 @@ def test_a_running_director_is_asked_and_told_the_whole_path(
     assert director.asked == [("plan", FILE, str(shell.file)), ("apply", FILE, str(shell.file))]
 
 
+def test_what_a_director_made_failed_and_waits_for_is_all_told(shell: Shell, director: Stub) -> None:
+    director.applied = Applied((Step("+", "virtual server web", "wlc"),), ("no scheduler", "no interface"), ("for a",))
+    ended = shell("apply", shell.file)
+    assert (ended.code, ended.out) == (1, "+ virtual server web: wlc\n1 change made.\n")
+    assert ended.err == "note: for a\ndirector: no scheduler\ndirector: no interface\n"
+    director.applied = Applied((), (), ("for a",))
+    assert (shell("apply", shell.file).code, shell("apply", shell.file).err) == (0, "note: for a\n")
+
+
 def test_drain_enable_and_weight_ask_the_director(shell: Shell, director: Stub) -> None:
     assert shell("drain", "web", "a").out == "web/a is drained; `director enable` takes it back.\n"
     assert shell("enable", "web", "a").out == "web/a follows the file and its check again.\n"
@@ -326,7 +397,8 @@ def status_of(text: str, **daemon: object) -> Status:
     found = virtual_servers(
         config, Table(), TableCounters({}, {}), frozenset(), effective_weights(config, {}, {}, {}), {}, {}, 0.0
     )
-    told = {"pid": 7, "version": "1", "config": "f", "uptime_s": 0.0, "converged": True, "failures": [], **daemon}
+    told = {"pid": 7, "version": "1", "config": "f", "uptime_s": 0.0, "converged": True, **daemon}
+    told = {"namespace": 1, "failures": [], "waiting": [], **told}
     return {"daemon": told, "virtual_servers": found}  # type: ignore[typeddict-item] # the keys are right by the line above
 
 

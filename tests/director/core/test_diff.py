@@ -104,6 +104,22 @@ def test_every_kind_of_change_in_its_place() -> None:
     )
 
 
+def test_maglev_sees_a_server_at_its_weight_before_it_is_lowered() -> None:
+    mh = VirtualRow("mh")
+    desired = table(web=VirtualEntry(mh, {A: NAT, B: NAT0, C: NAT0}))
+    changes = diff(Table(), desired, (), {(WEB, A): 100, (WEB, B): 5, (WEB, C): 0})
+    five = RealRow(Forward.NAT, 5)
+    assert changes == (
+        AddVirtual(WEB, mh),
+        AddReal(WEB, A, NAT),
+        AddReal(WEB, B, five),
+        EditReal(WEB, B, five, NAT0),
+        AddReal(WEB, C, NAT0),
+    )
+    assert apply(changes, Table()) == desired
+    assert diff(desired, desired, (), {(WEB, B): 5}) == ()
+
+
 def test_apply_refuses_what_the_kernel_would() -> None:
     there = table(web=VirtualEntry(RR, {A: NAT}))
     impossible: list[Change] = [

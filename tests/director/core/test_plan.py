@@ -8,8 +8,9 @@ import pytest
 
 from director.core.config import parse_config
 from director.core.diff import AddReal, AddVirtual, EditReal, EditVirtual, RemoveReal, RemoveVirtual
+from director.core.handover import Held
 from director.core.model import ServerRef
-from director.core.plan import Plan, describe_virtual, steps
+from director.core.plan import Plan, describe_virtual, steps, waiting_for
 from director.core.table import Forward, Protocol, RealRow, SchedulerFlags, VirtualEntry, VirtualKey, VirtualRow
 from director.core.vip import Vip
 from director.core.weight import Weight
@@ -66,6 +67,49 @@ def test_every_step_has_a_line_with_its_name_and_its_reason() -> None:
         "- address 192.0.2.11 on eth0",
         "+ address 192.0.2.10 on eth0: once its real servers' first verdicts are in",
     ]
+
+
+def test_what_people_call_one_change_is_one_line() -> None:
+    low, high = RealRow(Forward.NAT, 0), RealRow(Forward.NAT, 5)
+    plan = Plan(
+        changes=(
+            AddReal(WEB, A, high),
+            EditReal(WEB, A, high, low),
+            RemoveReal(WEB, B, RealRow(Forward.DR, 0)),
+            AddReal(WEB, B, high),
+            EditReal(WEB, B, high, low),
+        )
+    )
+    weights = {ServerRef("web", "a"): Weight(0, "drained by the operator")}
+    assert [str(step) for step in steps(plan, CONFIG, weights)] == [
+        "+ real server web/a (10.0.0.1:80): nat, weight 0 (drained by the operator)",
+        "~ real server web/b (10.0.0.2:80): dr -> nat, weight 0",
+    ]
+
+
+def test_a_change_of_method_tells_what_it_waits_for() -> None:
+    busy = Held(WEB, A, Forward.DR, Forward.NAT, 3, drains=True)
+    later = Held(WEB, B, Forward.DR, Forward.NAT, 1, drains=False)
+    free = Held(WEB, A, Forward.DR, Forward.NAT, 0, drains=True)
+    edit = EditReal(WEB, A, RealRow(Forward.DR, 5), RealRow(Forward.DR, 0))
+    told = "~ real server web/a (10.0.0.1:80): dr -> nat drains it first: its 3 connections end by themselves "
+    told += "(closed ones within 2m, idle ones within 15m); until then it gets no new ones"
+    plan = Plan(changes=(edit,), held=(busy, later))
+    assert [str(step) for step in steps(plan, CONFIG, {})] == [
+        told,
+        "~ real server web/b (10.0.0.2:80): dr -> nat later: it serves on until others have changed, "
+        "and is drained then",
+    ]
+    assert [str(step) for step in steps(Plan(held=(busy,)), CONFIG, {})] == [told]
+    assert [str(step) for step in steps(Plan(changes=(edit,), held=(free,)), CONFIG, {})] == [
+        "~ real server web/a (10.0.0.1:80): dr -> nat: weight 0, and made anew at once if nothing came meanwhile"
+    ]
+    assert waiting_for(plan, CONFIG) == [
+        "waiting for 3 connections of web/a under dr to end before it changes to nat",
+        "waiting for 1 connection of web/b under dr to end before it changes to nat; it serves on meanwhile, and is "
+        "drained when others have changed",
+    ]
+    assert (Plan(held=(busy,)).acts, Plan(held=(busy,)).is_empty) == (False, False)
 
 
 def test_an_empty_plan_has_no_lines() -> None:

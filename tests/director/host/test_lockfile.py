@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from director.host.lockfile import Holder, NamespaceLock
+from director.host.lockfile import Holder, NamespaceLock, StateLock
 from director.kit.errors import HostError
 
 pytestmark = pytest.mark.unit
@@ -75,3 +76,15 @@ def test_unusable_directory_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HostError, match="could not open the lock"):
         NamespaceLock("a", directory=tmp_path / "file").acquire()
+
+
+def test_a_state_directory_has_one_holder_in_whatever_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    with StateLock("director run a", state):
+        assert stat.S_IMODE(state.stat().st_mode) == 0o700
+        monkeypatch.setattr("director.host.lockfile.namespace_inode", lambda: 7)
+        with pytest.raises(HostError, match=rf"process {os.getpid()} \(director run a\) keeps its state in {state}"):
+            StateLock("director run b", state).acquire()
+    StateLock("director run b", state).acquire()

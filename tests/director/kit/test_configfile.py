@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 from director.core.config import parse_config
-from director.kit import configfile
+from director.kit import readtext
 from director.kit.configfile import MOST_WRONGS, Finding, InvalidConfigError, Section, load, read_text
 from l7proxy.core.config import load_config
 
@@ -109,7 +109,7 @@ def test_pipe_is_read_to_its_end(tmp_path: Path) -> None:
 
 
 def test_pipe_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configfile, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(readtext, "_PATIENCE_S", 0.05)
     read, write = os.pipe()
     try:
         assert "this pipe did not end within 0.05s" in _refusal(f"/dev/fd/{read}")

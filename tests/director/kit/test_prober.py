@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
+import resource
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
@@ -14,8 +16,10 @@ import pytest
 from director.kit.errors import ProbeError
 from director.kit.health import HealthState, ProbeResult, Status
 from director.kit.net import Endpoint
-from director.kit.prober import MOST_AT_ONCE, Prober
+from director.kit.prober import Prober
 from director.kit.probespec import Check, TcpProbe, Timing
+from director.kit.troubles import MOST_NAMED
+from director.kit.turns import probes_at_once
 
 pytestmark = pytest.mark.unit
 
@@ -32,7 +36,7 @@ A, B = _check(1), _check(2)
 class World:
     """A clock that moves only when told, and probes that answer from a script; None is a probe that hangs."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int | None = None) -> None:
         self.now = 100.0
         self.begun: list[tuple[float, Check]] = []
         self.running: list[Check] = []
@@ -43,7 +47,7 @@ class World:
         self.pauses: list[float] = []
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._hanging: dict[Check, asyncio.Future[ProbeResult]] = {}
-        self.prober = Prober(self._changed, self._probe, lambda: self.now, self._sleep)
+        self.prober = Prober(self._changed, self._probe, lambda: self.now, self._sleep, at_once)
 
     def _changed(self, check: Check, before: HealthState, after: HealthState) -> None:
         self.changes.append((check, before.status, after.status))
@@ -104,8 +108,8 @@ class World:
         return [at for at, each in self.begun if each == check]
 
 
-def run(story: Callable[[World], Coroutine[None, None, None]]) -> World:
-    world = World()
+def run(story: Callable[[World], Coroutine[None, None, None]], at_once: int | None = None) -> World:
+    world = World(at_once)
     asyncio.run(story(world))
     return world
 
@@ -376,15 +380,96 @@ def test_probe_that_cannot_be_made_is_no_verdict(caplog: pytest.LogCaptureFixtur
     assert [record.message for record in caplog.records] == ["probes cannot be made"]
 
 
+def _cannot(_: int) -> ProbeError:
+    return ProbeError("too many open files")
+
+
+def test_trouble_of_one_check_is_told_once_beside_a_good_one(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def story(world: World) -> None:
+        world.script[A] = list(map(_cannot, range(20)))
+        world.prober.watch(_watched(A, B))
+        async with world.running_prober():
+            await world.advance(190)
+            assert world.prober.state(A) == HealthState()
+            assert len(world.times(B)) > 15
+            await world.advance(200)
+            assert world.prober.state(A).status is Status.UP
+
+    run(story)
+    assert [(record.message, record.__dict__["check"]) for record in caplog.records] == [
+        ("probes cannot be made", str(A)),
+        ("probes can be made again", str(A)),
+    ]
+
+
+def test_trouble_that_comes_and_goes_is_not_told_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def story(world: World) -> None:
+        world.script[A] = [answer for n in range(50) for answer in (_cannot(n), OK)]
+        world.prober.watch(_watched(A))
+        async with world.running_prober():
+            await world.advance(600)
+
+    run(story)
+    assert [record.message for record in caplog.records] == ["probes cannot be made"]
+
+
+def test_another_reason_is_news(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(world: World) -> None:
+        world.script[A] = [ProbeError("files"), ProbeError("files"), ProbeError("memory"), ProbeError("memory")]
+        world.prober.watch(_watched(A))
+        async with world.running_prober():
+            await world.advance(60)
+
+    run(story)
+    assert [record.__dict__["reason"] for record in caplog.records] == ["files", "memory"]
+
+
+def test_trouble_of_all_is_told_in_a_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    checks = [_check(host) for host in range(1, 101)]
+
+    async def story(world: World) -> None:
+        world.script = {check: list(map(_cannot, range(10))) for check in checks}
+        world.prober.watch(_watched(*checks))
+        async with world.running_prober():
+            await world.advance(50)
+            assert len(caplog.records) == MOST_NAMED + 1
+            assert caplog.records[-1].message == "probes of further checks cannot be made"
+            await world.advance(300)
+
+    run(story)
+    again = [record.message for record in caplog.records[MOST_NAMED + 1 :]]
+    assert set(again) == {"probes can be made again"}
+    assert len(again) == MOST_NAMED
+
+
+def test_check_that_is_forgotten_takes_its_trouble_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(world: World) -> None:
+        world.script[A] = list(map(_cannot, range(10)))
+        world.prober.watch(_watched(A))
+        async with world.running_prober():
+            await world.advance(15)
+            world.prober.watch()
+            world.prober.watch(_watched(A))
+            await world.advance(15)
+
+    run(story)
+    assert [record.message for record in caplog.records] == ["probes cannot be made"] * 2
+
+
 def test_probes_at_one_time_are_bounded() -> None:
-    checks = [_check(host) for host in range(1, 200)] + [_check(host, rise=3) for host in range(1, 200)]
+    checks = [_check(host) for host in range(1, 101)]
 
     async def story(world: World) -> None:
         world.script = {check: [None] for check in checks}
-        world.prober.watch(_watched(*checks))
+        world.prober.watch(_seen(Status.UP, *checks))
         async with world.running_prober():
             await world.settle()
-            assert len(world.running) == MOST_AT_ONCE
+            assert len(world.running) == 64
             for check in world.running[:]:
                 world.finish(check, OK)
             await world.settle()
@@ -393,4 +478,142 @@ def test_probes_at_one_time_are_bounded() -> None:
             await world.settle()
             assert world.running == []
 
+    run(story, at_once=64)
+
+
+def _seen(status: Status, *checks: Check) -> dict[Check, HealthState]:
+    return dict.fromkeys(checks, HealthState(status, 5, 0.0, OK if status is Status.UP else BAD, 0.0))
+
+
+@pytest.mark.parametrize(("status", "most"), [(Status.DOWN, 32), (Status.PENDING, 48), (Status.UP, 64)])
+def test_slots_are_kept_free_for_servers_that_are_up(status: Status, most: int) -> None:
+    crowd = [_check(host) for host in range(1, 101)]
+    good = _check(200)
+
+    async def story(world: World) -> None:
+        world.script = {check: [None] for check in crowd}
+        world.prober.watch(_watched(*crowd) if status is Status.PENDING else _seen(status, *crowd))
+        async with world.running_prober():
+            await world.settle()
+            assert len(world.running) == most
+            world.prober.watch(dict.fromkeys(crowd, HealthState()) | _seen(Status.UP, good))
+            await world.settle()
+            assert len(world.times(good)) == (1 if most < 64 else 0)
+
+    run(story, at_once=64)
+
+
+def test_server_that_comes_back_does_not_wait_behind_the_dead() -> None:
+    crowd = [_check(host) for host in range(1, 101)]
+    back = _check(200)
+
+    async def story(world: World) -> None:
+        world.script = {check: [None] for check in crowd}
+        world.prober.watch(_seen(Status.DOWN, *crowd))
+        async with world.running_prober():
+            await world.settle()
+            world.prober.watch(_seen(Status.DOWN, *crowd) | {back: HealthState(Status.DOWN, 1, 0.0, OK, 0.0)})
+            await world.advance(1)
+            assert world.prober.state(back).status is Status.UP
+
+    run(story, at_once=64)
+
+
+def test_death_among_many_dead_is_seen_in_time() -> None:
+    """600 dead servers whose probes take five seconds each; another one dies."""
+    timing = Timing(2.0, 5.0, 0.5, 2, 3)
+    dead = [Check(Endpoint(ip_address(0x0A000000 + n), 80), TcpProbe(), timing) for n in range(600)]
+    good = Check(Endpoint(ip_address("10.1.0.1"), 80), TcpProbe(), timing)
+    down_at: list[float] = []
+
+    async def story(world: World) -> None:
+        alive = True
+
+        async def probe(check: Check) -> ProbeResult:
+            if check == good:
+                return OK if alive else BAD
+            await world._sleep(5.0)
+            return BAD
+
+        def note(check: Check, _: HealthState, after: HealthState) -> None:
+            if check == good and after.status is Status.DOWN:
+                down_at.append(world.now)
+
+        world.prober = Prober(note, probe, lambda: world.now, world._sleep, 256)
+        world.prober.watch(_seen(Status.DOWN, *dead) | _seen(Status.UP, good))
+        async with world.running_prober():
+            await world.advance(25)
+            alive = False
+            await world.advance(20)
+
     run(story)
+    assert len(down_at) == 1
+    assert down_at[0] - 125.0 < 2.2 + 2 * 0.55 + 0.01  # an interval, then the fast ones, with jitter
+
+
+def test_cancelled_wait_gives_its_turn_back() -> None:
+    first, second, third = (_check(host) for host in (1, 2, 3))
+
+    async def story(world: World) -> None:
+        world.script = {first: [None, None]}
+        world.prober.watch(_seen(Status.DOWN, first))
+        async with world.running_prober():
+            await world.settle()
+            world.prober.watch(_seen(Status.DOWN, first, second, third))
+            await world.settle()
+            assert world.begun == [(100.0, first)]
+            world.prober.watch(_seen(Status.DOWN, first, third))
+            await world.settle()
+            world.finish(first, BAD)
+            await world.settle()
+            assert [check for _, check in world.begun] == [first, third]
+
+    run(story, at_once=2)
+
+
+def test_late_probes_are_told_once_with_a_number_and_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    crowd = [_check(host) for host in range(1, 101)]
+
+    async def story(world: World) -> None:
+        async def slow(check: Check) -> ProbeResult:
+            await world._sleep(20.0)
+            return BAD
+
+        world.prober = Prober(lambda *_: None, slow, lambda: world.now, world._sleep, 8)
+        world.prober.watch(_seen(Status.DOWN, *crowd))
+        async with world.running_prober():
+            await world.advance(500)
+            world.prober.watch(_seen(Status.DOWN, *crowd[:2]))
+            await world.advance(200)
+
+    run(story)
+    late, on_time = caplog.records
+    assert (late.message, late.levelname) == ("probes run late: more wait than may run at one time", "WARNING")
+    fields = late.__dict__
+    assert (fields["waiting"], fields["at_once"], fields["late_s"]) == (95, 8, 20.0)
+    assert "LimitNOFILE=" in fields["advice"]
+    assert (on_time.message, on_time.levelname) == ("probes run on time again", "INFO")
+
+
+def test_probes_that_wait_shorter_than_their_interval_are_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(world: World) -> None:
+        async def slow(check: Check) -> ProbeResult:
+            await world._sleep(1.0)
+            return OK
+
+        world.prober = Prober(lambda *_: None, slow, lambda: world.now, world._sleep, 8)
+        world.prober.watch(_seen(Status.UP, *(_check(host) for host in range(1, 50))))
+        async with world.running_prober():
+            await world.advance(300)
+
+    run(story)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"), [(1024, 256), (64, 16), (20, 16), (1 << 20, 1024), (resource.RLIM_INFINITY, 1024)]
+)
+def test_bound_follows_the_limit_of_open_files(limit: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (limit, limit))
+    assert probes_at_once() == most

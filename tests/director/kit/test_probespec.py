@@ -152,3 +152,9 @@ def test_statuses_and_names() -> None:
 def test_check_reads_as_what_it_does() -> None:
     assert str(resolve(_section(type="tcp"), (), SERVER)) == "tcp 10.0.0.1:8080"
     assert str(resolve(_section(type="https", path="/h"), (), SERVER)) == "https GET /h 10.0.0.1:8080"
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{1001}", "(?=x)", r"(a)\1", "\ud800"])
+def test_pattern_that_cannot_be_matched_in_linear_time_is_refused(pattern: str) -> None:
+    with pytest.raises(ValidationError, match=r"is not a regular expression that can be used here: .*RE2 syntax"):
+        _section(type="http", expect={"body": pattern})

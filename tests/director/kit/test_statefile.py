@@ -168,7 +168,7 @@ JSON: st.SearchStrategy[statefile.Json] = st.recursive(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=20)  # each one syncs the disk five times
 @given(st.dictionaries(st.text().filter(lambda key: key != "version"), JSON))
 def test_what_is_saved_loads_the_same(data: dict[str, statefile.Json]) -> None:
     with TemporaryDirectory() as directory:

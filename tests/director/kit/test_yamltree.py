@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from director.kit.yamltree import DEEPEST, MOST_VALUES, Mark, Problem, parse
+from director.kit import yamlnodes
+from director.kit.problem import Mark, Problem
+from director.kit.yamlnodes import DEEPEST
+from director.kit.yamltree import MOST_VALUES, Tree, parse
 
 pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(scope="module", autouse=True, params=["libyaml", "python"])
+def parser(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Both parsers give the same."""
+    if request.param == "libyaml" and not yamlnodes.FAST:
+        pytest.skip("yaml was built without libyaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yamlnodes, "FAST", request.param == "libyaml")
+        yield str(request.param)
 
 
 @pytest.mark.parametrize(
@@ -235,3 +250,81 @@ def test_any_text_is_read_or_refused_at_a_place_inside_of_it(text: str) -> None:
         assert 1 <= problem.mark.column <= len(text) + 2
         assert problem.message
     assert tree.problems or text.strip() == "" or tree.values or tree.data is None
+
+
+def _with(fast: bool, text: str) -> Tree:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yamlnodes, "FAST", fast)
+        return parse(text)
+
+
+PIECES = [
+    "a: ",
+    "- ",
+    "\n  ",
+    "\n- ",
+    "\nb: ",
+    "? ",
+    "&a ",
+    "*a ",
+    "|\n ",
+    ">-\n  ",
+    "!!str ",
+    "# c\n",
+    "{a: }",
+    "---\n",
+]
+PIECES += "abx01:-,[]{}&*|>'\"#~< \n\\é"
+
+
+@pytest.mark.skipif(not yamlnodes.FAST, reason="yaml was built without libyaml")
+@settings(max_examples=400)
+@given(YAMLISH | st.lists(st.sampled_from(PIECES)).map("".join))
+def test_both_parsers_see_the_same(text: str) -> None:
+    assert _with(True, text) == _with(False, text)
+
+
+@pytest.mark.skipif(not yamlnodes.FAST, reason="yaml was built without libyaml")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!",
+        "a: ! x",
+        "?",
+        "? a",
+        ">#",
+        "a: |-# c\n  x",
+        "{a: \n\n}",
+        "{a: # c\n}",
+        "[b: ]",
+        "{a}",
+        "[e?-]",
+        "{U\ne?x}",
+        "a:\tb",
+        "a: \x85b",
+        "a: b\u2028c",
+        "%YAML 1.1\n---\na: b",
+        "--- a",
+        "a: b\n...\nc",
+        "a: \ufeff",
+        "a: b\r\nc: d",
+        "a: é\nb: [é, 1]",
+    ],
+)
+def test_where_the_parsers_differ_python_decides(text: str) -> None:
+    assert _with(True, text) == _with(False, text)
+
+
+def test_good_text_is_read_once(parser: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if parser == "libyaml":
+        monkeypatch.setattr(yamlnodes, "_compose_slowly", None)
+    text = "# c\na:  # c\n  b: {c: [1, 'é', \"x\"], d: &x y}\n  e: *x\n  f:\n  g: 'it''s'\n  h: |\n    x\n"
+    assert parse(text).data == {
+        "a": {"b": {"c": [1, "é", "x"], "d": "y"}, "e": "y", "f": None, "g": "it's", "h": "x\n"}
+    }
+
+
+def test_collector_runs_again_afterwards() -> None:
+    for text in ("a: b", "a: [", "[" * 100):
+        parse(text)
+        assert gc.isenabled()

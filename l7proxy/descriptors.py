@@ -1,0 +1,50 @@
+"""File descriptors: how many there are, and how they are shared out.
+
+One rule: clients get only what leaves every one of them a connection to a backend, so that new ones never make
+established ones fail.
+"""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+
+KEPT = 64
+"""For the loop, listeners, logs, the admin endpoint, and files that are read."""
+MOST_PROBES = 1024
+"""Probes run at one time in up to a quarter of all descriptors, and no more than these (`kit.turns`)."""
+MOST_IDLE_LINKS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What fits: connections of clients, each with one to a backend, and idle links to backends besides."""
+
+    clients: int
+    idle_links: int
+
+
+def share_out(descriptors: int) -> Shares:
+    """How `descriptors` are used.
+
+    >>> share_out(1024), share_out(20_000)
+    (Shares(clients=317, idle_links=70), Shares(clients=8510, idle_links=1891))
+    """
+    left = max(0, descriptors - KEPT - min(MOST_PROBES, descriptors // 4))
+    idle_links = min(MOST_IDLE_LINKS, left // 10)
+    return Shares(max(1, (left - idle_links) // 2), idle_links)
+
+
+def raise_limit() -> None:
+    """Raise the soft limit to the hard one. Where that is not allowed the soft one stays."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):
+        return
+
+
+def limit() -> int:
+    """How many this process may have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**30 if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,179 @@
+"""The addresses that are served: clients by a front each, the admin endpoint by its application.
+
+One rule: a change is prepared as a whole, or leaves nothing behind. What an address is for may change (the admin's may
+become a listener's): its socket is handed over, and no connection to it is refused meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from director.kit.errors import HostError
+from director.kit.net import Endpoint
+from l7proxy.admin import make_app
+from l7proxy.core.model import Config, Listener
+from l7proxy.http.connection import Front
+from l7proxy.http.exchange import handle
+from l7proxy.http.listening import BACKLOG, listen
+from l7proxy.runtime import Proxy
+
+log = logging.getLogger("l7proxy")
+
+ADMIN_IDLE_S = 75.0
+ADMIN_LEAVES_S = 1.0
+"""How long an answer of the admin endpoint may take when it goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One address at work."""
+
+    socket: socket.socket
+    server: asyncio.AbstractServer
+    by: Front | web.AppRunner
+
+    def fits(self, role: Listener | None) -> bool:
+        """Whether it may stay for `role`: a listener, or the admin endpoint (None)."""
+        return isinstance(self.by, Front) == (role is not None)
+
+
+class Listeners:
+    """Everything that is served. `leaving` are fronts whose address is gone, with connections that are not."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._served: dict[Endpoint, Served] = {}
+        self.leaving: list[Front] = []
+
+    @property
+    def fronts(self) -> list[Front]:
+        """Every front that has connections, or may get some."""
+        return [served.by for served in self._served.values() if isinstance(served.by, Front)] + self.leaving
+
+    async def prepare(
+        self, config: Config, sockets: Mapping[Endpoint, socket.socket] | None = None
+    ) -> dict[Endpoint, Served]:
+        """Begin to serve what is new in `config`, or nothing; `commit` or `discard` what comes back. `sockets` are
+        bound already, for every address; without them they are opened here.
+
+        Raises: HostError.
+        """
+        wanted = roles(config)
+        changed = {
+            bind: role for bind, role in wanted.items() if bind not in self._served or not self._served[bind].fits(role)
+        }
+        if sockets is None:
+            sockets = _open(changed, {bind: served.socket for bind, served in self._served.items()})
+        opened: dict[Endpoint, Served] = {}
+        try:
+            for bind, role in changed.items():
+                opened[bind] = await self._serve(sockets[bind], role)
+        except BaseException:
+            for bind in changed.keys() - opened.keys():
+                sockets[bind].close()
+            await discard(opened)
+            raise
+        return opened
+
+    def commit(self, config: Config, opened: Mapping[Endpoint, Served]) -> list[Served]:
+        """Serve exactly `config`: `opened`, and of what was there what stays. What goes no longer accepts; the admin's
+        part of it is returned, for `end`."""
+        wanted = roles(config)
+        gone = [self._served.pop(bind) for bind in list(self._served) if bind not in wanted or bind in opened]
+        self._served.update(opened)
+        for served in gone:
+            served.server.close()
+            if isinstance(served.by, Front):
+                self.leaving.append(served.by)
+                served.by.close_idle()
+        for bind, role in wanted.items():
+            front = self._served[bind].by
+            if role is not None and isinstance(front, Front):
+                front.listener = role
+        return [served for served in gone if not isinstance(served.by, Front)]
+
+    def sweep(self, now: float) -> None:
+        """Look at every connection's deadlines, and forget fronts whose last one is gone."""
+        self.leaving = [front for front in self.leaving if front.connections]
+        for front in self.leaving:
+            front.close_idle()
+        for front in self.fronts:
+            front.sweep(now)
+
+    def close(self) -> None:
+        """Accept no more clients; the admin endpoint goes on."""
+        for served in self._served.values():
+            if isinstance(served.by, Front):
+                served.server.close()
+
+    async def end_admin(self) -> None:
+        """Close the admin endpoint."""
+        for served in self._served.values():
+            if not isinstance(served.by, Front):
+                await end(served)
+
+    async def _serve(self, bound: socket.socket, role: Listener | None) -> Served:
+        loop = asyncio.get_running_loop()
+        if role is not None:
+            front = Front(self._proxy, role, handle)
+            return Served(bound, await loop.create_server(front, sock=bound, backlog=BACKLOG), front)
+        runner = web.AppRunner(
+            make_app(self._proxy), access_log=None, shutdown_timeout=ADMIN_LEAVES_S, keepalive_timeout=ADMIN_IDLE_S
+        )
+        await runner.setup()
+        if runner.server is None:
+            raise HostError("the admin endpoint could not be set up")
+        return Served(bound, await loop.create_server(runner.server, sock=bound, backlog=BACKLOG), runner)
+
+
+def roles(config: Config) -> dict[Endpoint, Listener | None]:
+    """Every address that `config` binds, and for whom; None is the admin endpoint."""
+    wanted: dict[Endpoint, Listener | None] = dict(config.binds)
+    if config.admin is not None:
+        wanted[config.admin] = None
+    return wanted
+
+
+def open_sockets(config: Config) -> dict[Endpoint, socket.socket]:
+    """A socket for everything `config` binds, all or none.
+
+    Raises: HostError.
+    """
+    return _open(roles(config), {})
+
+
+def _open(binds: Iterable[Endpoint], mine: Mapping[Endpoint, socket.socket]) -> dict[Endpoint, socket.socket]:
+    sockets: dict[Endpoint, socket.socket] = {}
+    try:
+        for bind in binds:
+            sockets[bind] = mine[bind].dup() if bind in mine else listen(bind, mine)
+    except BaseException:
+        for opened in sockets.values():
+            opened.close()
+        raise
+    return sockets
+
+
+async def discard(opened: Mapping[Endpoint, Served]) -> None:
+    """Take back what `prepare` began."""
+    for served in opened.values():
+        await end(served)
+
+
+async def end(served: Served) -> None:
+    """Stop serving an address; its connections go with it."""
+    served.server.close()
+    if isinstance(served.by, Front):
+        served.by.abort()
+        return
+    try:
+        async with asyncio.timeout(2 * ADMIN_LEAVES_S):
+            await served.by.cleanup()
+    except Exception as error:  # noqa: BLE001 -- what serves no longer must not end what does
+        log.warning("admin endpoint did not end in order", extra={"reason": repr(error)})
