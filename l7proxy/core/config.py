@@ -166,6 +166,7 @@ def build(section: ConfigSection) -> Config:
                 name,
                 tuple(parse_endpoint(text) for text in listener.bind),
                 tuple(ip_network(text) for text in listener.trusted_proxies),
+                listener.health,
             )
             for name, listener in section.listeners.items()
         ),

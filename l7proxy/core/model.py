@@ -67,11 +67,15 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Where clients come in. `trusted_proxies` are the networks whose X-Forwarded-* is believed and extended."""
+    """Where clients come in. `trusted_proxies` are the networks whose X-Forwarded-* is believed and extended.
+
+    `health` is a path that l7proxy answers by itself, whatever the host: it says that this process serves.
+    """
 
     name: str
     binds: tuple[Endpoint, ...]
     trusted_proxies: tuple[IPNetwork, ...] = ()
+    health: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

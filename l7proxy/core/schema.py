@@ -8,12 +8,13 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator
 
 from director.kit.configfile import Section
 from director.kit.duration import Duration
 from director.kit.net import parse_endpoint
 from director.kit.probespec import CheckSection
+from l7proxy.core.routing import normal_path
 
 
 def _endpoint(text: str) -> str:
@@ -48,6 +49,17 @@ class ListenerSection(Section):
     trusted_proxies: Annotated[
         tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_listed), Field(validate_default=False)
     ] = Field((), description="networks whose X-Forwarded-* headers are believed and extended; others' are replaced")
+    health: str | None = Field(
+        None, description="a path that l7proxy answers with 200 by itself, for the director's check; default none"
+    )
+
+    @field_validator("health")
+    @classmethod
+    def _health(cls, value: str | None) -> str | None:
+        plain = value is None or (value.startswith("/") and value.isascii() and not set(value) & set(" ?#*%"))
+        if value is not None and (not plain or not value.isprintable() or normal_path(value) != value):
+            raise ValueError(f"{value!r} is not a path: begin with /, and use plain characters, such as /-/health")
+        return value
 
 
 class MatchSection(Section):

@@ -64,6 +64,7 @@ class Exchange:
         self.backend: BackendState | None = None
         self.status = 0
         self.download = Download()
+        self.is_health = False
         self.head_sent = False
         self.keep_alive = False
 
@@ -97,6 +98,9 @@ class Exchange:
             return await self._reply(head.status, head.reason, close=True)
         self.head = head
         self.origin = origin_of(head, self.origin.peer, self.front.listener.trusted_proxies)
+        if head.path == self.front.listener.health:
+            self.is_health = True
+            return await self._reply(200, "ok")
         # route
         self.route = self.snapshot.table.find(head.host, head.path)
         if self.route is None:
@@ -284,7 +288,7 @@ class Exchange:
 
     def _account(self, duration_s: float) -> None:
         self.proxy.counters.end(self.status, self.download.sent_bytes)
-        if self.snapshot.config.access_log:
+        if self.snapshot.config.access_log and not self.is_health:
             message = self.request.message
             host = self.head.host if self.head is not None else None
             fields = {"client": self.origin.client, "method": message.method, "host": host, "target": message.path}

@@ -59,6 +59,14 @@ async def test_backends_take_turns_by_weight(tmp_path: Path) -> None:
 
 
 @live
+async def test_the_health_path_is_answered_without_a_backend(tmp_path: Path) -> None:
+    async with running(tmp_path, free_port(), listener=", health: /-/health") as proxy:
+        assert status_of(await proxy.get("/-/health", host="whatever.example")) == 200
+        assert status_of(await proxy.get("/-/health?x=1")) == 200
+        assert status_of(await proxy.get("/-/health/x")) == 502
+
+
+@live
 async def test_a_check_takes_a_backend_out_and_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     sick = [False]
