@@ -5,6 +5,8 @@ One rule: it only looks, and a setting that cannot be read is a sentence too, ne
 
 from __future__ import annotations
 
+import socket
+
 from director.core.model import Config
 from director.core.table import Forward
 from director.host import settings
@@ -21,6 +23,12 @@ def advice(config: Config) -> tuple[str, ...]:
         if virtual.forward in _METHODS
     ]
     try:
-        return settings.check(uses)
+        names = [name for _, name in socket.if_nameindex()]
+        missing = (
+            f"interface {vip.interface} of {vip.address} does not exist: use one of {', '.join(names)}"
+            for vip in config.vips()
+            if vip.interface not in names
+        )
+        return (*missing, *settings.check(uses))
     except (HostError, OSError) as error:
         return (f"could not look at this host's settings: {error}",)

@@ -24,7 +24,7 @@ from director.announcements import Announcements, Announces
 from director.api.server import listening, serve
 from director.core import status
 from director.core.config import parse_config
-from director.core.desired import adopted_weights
+from director.core.desired import adopted_weights, unproven_servers
 from director.core.model import Config, ServerRef
 from director.core.plan import Applied, Step, steps
 from director.host import addresses
@@ -74,6 +74,9 @@ class Daemon:
         self._reconciler = Reconciler(kernel, addresses, Memory(state_directory), self._announcements.soon)
         self._monitor = Monitor(self._woken.set)
         self._adopted: dict[ServerRef, int] = {}
+        self._unproven: frozenset[ServerRef] = frozenset()
+        self._refused: tuple[str, ...] = ()
+        self._unserved: frozenset[str] = frozenset()
         self._advice: tuple[str, ...] = ()
         self._writing = asyncio.Lock()
         # One thread: what a cancelled task began goes on in it, and must not meet the next.
@@ -133,7 +136,8 @@ class Daemon:
         config = await asyncio.to_thread(parse_config, text, source)
         async with self._writing:
             observed = await self._on_worker(lambda: self._reconciler.observe(config))
-            inputs = replace(self._inputs(config), adopted=adopted_weights(config, observed.table))
+            adopted, unproven = adopted_weights(config, observed.table), unproven_servers(config, observed.table)
+            inputs = replace(self._inputs(config), adopted=adopted, unproven=unproven)
             plan = self._reconciler.plan(inputs, observed)
         return steps(plan, config, inputs.weights())
 
@@ -162,6 +166,7 @@ class Daemon:
             config = self._config
             inputs = self._inputs(config)
             seen = await self._on_worker(lambda: self._reconciler.observe(config))
+            agrees = not self._reconciler.plan(inputs, seen).acts
         failures = [*([self._trouble] if self._trouble else []), *(self._last.failures if self._last else ())]
         return {
             "daemon": {
@@ -170,8 +175,9 @@ class Daemon:
                 "version": version("lvs-director"),
                 "config": self._source,
                 "uptime_s": round(time.monotonic() - self._started_at, 3),
-                "converged": self._converged(),
+                "converged": self._converged() and agrees,
                 "failures": failures,
+                "reload_refused": list(self._refused),
                 "waiting": list(self._last.waiting) if self._last else [],
             },
             "virtual_servers": status.virtual_servers(
@@ -230,7 +236,8 @@ class Daemon:
                 self._woken.set()
                 await self._advise()
             except InvalidConfigError as error:
-                for line in error.lines():
+                self._refused = tuple(error.lines())
+                for line in self._refused:
                     log.error("reload refused, the old configuration stays", extra={"problem": line})
             except DirectorError as error:
                 log.error("could not reload, trying again", extra={"reason": str(error)})
@@ -251,6 +258,7 @@ class Daemon:
             try:
                 async with self._writing:
                     await self._reconcile()
+                await self._advise()  # settings drift too
             except Exception as error:  # noqa: BLE001 -- a director that ends repairs nothing any more
                 self._tell_trouble(error)
 
@@ -288,7 +296,9 @@ class Daemon:
 
     async def _take(self, config: Config, source: str) -> None:
         """Make `config` the one in force, with the kernel's weights for servers that await a verdict."""
-        self._adopted = await self._on_worker(lambda: self._reconciler.adopted(config))
+        table = await self._on_worker(self._reconciler.read_table)
+        self._adopted, self._unproven = adopted_weights(config, table), unproven_servers(config, table)
+        self._refused = ()
         self._config, self._source = config, source
         self._monitor.watch(config)
 
@@ -310,7 +320,22 @@ class Daemon:
         self._trouble = ""
         self._failed = self._failed + 1 if self._last.failures else 0
         self._announcements.keep(self._last.observed.vips)
+        self._tell_unserved(inputs)
         return self._last
+
+    def _tell_unserved(self, inputs: Inputs) -> None:
+        """Log, once, which virtual servers refuse every connection for want of a real server."""
+        weights = inputs.weights()
+        unserved = frozenset(
+            vs.name
+            for vs in inputs.config.virtual_servers
+            if not any(weights[vs.ref(real)].value for real in vs.real_servers)
+        )
+        for name in sorted(unserved - self._unserved):
+            log.error("no real server takes connections", extra={"vs": name})
+        for name in sorted(self._unserved - unserved):
+            log.info("real servers take connections again", extra={"vs": name})
+        self._unserved = unserved
 
     async def _advise(self) -> None:
         """Log what this host's settings lack for the configuration in force, once."""
@@ -327,7 +352,8 @@ class Daemon:
 
     def _inputs(self, config: Config) -> Inputs:
         health = self._monitor.health(config)
-        return Inputs(config, health, self._overrides.wishes, self._adopted, self._monitor.ready(config))
+        ready = self._monitor.ready(config)
+        return Inputs(config, health, self._overrides.wishes, self._adopted, self._unproven, ready)
 
 
 def run(config_path: Path, socket_path: Path, state_directory: Path) -> None:

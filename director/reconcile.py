@@ -66,10 +66,11 @@ class Inputs:
     health: Mapping[ServerRef, HealthState] = field(default_factory=dict)
     wishes: Mapping[ServerRef, Wish] = field(default_factory=dict)
     adopted: Mapping[ServerRef, int] = field(default_factory=dict)
+    unproven: frozenset[ServerRef] = frozenset()
     ready: frozenset[str] = frozenset()
 
     def weights(self) -> dict[ServerRef, Weight]:
-        return effective_weights(self.config, self.health, self.wishes, self.adopted)
+        return effective_weights(self.config, self.health, self.wishes, self.adopted, self.unproven)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,10 @@ class Reconciler:
         table, counters = self._kernel.read()
         vips = {*config.vips(), *self._memory.load().vips}
         return Observation(table, counters, self._addresses.present(vips))
+
+    def read_table(self) -> Table:
+        """The kernel's table now. Raises: KernelError."""
+        return self._kernel.read()[0]
 
     def adopted(self, config: Config) -> dict[ServerRef, int]:
         """The weights in the kernel now of those real servers of `config` that it holds. Raises: KernelError."""

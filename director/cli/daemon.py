@@ -143,6 +143,8 @@ def _print(found: Status) -> None:
         console.print(table)
         console.print()
     daemon = found["daemon"]
+    for line in daemon["reload_refused"]:
+        console.print(Text(f"reload refused, the old configuration stays: {line}", style="red"))
     for failure in daemon["failures"]:
         console.print(Text(f"could not change: {failure}", style="red"))
     for sentence in daemon["waiting"]:
@@ -164,8 +166,10 @@ def _heading(virtual: VirtualServerStatus) -> str:
         words.append(f"persistent {virtual['persistence_s']}s")
     if not virtual["in_kernel"]:
         words.append("NOT IN THE KERNEL")
+    elif not any(real["kernel_weight"] for real in virtual["real_servers"]):
+        words.append("NO REAL SERVER TAKES CONNECTIONS")
     if virtual["interface"]:
-        words.append(f"vip {'on' if virtual['vip_present'] else 'NOT YET on'} {virtual['interface']}")
+        words.append(f"vip {'on' if virtual['vip_present'] else 'NOT on'} {virtual['interface']}")
     return "  ".join(words)
 
 

@@ -55,3 +55,21 @@ def adopted_weights(config: Config, table: Table) -> dict[ServerRef, int]:
             if row is not None:
                 adopted[virtual.ref(real)] = row.weight
     return adopted
+
+
+def unproven_servers(config: Config, table: Table) -> frozenset[ServerRef]:
+    """Real servers that are checked and new to a virtual server whose other real servers take connections.
+
+    They can wait for their first verdict; where nobody else serves, a new server is better than none.
+    """
+    unproven: set[ServerRef] = set()
+    for virtual in config.virtual_servers:
+        entry = table.get(virtual.key)
+        rows = [entry.reals.get(real.endpoint) for real in virtual.real_servers] if entry else []
+        if any(row is not None and row.weight for row in rows):
+            unproven |= {
+                virtual.ref(real)
+                for real, row in zip(virtual.real_servers, rows, strict=True)
+                if row is None and real.check is not None
+            }
+    return frozenset(unproven)

@@ -60,6 +60,7 @@ class VirtualServerStatus(TypedDict):
 class DaemonStatus(TypedDict):
     """The daemon itself. `failures` says what it could not bring about, `waiting` what it will, in sentences.
 
+    `reload_refused` has the problems of the file that SIGHUP met last; empty once a configuration was taken.
     `namespace` is the inode of the network namespace that it manages.
     """
 
@@ -70,6 +71,7 @@ class DaemonStatus(TypedDict):
     uptime_s: float
     converged: bool
     failures: list[str]
+    reload_refused: list[str]
     waiting: list[str]
 
 

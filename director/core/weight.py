@@ -5,7 +5,7 @@ One rule: one pure function decides, and its answer feeds the kernel, `status` a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from director.core.model import Config, RealServer, ServerRef
@@ -32,9 +32,12 @@ NO_WISH = Wish()
 
 
 def effective_weight(
-    server: RealServer, health: HealthState, wish: Wish = NO_WISH, adopted: int | None = None
+    server: RealServer, health: HealthState, wish: Wish = NO_WISH, adopted: int | None = None, unproven: bool = False
 ) -> Weight:
-    """The first rule that applies decides. `adopted` is the weight found in the kernel when the server was taken over.
+    """The first rule that applies decides.
+
+    `adopted` is the weight found in the kernel when the server was taken over; `unproven` says that it is new
+    beside servers that take connections.
 
     >>> from ipaddress import ip_address
     >>> from director.kit.net import Endpoint
@@ -53,6 +56,8 @@ def effective_weight(
             return Weight(0, f"down: {seen}")
         case Status.PENDING if adopted is not None:
             return Weight(adopted, "no verdict yet: keeps the kernel's weight")
+        case Status.PENDING if unproven:
+            return Weight(0, "no verdict yet: new, waits for one while others serve")
         case Status.PENDING:
             return Weight(nominal, f"no verdict yet: new, begins at its weight{source}")
         case Status.UP:
@@ -64,10 +69,13 @@ def effective_weights(
     health: Mapping[ServerRef, HealthState],
     wishes: Mapping[ServerRef, Wish],
     adopted: Mapping[ServerRef, int],
+    unproven: Container[ServerRef] = (),
 ) -> dict[ServerRef, Weight]:
     """`effective_weight` of every real server of `config`."""
     return {
-        ref: effective_weight(real, health.get(ref, HealthState()), wishes.get(ref, NO_WISH), adopted.get(ref))
+        ref: effective_weight(
+            real, health.get(ref, HealthState()), wishes.get(ref, NO_WISH), adopted.get(ref), ref in unproven
+        )
         for virtual in config.virtual_servers
         for real in virtual.real_servers
         for ref in (virtual.ref(real),)

@@ -91,6 +91,7 @@ class Stub:
                 "uptime_s": 0.0,
                 "converged": True,
                 "failures": [],
+                "reload_refused": [],
                 "waiting": [],
             },
             "virtual_servers": [],

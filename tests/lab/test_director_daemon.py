@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from director.lab.demo.scene import CONFIG, Scene, told, wait_until
+from director.lab.demo.scene import CONFIG, Scene, finish, told, wait_until
 from director.lab.hosts import Lab, Process
 
 pytestmark = pytest.mark.lab
@@ -183,11 +183,35 @@ def test_sighup_reloads_and_a_bad_file_changes_nothing(scene: Scene) -> None:
     wait_until("the refusal is logged", lambda: "reload refused" in process.output())
     assert "'rrr' is not known: did you mean 'rr'?" in process.output()
     assert scene.director.run("ipvsadm", "-Sn").check().stdout == before
+    assert "'rrr'" in scene.status()["daemon"]["reload_refused"][0]
     scene.write_config(FILE.replace("scheduler: rr", "scheduler: wrr").replace("port: 80\n", "port: 81\n"))
     process.kill(signal.SIGHUP)
     wait_until("the new service", lambda: ":81 -s wrr" in scene.director.run("ipvsadm", "-Sn").check().stdout)
     wait_until("the old one goes", lambda: ":80 -s" not in scene.director.run("ipvsadm", "-Sn").check().stdout)
     assert has_vip(scene)
+    assert scene.status()["daemon"]["reload_refused"] == []
+
+
+def test_a_dead_server_that_joins_serving_ones_gets_no_connection(scene: Scene) -> None:
+    watch = scene.watch(120.0)
+    load = scene.traffic(120.0, 0.01, TARGET)
+    wait_until("traffic flows", lambda: len(told(load)) > 10)
+    scene.write_config(FILE + "      dead: {address: 10.9.1.13, port: 9999}\n")
+    process = scene.running["director"]
+    process.kill(signal.SIGHUP)
+    wait_until("its verdict", lambda: "real server is down vs=plain rs=dead" in process.output())
+    assert {change["weight"] for change in finish(watch) if change["real"] == "10.9.1.13:9999"} == {0}
+    assert all(request["ok"] for request in finish(load))
+
+
+def test_a_virtual_server_without_any_server_says_so(scene: Scene) -> None:
+    director(scene, "drain", "plain", "web-1")
+    director(scene, "drain", "plain", "web-2")
+    assert "NO REAL SERVER TAKES CONNECTIONS" in director(scene, "status")
+    assert "ERROR director.daemon no real server takes connections vs=plain" in scene.running["director"].output()
+    director(scene, "enable", "plain", "web-1")
+    director(scene, "enable", "plain", "web-2")
+    assert "real servers take connections again vs=plain" in scene.running["director"].output()
 
 
 def test_a_second_director_and_apply_find_the_running_one(scene: Scene) -> None:

@@ -52,3 +52,8 @@ def test_the_first_rule_that_applies_decides(
     server: RealServer, health: HealthState, wish: Wish, adopted: int | None, value: int, reason: str
 ) -> None:
     assert effective_weight(server, health, wish, adopted) == Weight(value, reason)
+
+
+def test_new_server_beside_serving_ones_waits_for_its_verdict() -> None:
+    assert effective_weight(CHECKED, PENDING, unproven=True).value == 0
+    assert effective_weight(CHECKED, UP, unproven=True).value == 100
