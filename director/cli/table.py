@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from director.ipvs.client import IpvsClient
     from director.reconcile import Inputs, Reconciler
 
-ANNOUNCE_EVERY_S = 0.2
+ANNOUNCE_EVERY_S = 0.05
 
 Line = Mapping[str, str]
 _COLOURS = {"+": "green", "~": "yellow", "-": "red"}

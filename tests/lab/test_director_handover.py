@@ -126,7 +126,7 @@ def goes_on(process: Process) -> None:
     wait_until("it goes on", lambda: len(told(process)) > before + 20)
 
 
-@pytest.mark.parametrize(("before", "after"), [("nat", "dr"), ("dr", "nat")])
+@pytest.mark.parametrize(("before", "after"), [("nat", "dr")])  # the other way takes 40 s more and the same code
 def test_another_forwarding_method_is_not_seen_by_any_connection(scene: Scene, before: str, after: str) -> None:
     serve_by_both_methods(scene)
     scene.client.write("/tmp/client.py", CLIENT)
