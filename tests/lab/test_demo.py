@@ -25,7 +25,7 @@ def test_make_demo_holds_and_ends_with_one_line_of_json() -> None:
     assert Path(PROJECT / "Makefile").exists()
     command = ["make", "demo", f"KERNEL={os.environ.get('LVS_LAB_KERNEL', 'auto')}"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr[-6000:]
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-12000:]}"
     (line,) = done.stdout.splitlines()
     result = json.loads(line)
     assert result["ok"] is True
