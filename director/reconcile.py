@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from director.core.desired import adopted_weights, desired_table, insertion_weights
+from director.core.desired import desired_table, insertion_weights
 from director.core.diff import AddVirtual, Change, EditReal, diff
 from director.core.handover import hold_back
 from director.core.model import Config, ServerRef
@@ -122,10 +122,6 @@ class Reconciler:
     def read_table(self) -> Table:
         """The kernel's table now. Raises: KernelError."""
         return self._kernel.read()[0]
-
-    def adopted(self, config: Config) -> dict[ServerRef, int]:
-        """The weights in the kernel now of those real servers of `config` that it holds. Raises: KernelError."""
-        return adopted_weights(config, self._kernel.read()[0])
 
     def plan(self, inputs: Inputs, observed: Observation) -> Plan:
         """What would have to change. Raises: HostError when the memory is damaged."""

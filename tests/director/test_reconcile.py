@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from director.core.config import parse_config
-from director.core.desired import desired_table
+from director.core.desired import adopted_weights, desired_table
 from director.core.diff import AddReal, AddVirtual, Change, RemoveVirtual, apply
 from director.core.model import Config, ServerRef
 from director.core.table import (
@@ -130,7 +130,7 @@ def test_what_is_there_is_adopted_without_a_change(tmp_path: Path) -> None:
 def test_before_a_verdict_the_kernels_weight_stays(tmp_path: Path) -> None:
     entry = VirtualEntry(VirtualRow("rr"), {A: RealRow(Forward.NAT, 0)})
     world = World(tmp_path, Table({WEB: entry}))
-    asked = replace(inputs(), adopted=world.reconciler.adopted(CONFIG))
+    asked = replace(inputs(), adopted=adopted_weights(CONFIG, world.reconciler.read_table()))
     world.run(asked)
     assert world.weights() == {A: 0, B: 100}
     world.run(replace(asked, health={ServerRef("web", "a"): UP}))

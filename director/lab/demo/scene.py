@@ -6,12 +6,12 @@ One rule: everything is started as its operator would start it, by its command a
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
+from director.lab import waiting
 from director.lab.errors import LabError
 from director.lab.hosts import Lab, LabHost, Process
 
@@ -25,11 +25,8 @@ class NotReachedError(LabError):
 
 def wait_until(what: str, holds: Callable[[], object], timeout_s: float = 20.0, pause_s: float = 0.05) -> None:
     """Return once `holds()` is true. Raises: NotReachedError."""
-    end_at = time.monotonic() + timeout_s
-    while not holds():
-        if time.monotonic() > end_at:
-            raise NotReachedError(f"{what}: not within {timeout_s:g} s")
-        time.sleep(pause_s)
+    if not waiting.wait_until(lambda: bool(holds()), timeout_s, pause_s):
+        raise NotReachedError(f"{what}: not within {timeout_s:g} s")
 
 
 @dataclass
