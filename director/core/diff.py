@@ -1,7 +1,8 @@
 """The steps from one IPVS table to another, in the order that keeps traffic flowing.
 
 One rule: `apply(diff(a, b), a) == b` for what is managed, and an interrupted sequence still converges.
-Order: create virtual servers, add or edit real servers, remove real servers, remove virtual servers.
+Order: stop sync daemons, timeouts, create virtual servers, add or edit real servers, remove real servers, remove
+virtual servers, start sync daemons (one that runs refuses real servers of the other IP version, and they refuse it).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import assert_never
 
-from director.core.table import RealRow, Table, VirtualEntry, VirtualKey, VirtualRow
+from director.core.table import RealRow, SyncDaemon, Table, Timeouts, VirtualEntry, VirtualKey, VirtualRow
 from director.kit.net import Endpoint
 
 
@@ -58,7 +59,26 @@ class RemoveReal:
     before: RealRow
 
 
-Change = AddVirtual | EditVirtual | RemoveVirtual | AddReal | EditReal | RemoveReal
+@dataclass(frozen=True, slots=True)
+class SetTimeouts:
+    before: Timeouts | None
+    timeouts: Timeouts
+
+
+@dataclass(frozen=True, slots=True)
+class StopSync:
+    daemon: SyncDaemon
+
+
+@dataclass(frozen=True, slots=True)
+class StartSync:
+    daemon: SyncDaemon
+
+
+RealChange = AddReal | EditReal | RemoveReal
+VirtualChange = AddVirtual | EditVirtual | RemoveVirtual
+NamespaceChange = SetTimeouts | StopSync | StartSync
+Change = VirtualChange | RealChange | NamespaceChange
 Weights = Mapping[tuple[VirtualKey, Endpoint], int]
 _NO_WEIGHTS: Weights = MappingProxyType({})
 
@@ -71,7 +91,10 @@ def diff(
     A virtual server in `current` that is neither desired nor in `managed` is somebody else's and stays.
     A real server in `inserted_at` that is due at weight 0 is added at that weight and lowered at once.
     """
-    create: list[Change] = []
+    stop, start = _diff_sync(current.sync or frozenset(), desired.sync)
+    create: list[Change] = [*stop]
+    if desired.timeouts is not None and desired.timeouts != current.timeouts:
+        create.append(SetTimeouts(current.timeouts, desired.timeouts))
     settle: list[Change] = []
     remove: list[Change] = []
     remove_virtual: list[Change] = []
@@ -86,7 +109,17 @@ def diff(
     for key, entry in current.entries.items():
         if desired.get(key) is None and key in managed:
             remove_virtual.append(RemoveVirtual(key, entry))
-    return (*create, *settle, *remove, *remove_virtual)
+    return (*create, *settle, *remove, *remove_virtual, *start)
+
+
+def _diff_sync(
+    have: frozenset[SyncDaemon], want: frozenset[SyncDaemon] | None
+) -> tuple[list[StopSync], list[StartSync]]:
+    if want is None:
+        return [], []
+    stop = [StopSync(daemon) for daemon in have if not any(each.agrees(daemon) for each in want)]
+    start = [StartSync(daemon) for daemon in want if not any(daemon.agrees(each) for each in have)]
+    return sorted(stop, key=lambda each: each.daemon.role.value), sorted(start, key=lambda each: each.daemon.role.value)
 
 
 def _diff_reals(
@@ -119,6 +152,7 @@ def apply(changes: Iterable[Change], table: Table) -> Table:
     Raises: KeyError where the kernel would say EEXIST, ESRCH or ENOENT.
     """
     entries = {key: (entry.row, dict(entry.reals)) for key, entry in table.entries.items()}
+    timeouts, sync = table.timeouts, set(table.sync or ())
     for change in changes:
         match change:
             case AddVirtual(key, row):
@@ -138,8 +172,18 @@ def apply(changes: Iterable[Change], table: Table) -> Table:
                 entries[key][1][real] = row_real
             case RemoveReal(key, real, _):
                 del entries[key][1][real]
+            case SetTimeouts(_, timeouts):
+                pass
+            case StopSync(daemon):
+                sync.remove(daemon)
+            case StartSync(daemon):
+                if any(each.role is daemon.role for each in sync):
+                    raise KeyError(f"a sync {daemon.role.value} runs")
+                sync.add(daemon)
             case _:
                 assert_never(change)
     return Table(
-        MappingProxyType({key: VirtualEntry(row, MappingProxyType(reals)) for key, (row, reals) in entries.items()})
+        MappingProxyType({key: VirtualEntry(row, MappingProxyType(reals)) for key, (row, reals) in entries.items()}),
+        timeouts,
+        frozenset(sync) if sync or table.sync is not None else None,
     )

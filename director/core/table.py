@@ -3,14 +3,16 @@
 One rule: equality means "the same configuration". Counters stand apart (`Counters`), so that two
 tables can be compared by value while traffic flows.
 
-Source of the fields: include/uapi/linux/ip_vs.h (struct ip_vs_service_user, ip_vs_dest_user).
+Source of the fields: include/uapi/linux/ip_vs.h (struct ip_vs_service_user, ip_vs_dest_user, ip_vs_timeout_user,
+ip_vs_daemon_user).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntFlag
+from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from director.kit.net import Endpoint, IPAddress, parse_endpoint
@@ -21,6 +23,7 @@ class Protocol(Enum):
 
     TCP = "tcp"
     UDP = "udp"
+    SCTP = "sctp"
 
 
 class Forward(Enum):
@@ -31,6 +34,34 @@ class Forward(Enum):
     TUN = "tun"
     LOCAL = "local"  # the kernel's own mark for a real server on the director itself
     BYPASS = "bypass"
+
+
+class TunnelKind(Enum):
+    """How a packet is wrapped on its way to a real server by TUN."""
+
+    IPIP = "ipip"
+    GUE = "gue"
+    GRE = "gre"
+
+
+class TunnelFlags(IntFlag):
+    """IP_VS_TUNNEL_ENCAP_FLAG_*: checksums of the outer header (gue and gre only)."""
+
+    NONE = 0
+    CHECKSUM = 1
+    REMOTE_CHECKSUM = 2  # gue: the receiver computes the inner checksum
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """`port` is gue's UDP port at the real server, 0 for the others."""
+
+    kind: TunnelKind = TunnelKind.IPIP
+    port: int = 0
+    flags: TunnelFlags = TunnelFlags.NONE
+
+
+IPIP = Tunnel()
 
 
 class SchedulerFlags(IntFlag):
@@ -86,27 +117,32 @@ class VirtualKey:
 class RealRow:
     """One real server as the kernel holds it.
 
-    `weight` is 0 to 65535 (0: no new connections); thresholds count active plus inactive connections, 0 is none.
+    `weight` is 0 to 65535 (0: no new connections). Thresholds count active plus inactive connections, 0 is none: above
+    the upper one no new connections come until there are fewer than the lower one (three quarters of the upper one
+    where that is 0; ip_vs_ctl.c, ip_vs_dest_update_overload). `tunnel` means something with TUN only.
     """
 
     forward: Forward
     weight: int
     upper_threshold: int = 0
     lower_threshold: int = 0
+    tunnel: Tunnel = IPIP
 
 
 @dataclass(frozen=True, slots=True)
 class VirtualRow:
     """One virtual server as the kernel holds it, without its real servers.
 
-    `persistence_s` 0 is none; `persistence_prefix` is the prefix length clients are grouped by (32 or 128: each alone).
+    `persistence_s` 0 is none; `persistence_prefix` is the prefix length clients are grouped by, None is each alone.
+    `engine` is the persistence engine, such as `sip`, and empty for none.
     """
 
     scheduler: str
     flags: SchedulerFlags = SchedulerFlags.NONE
     persistence_s: int = 0
-    persistence_prefix: int = 32
+    persistence_prefix: int | None = None
     one_packet: bool = False
+    engine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +154,52 @@ class VirtualEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long IPVS remembers a silent connection, in whole seconds: established TCP, TCP after FIN, UDP."""
+
+    tcp_s: int
+    tcpfin_s: int
+    udp_s: int
+
+
+class SyncRole(Enum):
+    """What a sync daemon does with connections: send them (master) or take them in (backup)."""
+
+    MASTER = "master"
+    BACKUP = "backup"
+
+
+@dataclass(frozen=True, slots=True)
+class SyncDaemon:
+    """One thread of the kernel that sends or takes in connections; at most one for each role.
+
+    `id` is 0 to 255: a backup heeds masters of the same id, and any with 0. `group` is a multicast address.
+    `maxlen` bounds a message's bytes; None leaves it to the kernel (by the interface's MTU).
+    """
+
+    role: SyncRole
+    interface: str
+    id: int = 0
+    group: IPAddress = IPv4Address("224.0.0.81")  # IP_VS_SYNC_GROUP
+    port: int = 8848  # IP_VS_SYNC_PORT
+    ttl: int = 1
+    maxlen: int | None = None
+
+    def agrees(self, found: SyncDaemon) -> bool:
+        """Whether `found` in the kernel is what this asks for."""
+        return self == (found if self.maxlen is not None else replace(found, maxlen=None))
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
-    """The whole IPVS table of one network namespace."""
+    """The whole IPVS table of one network namespace.
+
+    As a wish, `timeouts` or `sync` None leaves them as they are; as read, both are there.
+    """
 
     entries: Mapping[VirtualKey, VirtualEntry] = field(default_factory=lambda: MappingProxyType({}))
+    timeouts: Timeouts | None = None
+    sync: frozenset[SyncDaemon] | None = None
 
     def __iter__(self) -> Iterator[VirtualKey]:
         return iter(self.entries)
