@@ -8,19 +8,16 @@ from __future__ import annotations
 import socket
 
 from director.core.model import Config
-from director.core.table import Forward
 from director.host import settings
 from director.kit.errors import HostError
-
-_METHODS: dict[Forward, settings.Method] = {Forward.NAT: "nat", Forward.DR: "dr", Forward.TUN: "tun"}
 
 
 def advice(config: Config) -> tuple[str, ...]:
     """One sentence for each setting of this host that is not as `config`'s forwarding methods need it."""
     uses = [
-        settings.Use(virtual.name, _METHODS[virtual.forward], virtual.key.family)
+        settings.Use(virtual.name, virtual.method.value, family)
         for virtual in config.virtual_servers
-        if virtual.forward in _METHODS
+        for family in sorted({key.family for key in virtual.keys})
     ]
     try:
         names = [name for _, name in socket.if_nameindex()]

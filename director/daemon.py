@@ -26,7 +26,7 @@ from director.core import status
 from director.core.config import parse_config
 from director.core.desired import adopted_weights, unproven_servers
 from director.core.model import Config, ServerRef
-from director.core.plan import Applied, Step, steps
+from director.core.steps import Applied, Step, steps
 from director.host import addresses
 from director.host.announce import Announcer
 from director.host.changes import Changes, HostChanges, woken_by
@@ -215,10 +215,15 @@ class Daemon:
         if found is None:
             return
         virtual, real = found
-        entry = outcome.observed.table.get(virtual.key)
-        row = entry.reals.get(real.endpoint) if entry else None
+        due = self._inputs(self._config).weights()[ref].value
+        table = outcome.observed.table
+        reached = all(
+            (row := status.found(table, place)) is not None and row.weight == due
+            for place in virtual.placements
+            if place.real is real
+        )
         # What failed elsewhere is no answer to this request; `status` shows it.
-        if outcome.failures and (row is None or row.weight != self._inputs(self._config).weights()[ref].value):
+        if outcome.failures and not reached:
             raise DirectorError("\n".join(outcome.failures))
 
     # The loops.

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 class _Watched:
     config: Config
     refs: Mapping[Check, tuple[ServerRef, ...]]
-    since_at: Mapping[tuple[str, Vip | None], float]
+    since_at: Mapping[tuple[str, tuple[Vip, ...]], float]
 
 
 class Monitor:
@@ -97,8 +97,8 @@ class Monitor:
         self._wake()
 
 
-def _place(virtual: VirtualServer) -> tuple[str, Vip | None]:
-    return virtual.name, virtual.vip
+def _place(virtual: VirtualServer) -> tuple[str, tuple[Vip, ...]]:
+    return virtual.name, virtual.vips
 
 
 def grace_s(virtual: VirtualServer) -> float:

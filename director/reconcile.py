@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from director.core.desired import desired_table, insertion_weights
-from director.core.diff import AddVirtual, Change, EditReal, diff
+from director.core.diff import AddVirtual, Change, EditReal, NamespaceChange, diff
 from director.core.handover import hold_back
 from director.core.model import Config, ServerRef
-from director.core.plan import Plan, Step, steps, waiting_for
+from director.core.plan import Plan
+from director.core.steps import Step, steps, waiting_for
 from director.core.table import Table, TableCounters, VirtualKey
 from director.core.vip import Vip
 from director.core.weight import Weight, Wish, effective_weights
@@ -129,7 +130,7 @@ class Reconciler:
         desired = desired_table(inputs.config, inputs.weights())
         wanted = inputs.config.vips()
         # Virtual servers that share an address wait for the last of them: raising it serves them all.
-        early = {vs.vip for vs in inputs.config.virtual_servers if vs.name not in inputs.ready}
+        early = {vip for vs in inputs.config.virtual_servers if vs.name not in inputs.ready for vip in vs.vips}
         missing = [vip for vip in wanted if vip not in observed.vips]
         homes = {vip.address: vip for vip in wanted}
         leaving = sorted((owned.vips & observed.vips) - set(wanted), key=str)
@@ -179,7 +180,7 @@ class Reconciler:
     def _apply(self, plan: Plan, inputs: Inputs) -> tuple[list[Step], list[str], bool]:
         """Make one plan's changes: what was made, what failed, and whether a failure means "read again"."""
         owned = self._memory.load()
-        declared = {vs.key for vs in inputs.config.virtual_servers}
+        declared = inputs.config.keys()
         # A VIP that was there before us is not ours to take away.
         owned = Owned(owned.virtual_servers | declared, owned.vips | set(plan.vips_add))
         self._memory.save(owned)
@@ -204,10 +205,10 @@ class Reconciler:
         told = [
             refusal
             for refusal in refused
-            if isinstance(refusal.change, AddVirtual) or refusal.change.key not in unserved
+            if isinstance(refusal.change, AddVirtual | NamespaceChange) or refusal.change.key not in unserved
         ]
         failures += [refusal.reason for refusal in told]
-        served = {vs.vip for vs in inputs.config.virtual_servers if vs.key not in unserved}
+        served = {vip for vs in inputs.config.virtual_servers if not unserved.intersection(vs.keys) for vip in vs.vips}
         not_ours = set()
         missing = {vip.address for vip in plan.vips_add}
         for vip in plan.vips_add:
@@ -236,7 +237,7 @@ class Reconciler:
     def _forget(self, inputs: Inputs, observed: Observation) -> None:
         """Drop what is neither declared nor there any more from the memory."""
         owned = self._memory.load()
-        declared = {vs.key for vs in inputs.config.virtual_servers}
+        declared = inputs.config.keys()
         keys = frozenset(key for key in owned.virtual_servers | declared if key in declared or observed.table.get(key))
         self._memory.save(Owned(keys, owned.vips & observed.vips))
 

@@ -22,8 +22,8 @@ from aiohttp import web
 
 from director.api import NAMESPACE_HEADER
 from director.core.model import ServerRef
-from director.core.plan import Applied, Step
 from director.core.status import Status
+from director.core.steps import Applied, Step
 from director.host.lockfile import namespace_inode
 from director.kit.errors import ConfigError, DirectorError, HostError
 

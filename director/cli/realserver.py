@@ -62,17 +62,18 @@ def _address(text: str) -> IPAddress:
 
 def _from_file(file: Path) -> list[IPAddress]:
     from director.core.config import parse_config
-    from director.core.table import Forward
+    from director.core.model import Method
     from director.host.addresses import held
     from director.kit.configfile import read_text
 
     config = parse_config(read_text(file), str(file))
     ours = {vip.address for vip in held()}
     found = [
-        virtual.key.endpoint.address
+        key.endpoint.address
         for virtual in config.virtual_servers
-        if virtual.forward is Forward.DR and virtual.key.endpoint is not None
-        if any(real.endpoint.address in ours for real in virtual.real_servers)
+        for key in virtual.keys
+        if virtual.method is Method.DR and key.endpoint is not None
+        if any(real.address in ours for real in virtual.real_servers)
     ]
     if not found:
         raise ConfigError(

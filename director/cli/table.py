@@ -18,7 +18,7 @@ from director.cli.options import file_argument, json_option, socket_option, stat
 if TYPE_CHECKING:
     from director.api.client import Client
     from director.core.model import Config
-    from director.core.plan import Applied, Step
+    from director.core.steps import Applied, Step
     from director.core.vip import Vip
     from director.ipvs.client import IpvsClient
     from director.reconcile import Inputs, Reconciler
@@ -126,7 +126,7 @@ def _note(sentences: Iterable[str]) -> None:
 
 
 def _plan_once(config: Config, state_directory: Path) -> Sequence[Line]:
-    from director.core.plan import steps
+    from director.core.steps import steps
     from director.ipvs.client import IpvsClient
 
     with IpvsClient.open() as kernel:
@@ -137,7 +137,7 @@ def _plan_once(config: Config, state_directory: Path) -> Sequence[Line]:
 
 
 def _apply_once(config: Config, state_directory: Path, file: Path) -> Applied:
-    from director.core.plan import Applied
+    from director.core.steps import Applied
     from director.host.lockfile import NamespaceLock, StateLock
     from director.ipvs.client import IpvsClient
 
@@ -190,17 +190,15 @@ def _inputs_once(config: Config, reconciler: Reconciler, state_directory: Path) 
 
     One that another forwarding method has at 0 is taken as drained for the change.
     """
+    from director.core.status import found
     from director.overrides import Overrides
     from director.reconcile import Inputs
 
     table = reconciler.observe(config).table
     adopted = {
-        virtual.ref(real): 0
-        for virtual in config.virtual_servers
-        for real in virtual.real_servers
-        if (entry := table.get(virtual.key))
-        and (row := entry.reals.get(real.endpoint))
-        and (row.forward, row.weight) == (virtual.forward, 0)
+        virtual.ref(place.real): 0
+        for virtual, place in config.placed()
+        if (row := found(table, place)) is not None and (row.forward, row.weight) == (virtual.method.forward, 0)
     }
     ready = frozenset(virtual.name for virtual in config.virtual_servers)
     return Inputs(config, wishes=Overrides(state_directory).wishes, adopted=adopted, ready=ready)

@@ -5,29 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from director.core.model import Config, ServerRef
-from director.core.table import RealRow, Table, VirtualEntry, VirtualKey
+from director.core.model import Config, DeadConnections, RealServer, ServerRef, VirtualServer
+from director.core.table import Protocol, RealRow, Table, VirtualEntry, VirtualKey
 from director.core.weight import NO_WISH, Weight, Wish
 from director.kit.net import Endpoint
 
 
 def desired_table(config: Config, weights: Mapping[ServerRef, Weight]) -> Table:
-    """Every virtual server of `config`, its real servers in insertion order. `weights` must hold them all."""
-    return Table(
-        MappingProxyType(
-            {
-                virtual.key: VirtualEntry(
-                    virtual.row,
-                    MappingProxyType(
-                        {
-                            real.endpoint: RealRow(virtual.forward, weights[virtual.ref(real)].value)
-                            for real in virtual.real_servers
-                        }
-                    ),
-                )
-                for virtual in config.virtual_servers
-            }
-        )
+    """Every virtual server of `config`, its real servers in insertion order. `weights` must hold them all.
+
+    Where connections of dead servers are to expire, a UDP server that is down is left out: at weight 0 it would keep
+    its flows, for UDP has no new connection by which IPVS could tell (ip_vs_core.c, ip_vs_in_hook).
+    """
+    leave_out = config.dead_connections is DeadConnections.EXPIRE
+    entries: dict[VirtualKey, VirtualEntry] = {}
+    for virtual in config.virtual_servers:
+        rows = {real.name: _row(virtual, real, weights) for real in virtual.real_servers}
+        reals: dict[VirtualKey, dict[Endpoint, RealRow]] = {key: {} for key in virtual.keys}
+        for key, real, endpoint in virtual.placements:
+            if leave_out and key.protocol is Protocol.UDP and weights[virtual.ref(real)].is_down:
+                continue
+            reals[key][endpoint] = rows[real.name]
+        for key in virtual.keys:
+            entries[key] = VirtualEntry(virtual.row, MappingProxyType(reals[key]))
+    return Table(MappingProxyType(entries), config.timeouts, config.sync)
+
+
+def _row(virtual: VirtualServer, real: RealServer, weights: Mapping[ServerRef, Weight]) -> RealRow:
+    return RealRow(
+        virtual.method.forward,
+        weights[virtual.ref(real)].value,
+        real.upper_threshold,
+        real.lower_threshold,
+        real.tunnel,
     )
 
 
@@ -38,22 +48,22 @@ def insertion_weights(config: Config, wishes: Mapping[ServerRef, Wish]) -> dict[
     it starts must come to the table of one that lowered it later, or the two choose differently.
     """
     return {
-        (virtual.key, real.endpoint): wishes.get(virtual.ref(real), NO_WISH).weight or real.weight
+        (key, endpoint): wishes.get(virtual.ref(real), NO_WISH).weight or real.weight
         for virtual in config.virtual_servers
         if virtual.row.scheduler == "mh"
-        for real in virtual.real_servers
+        for key, real, endpoint in virtual.placements
     }
 
 
 def adopted_weights(config: Config, table: Table) -> dict[ServerRef, int]:
-    """The kernel's weight of every real server of `config` that `table` already holds."""
+    """The kernel's weight of every real server of `config` that `table` already holds; of several, the highest."""
     adopted: dict[ServerRef, int] = {}
-    for virtual in config.virtual_servers:
-        entry = table.get(virtual.key)
-        for real in virtual.real_servers if entry else ():
-            row = entry.reals.get(real.endpoint) if entry else None
-            if row is not None:
-                adopted[virtual.ref(real)] = row.weight
+    for virtual, (key, real, endpoint) in config.placed():
+        entry = table.get(key)
+        row = entry.reals.get(endpoint) if entry else None
+        if row is not None:
+            ref = virtual.ref(real)
+            adopted[ref] = max(row.weight, adopted.get(ref, 0))
     return adopted
 
 
@@ -64,12 +74,16 @@ def unproven_servers(config: Config, table: Table) -> frozenset[ServerRef]:
     """
     unproven: set[ServerRef] = set()
     for virtual in config.virtual_servers:
-        entry = table.get(virtual.key)
-        rows = [entry.reals.get(real.endpoint) for real in virtual.real_servers] if entry else []
-        if any(row is not None and row.weight for row in rows):
+        known: set[str] = set()
+        serves = False
+        for key, real, endpoint in virtual.placements:
+            entry = table.get(key)
+            row = entry.reals.get(endpoint) if entry else None
+            if row is not None:
+                known.add(real.name)
+                serves = serves or row.weight > 0
+        if serves:
             unproven |= {
-                virtual.ref(real)
-                for real, row in zip(virtual.real_servers, rows, strict=True)
-                if row is None and real.check is not None
+                virtual.ref(real) for real in virtual.real_servers if real.check is not None and real.name not in known
             }
     return frozenset(unproven)

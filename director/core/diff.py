@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import assert_never
 
-from director.core.table import RealRow, SyncDaemon, Table, Timeouts, VirtualEntry, VirtualKey, VirtualRow
+from director.core.table import Forward, RealRow, SyncDaemon, Table, Timeouts, VirtualEntry, VirtualKey, VirtualRow
 from director.kit.net import Endpoint
 
 
@@ -132,7 +132,7 @@ def _diff_reals(
 ) -> None:
     for real, row in want.reals.items():
         before = have.reals.get(real)
-        if before is not None and before.forward is row.forward:
+        if before is not None and same_path(before, row):
             if before != row:
                 settle.append(EditReal(key, real, before, row))
             continue
@@ -144,6 +144,11 @@ def _diff_reals(
         if first != row:
             settle.append(EditReal(key, real, first, row))
     remove.extend(RemoveReal(key, real, row) for real, row in have.reals.items() if real not in want.reals)
+
+
+def same_path(before: RealRow, row: RealRow) -> bool:
+    """Whether packets go the same way, so that the one may become the other in place."""
+    return before.forward is row.forward and (before.forward is not Forward.TUN or before.tunnel == row.tunnel)
 
 
 def apply(changes: Iterable[Change], table: Table) -> Table:

@@ -3,10 +3,11 @@
 One rule: a real server changes when it has weight 0 and carries nothing, never before.
 
 IPVS keeps one route for a destination, whichever method its packets go by (ip_vs_xmit.c, __ip_vs_get_out_rt), and
-connections keep the method they began with. Under DR that route must name the real server as the next hop; one that
-a packet of a NAT or tunnel connection left there has none, and new DR connections vanish. Under NAT the connections
-that began under DR vanish. Deleting and creating anew is no way around it: while connections last, the kernel takes
-the destination back out of its trash, connections and all (ip_vs_ctl.c, ip_vs_trash_get_dest).
+connections keep the method they began with; the same holds for another kind of tunnel. Under DR that route must name
+the real server as the next hop; one that a packet of a NAT or tunnel connection left there has none, and new DR
+connections vanish. Under NAT the connections that began under DR vanish. Deleting and creating anew is no way around
+it: while connections last, the kernel takes the destination back out of its trash, connections and all (ip_vs_ctl.c,
+ip_vs_trash_get_dest).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from director.core.table import Forward, RealCounters, RealRow, Table, VirtualEntry, VirtualKey
+from director.core.diff import same_path
+from director.core.table import IPIP, Forward, RealCounters, RealRow, Table, Tunnel, VirtualEntry, VirtualKey
 from director.kit.net import Endpoint
 
 Reals = Mapping[tuple[VirtualKey, Endpoint], RealCounters]
@@ -34,6 +36,8 @@ class Held:
     after: Forward
     connections: int
     drains: bool
+    tunnel: Tunnel = IPIP
+    new_tunnel: Tunnel = IPIP
 
     @property
     def ready(self) -> bool:
@@ -62,7 +66,7 @@ def _held(key: VirtualKey, have: VirtualEntry, want: VirtualEntry, carried: Real
     waiting: list[tuple[Endpoint, RealRow, int]] = []
     for real in want.reals:
         before = have.reals.get(real)
-        if before is None or before.forward is want.reals[real].forward:
+        if before is None or same_path(before, want.reals[real]):
             continue
         counters = carried.get((key, real), RealCounters())
         connections = counters.active + counters.inactive
@@ -72,10 +76,13 @@ def _held(key: VirtualKey, have: VirtualEntry, want: VirtualEntry, carried: Real
     waiting.sort(key=lambda each: (each[1].weight != 0, each[2]))
     at_once = max(1, len(want.reals) // 2)
     return [
-        Held(key, real, before.forward, want.reals[real].forward, connections, drains=place < at_once)
+        Held(
+            *(key, real, before.forward, want.reals[real].forward, connections, place < at_once),
+            *(before.tunnel, want.reals[real].tunnel),
+        )
         for place, (real, before, connections) in enumerate(waiting)
     ]
 
 
 def _meanwhile(held: Held, row: RealRow) -> RealRow:
-    return replace(row, forward=held.before, weight=0 if held.drains else row.weight)
+    return replace(row, forward=held.before, tunnel=held.tunnel, weight=0 if held.drains else row.weight)

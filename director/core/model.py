@@ -5,11 +5,23 @@ One rule: a value here has passed every check of `config.py`; nothing downstream
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
 
-from director.core.table import Forward, VirtualKey, VirtualRow
+from director.core.table import (
+    IPIP,
+    Forward,
+    Protocol,
+    SyncDaemon,
+    Timeouts,
+    Tunnel,
+    VirtualKey,
+    VirtualRow,
+)
 from director.core.vip import Vip
-from director.kit.net import Endpoint
+from director.kit.net import Endpoint, IPAddress
 from director.kit.probespec import Check
 
 
@@ -24,26 +36,117 @@ class ServerRef:
         return f"{self.virtual_server}/{self.real_server}"
 
 
+class Method(Enum):
+    """How packets reach a real server. Full NAT is the kernel's NAT with the source address rewritten as well."""
+
+    NAT = "nat"
+    DR = "dr"
+    TUN = "tun"
+    FULLNAT = "fullnat"
+
+    @property
+    def forward(self) -> Forward:
+        """The kernel's own method."""
+        return Forward.NAT if self is Method.FULLNAT else Forward(self.value)
+
+
+class RealState(Enum):
+    """What the file says of a real server apart from its weight.
+
+    Drained: in the table at weight 0. Disabled: not in the table, not checked.
+    """
+
+    ENABLED = "enabled"
+    DRAINED = "drained"
+    DISABLED = "disabled"
+
+
+class OnDrift(Enum):
+    """What to do about changes that somebody else made to a virtual server."""
+
+    REPAIR = "repair"
+    REPORT = "report"
+
+
+class DeadConnections(Enum):
+    """What becomes of connections to a real server that is down or removed; one choice for the whole namespace.
+
+    Keep: they stay, and go on should it come back. Expire: they end at once (net.ipv4.vs.expire_nodest_conn=1, and a
+    UDP server that is down leaves the table).
+    """
+
+    KEEP = "keep"
+    EXPIRE = "expire"
+
+
 @dataclass(frozen=True, slots=True)
 class RealServer:
-    """A real server as configured. `weight` is 0 to 65535; without a `check` it is taken as up."""
+    """A real server as configured. `weight` is 0 to 65535; without a `check` it is taken as up.
+
+    `port` None is the virtual server's own, whichever that is.
+    """
 
     name: str
-    endpoint: Endpoint
+    address: IPAddress
     weight: int
+    port: int | None = None
     check: Check | None = None
+    tunnel: Tunnel = IPIP
+    upper_threshold: int = 0
+    lower_threshold: int = 0
+    state: RealState = RealState.ENABLED
+
+    def at(self, key: VirtualKey) -> Endpoint:
+        """Where it takes the connections of `key`; port 0 is the port that the client named."""
+        if self.port is not None:
+            return Endpoint(self.address, self.port)
+        return Endpoint(self.address, key.endpoint.port if key.endpoint else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What the director marks for a virtual server with a firewall mark; `ports` empty are all of them."""
+
+    protocol: Protocol
+    address: IPAddress
+    ports: tuple[int, ...] = ()
+
+
+class Placement(NamedTuple):
+    """One real server under one key: one destination of the kernel's table."""
+
+    key: VirtualKey
+    real: RealServer
+    endpoint: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
 class VirtualServer:
-    """A virtual server as configured; `real_servers` are in the order in which they are inserted."""
+    """A virtual server as configured: one entry in the kernel's table for each of its `keys`.
+
+    `real_servers` are in the order in which they are inserted; `placements` are those that are not disabled, under
+    every key. `source` is what full NAT rewrites the client's address to, None is the address of the way out.
+    """
 
     name: str
-    key: VirtualKey
+    keys: tuple[VirtualKey, ...]
     row: VirtualRow
-    forward: Forward
+    method: Method
     real_servers: tuple[RealServer, ...]
-    vip: Vip | None = None
+    vips: tuple[Vip, ...] = ()
+    on_drift: OnDrift = OnDrift.REPAIR
+    traffic: tuple[Traffic, ...] = ()
+    source: IPAddress | None = None
+    placements: tuple[Placement, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        placements = tuple(
+            Placement(key, real, real.at(key))
+            for key in self.keys
+            for real in self.real_servers
+            if real.state is not RealState.DISABLED
+        )
+        object.__setattr__(self, "placements", placements)
 
     def ref(self, real: RealServer) -> ServerRef:
         return ServerRef(self.name, real.name)
@@ -51,14 +154,32 @@ class VirtualServer:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that `director.yaml` says. `drift_interval_s` is the longest time between two looks at the kernel."""
+    """Everything that `director.yaml` says. `drift_interval_s` is the longest time between two looks at the kernel.
+
+    `exclusive`: whatever else the table holds is removed. `timeouts` or `sync` None: they are left alone.
+    """
 
     virtual_servers: tuple[VirtualServer, ...] = ()
     drift_interval_s: float = 10.0
+    exclusive: bool = False
+    timeouts: Timeouts | None = None
+    sync: frozenset[SyncDaemon] | None = None
+    manage_settings: bool = True
+    dead_connections: DeadConnections = DeadConnections.KEEP
 
     def vips(self) -> tuple[Vip, ...]:
         """Every address once, in the order of the file."""
-        return tuple(dict.fromkeys(vs.vip for vs in self.virtual_servers if vs.vip is not None))
+        return tuple(dict.fromkeys(vip for vs in self.virtual_servers for vip in vs.vips))
+
+    def keys(self) -> frozenset[VirtualKey]:
+        """Every key that the file declares."""
+        return frozenset(key for vs in self.virtual_servers for key in vs.keys)
+
+    def placed(self) -> Iterator[tuple[VirtualServer, Placement]]:
+        """Every destination that the file declares."""
+        for virtual in self.virtual_servers:
+            for placement in virtual.placements:
+                yield virtual, placement
 
     def find(self, ref: ServerRef) -> tuple[VirtualServer, RealServer] | None:
         for virtual in self.virtual_servers:

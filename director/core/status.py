@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypedDict
 
-from director.core.model import Config, RealServer, ServerRef, VirtualServer
-from director.core.plan import flag_names
-from director.core.table import RealCounters, Table, TableCounters
+from director.core.model import Config, Placement, RealServer, ServerRef, VirtualServer
+from director.core.steps import flag_names
+from director.core.table import Counters, RealCounters, RealRow, Table, TableCounters
 from director.core.vip import Vip
 from director.core.weight import NO_WISH, Weight, Wish
 from director.kit.health import HealthState
@@ -38,12 +38,17 @@ class RealServerStatus(TypedDict):
 
 
 class VirtualServerStatus(TypedDict):
-    """One virtual server. `interface` and `vip_present` are None where the director leaves the address alone."""
+    """One virtual server. `interface` and `vip_present` are None where the director leaves the address alone.
+
+    `keys` are its entries in the kernel's table; `address` and `port` are those of the first (empty and 0 for a
+    firewall mark). Counters are sums over all of them.
+    """
 
     name: str
     protocol: str
     address: str
     port: int
+    keys: list[str]
     scheduler: str
     scheduler_flags: list[str]
     persistence_s: int
@@ -82,6 +87,16 @@ class Status(TypedDict):
     virtual_servers: list[VirtualServerStatus]
 
 
+_NOTHING = RealCounters()
+_NO_COUNTERS = Counters()
+
+
+def found(table: Table, place: Placement) -> RealRow | None:
+    """What the kernel has at `place`."""
+    entry = table.get(place.key)
+    return entry.reals.get(place.endpoint) if entry else None
+
+
 def virtual_servers(
     config: Config,
     table: Table,
@@ -94,50 +109,60 @@ def virtual_servers(
 ) -> list[VirtualServerStatus]:
     """Every virtual server of `config`, in the file's order."""
 
+    places: dict[ServerRef, list[Placement]] = {}
+    for owner, place in config.placed():
+        places.setdefault(owner.ref(place.real), []).append(place)
+
     def real_server(virtual: VirtualServer, real: RealServer) -> RealServerStatus:
         ref = virtual.ref(real)
-        entry = table.get(virtual.key)
-        row = entry.reals.get(real.endpoint) if entry else None
-        carried = counters.reals.get((virtual.key, real.endpoint), RealCounters())
+        ref = virtual.ref(real)
+        ours = places.get(ref, [])
+        rows = [found(table, place) for place in ours]
+        there = [row.weight if row else None for row in rows]
+        # Of several entries, one that is not as it should be is the one to see.
+        wrong = [weight for weight in there if weight != weights[ref].value]
+        carried = [counters.reals.get((place.key, place.endpoint), _NOTHING) for place in ours]
         state = health.get(ref) if real.check else None
         wish = wishes.get(ref, NO_WISH)
         return {
             "name": real.name,
-            "address": str(real.endpoint.address),
-            "port": real.endpoint.port,
-            "forward": virtual.forward.value,
+            "address": str(real.address),
+            "port": real.at(virtual.keys[0]).port,
+            "forward": virtual.method.value,
             "configured_weight": real.weight,
             "weight": weights[ref].value,
-            "kernel_weight": row.weight if row else None,
+            "kernel_weight": next(iter([*wrong, *there]), None),
             "health": state.status.value if state else "unchecked",
             "health_since_s": round(now - state.since_at, 3) if state else None,
             "reason": weights[ref].reason,
             "check": str(real.check) if real.check else None,
             "drained": wish.drain,
             "operator_weight": wish.weight,
-            "active": carried.active,
-            "inactive": carried.inactive,
-            "connections": carried.totals.connections,
+            "active": sum(each.active for each in carried),
+            "inactive": sum(each.inactive for each in carried),
+            "connections": sum(each.totals.connections for each in carried),
         }
 
     def virtual_server(virtual: VirtualServer) -> VirtualServerStatus:
-        endpoint = virtual.key.endpoint
-        total = counters.virtuals.get(virtual.key)
+        key = virtual.keys[0]
+        endpoint = key.endpoint
+        totals = [counters.virtuals.get(each, _NO_COUNTERS) for each in virtual.keys]
         return {
             "name": virtual.name,
-            "protocol": virtual.key.protocol.value if virtual.key.protocol else "fwmark",
+            "protocol": key.protocol.value if key.protocol else "fwmark",
             "address": str(endpoint.address) if endpoint else "",
             "port": endpoint.port if endpoint else 0,
+            "keys": [str(each) for each in virtual.keys],
             "scheduler": virtual.row.scheduler,
             "scheduler_flags": flag_names(virtual.row),
             "persistence_s": virtual.row.persistence_s,
-            "forward": virtual.forward.value,
-            "in_kernel": table.get(virtual.key) is not None,
-            "interface": virtual.vip.interface if virtual.vip else None,
-            "vip_present": virtual.vip in vips if virtual.vip else None,
-            "connections": total.connections if total else 0,
-            "in_bytes": total.in_bytes if total else 0,
-            "out_bytes": total.out_bytes if total else 0,
+            "forward": virtual.method.value,
+            "in_kernel": all(table.get(each) is not None for each in virtual.keys),
+            "interface": virtual.vips[0].interface if virtual.vips else None,
+            "vip_present": vips.issuperset(virtual.vips) if virtual.vips else None,
+            "connections": sum(each.connections for each in totals),
+            "in_bytes": sum(each.in_bytes for each in totals),
+            "out_bytes": sum(each.out_bytes for each in totals),
             "real_servers": [real_server(virtual, real) for real in virtual.real_servers],
         }
 

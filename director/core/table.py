@@ -162,6 +162,9 @@ class Timeouts:
     udp_s: int
 
 
+SYNC_GROUP = IPv4Address("224.0.0.81")  # IP_VS_SYNC_GROUP
+
+
 class SyncRole(Enum):
     """What a sync daemon does with connections: send them (master) or take them in (backup)."""
 
@@ -180,7 +183,7 @@ class SyncDaemon:
     role: SyncRole
     interface: str
     id: int = 0
-    group: IPAddress = IPv4Address("224.0.0.81")  # IP_VS_SYNC_GROUP
+    group: IPAddress = SYNC_GROUP
     port: int = 8848  # IP_VS_SYNC_PORT
     ttl: int = 1
     maxlen: int | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
-from director.core.model import Config, RealServer, ServerRef
+from director.core.model import Config, RealServer, RealState, ServerRef
 from director.kit.health import HealthState, Status
 
 
@@ -22,10 +22,11 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """An effective weight, 0 to 65535, and the reason in a few words."""
+    """An effective weight, 0 to 65535, and the reason in a few words. `is_down`: because checks failed."""
 
     value: int
     reason: str
+    is_down: bool = False
 
 
 NO_WISH = Wish()
@@ -40,20 +41,23 @@ def effective_weight(
     beside servers that take connections.
 
     >>> from ipaddress import ip_address
-    >>> from director.kit.net import Endpoint
-    >>> effective_weight(RealServer("a", Endpoint(ip_address("10.0.0.1"), 80), 100), HealthState(), Wish(drain=True))
-    Weight(value=0, reason='drained by the operator')
+    >>> effective_weight(RealServer("a", ip_address("10.0.0.1"), 100), HealthState(), Wish(drain=True)).reason
+    'drained by the operator'
     """
     nominal = server.weight if wish.weight is None else wish.weight
     source = "" if wish.weight is None else f", weight {wish.weight} by the operator"
+    if server.state is RealState.DISABLED:
+        return Weight(0, "disabled in the file: not in the table")
     if wish.drain:
         return Weight(0, "drained by the operator")
+    if server.state is RealState.DRAINED:
+        return Weight(0, "drained in the file")
     if server.check is None:
         return Weight(nominal, f"not checked{source}")
     seen = health.last.reason if health.last else ""
     match health.status:
         case Status.DOWN:
-            return Weight(0, f"down: {seen}")
+            return Weight(0, f"down: {seen}", is_down=True)
         case Status.PENDING if adopted is not None:
             return Weight(adopted, "no verdict yet: keeps the kernel's weight")
         case Status.PENDING if unproven:

@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from director.core.model import ServerRef
-from director.core.plan import Applied, Step
 from director.core.status import Status
+from director.core.steps import Applied, Step
 from director.core.vip import Vip
 from director.kit.errors import HostError
 

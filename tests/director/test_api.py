@@ -16,7 +16,7 @@ from director.api import server
 from director.api.client import Client, NotRunningError
 from director.api.server import LARGEST_REQUEST_BYTES, listening, serve
 from director.core.model import ServerRef
-from director.core.plan import Applied, Step
+from director.core.steps import Applied, Step
 from director.host.lockfile import namespace_inode
 from director.kit.errors import ConfigError, DirectorError, HostError, KernelError
 from tests.director.fakes import Stub, until

@@ -44,7 +44,7 @@ virtual_servers:
       b: {address: 10.0.0.2}
 """
 BAD = "virtual_servers: {web: {address: 10.0.0.256, port: 0, forward: drr, real_servers: {}}}\n"
-WEB = parse_config(FILE, "f").virtual_servers[0].key
+WEB = parse_config(FILE, "f").virtual_servers[0].keys[0]
 A, B = (Endpoint(ip_address(f"10.0.0.{number}"), 80) for number in (1, 2))
 VIP = Vip(ip_address("192.0.2.10"), "eth0")
 

@@ -59,7 +59,7 @@ virtual_servers:
 """
 CONFIG = parse_config(FILE, "f")
 WEB_ONLY = parse_config(FILE[: FILE.index("  tls:")], "f")
-WEB, TLS = (virtual.key for virtual in CONFIG.virtual_servers)
+WEB, TLS = (virtual.keys[0] for virtual in CONFIG.virtual_servers)
 WEB_VIP, TLS_VIP = CONFIG.vips()
 A, B = (Endpoint(ip_address(f"10.0.0.{number}"), 80) for number in (1, 2))
 FOREIGN = VirtualKey.of(Protocol.TCP, ip_address("198.51.100.1"), 80)

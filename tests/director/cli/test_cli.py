@@ -20,8 +20,8 @@ from director.cli import exits
 from director.cli.root import cli
 from director.core.config import parse_config
 from director.core.model import ServerRef
-from director.core.plan import Applied, Step
 from director.core.status import Status
+from director.core.steps import Applied, Step
 from director.core.table import Forward, RealCounters, RealRow
 from director.core.vip import Vip
 from director.host.lockfile import NamespaceLock, StateLock

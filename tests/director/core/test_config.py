@@ -7,8 +7,8 @@ from ipaddress import ip_address
 import pytest
 
 from director.core.config import parse_config
-from director.core.model import Config, RealServer, VirtualServer
-from director.core.table import Forward, Protocol, SchedulerFlags, VirtualKey, VirtualRow
+from director.core.model import Config, Method, RealServer, VirtualServer
+from director.core.table import Protocol, SchedulerFlags, VirtualKey, VirtualRow
 from director.core.vip import Vip
 from director.kit.configfile import InvalidConfigError
 from director.kit.net import Endpoint
@@ -76,12 +76,24 @@ BAD = {
         changed(("192.0.2.10", "fe80::1"), ("10.0.0.11", "fd00::1"), ("10.0.0.12", "fd00::2")),
         [f"f:3:14: {WEB}.address: fe80::1 {UNUSABLE}"],
     ),
-    "no address": (changed(("    address: 192.0.2.10\n", "")), [f"f:2:3: {WEB}: key 'address' is missing: add it"]),
+    "no address": (
+        changed(("    address: 192.0.2.10\n", "")),
+        [f"f:3:5: {WEB}: neither address nor fwmark: write `address:` and `port:`, or `fwmark:`"],
+    ),
     "port 70000": (
         changed(("port: 80", "port: 70000")),
-        [f"f:4:11: {WEB}.port: 70000 is too large: use a number from 1 to 65535"],
+        [
+            f"f:4:11: {WEB}.port: 70000 is not a port: use a number from 1 to 65535, a range such as 8000-8099, "
+            "a list of these, or any"
+        ],
     ),
-    "port 0": (changed(("port: 80", "port: 0")), [f"f:4:11: {WEB}.port: 0 is too small: use a number from 1 to 65535"]),
+    "port 0": (
+        changed(("port: 80", "port: 0")),
+        [
+            f"f:4:11: {WEB}.port: 0 is not a port: use a number from 1 to 65535, a range such as 8000-8099, "
+            "a list of these, or any"
+        ],
+    ),
     "duplicate virtual server": (
         GOOD + "  again: {address: 192.0.2.10, port: 80, forward: nat, real_servers: {}}\n",
         [
@@ -106,13 +118,13 @@ BAD = {
     ),
     "unknown forwarding method": (
         changed(("nat", "masq")),
-        [f"f:5:14: {WEB}.forward: 'masq' is not known: use one of nat, dr"],
+        [f"f:5:14: {WEB}.forward: 'masq' is not known: use one of nat, dr, tun, fullnat"],
     ),
     "mixed family": (
         changed(("10.0.0.12", "2001:db8::12")),
         [
             f"f:8:20: {WEB}.real_servers.b.address: 2001:db8::12 is IPv6 and the virtual server's address is IPv4: "
-            "nat cannot change the family, use an IPv4 address"
+            "nat cannot change the family, use an IPv4 address, or forward: tun"
         ],
     ),
     "VIP as real server": (
@@ -254,10 +266,10 @@ virtual_servers:
 def test_defaults_of_a_short_file() -> None:
     key = VirtualKey.of(Protocol.TCP, ip_address("192.0.2.10"), 80)
     reals = (
-        RealServer("a", Endpoint(ip_address("10.0.0.11"), 80), 100),
-        RealServer("b", Endpoint(ip_address("10.0.0.12"), 80), 100),
+        RealServer("a", ip_address("10.0.0.11"), 100),
+        RealServer("b", ip_address("10.0.0.12"), 100),
     )
-    expected = VirtualServer("web", key, VirtualRow("wlc"), Forward.NAT, reals)
+    expected = VirtualServer("web", (key,), VirtualRow("wlc"), Method.NAT, reals)
     assert parse_config(GOOD, "f") == Config((expected,), 10.0)
 
 
@@ -296,35 +308,35 @@ virtual_servers:
         (
             VirtualServer(
                 "six",
-                VirtualKey.of(Protocol.TCP, ip_address("2001:db8::10"), 443),
+                (VirtualKey.of(Protocol.TCP, ip_address("2001:db8::10"), 443),),
                 VirtualRow("mh", SchedulerFlags.FALLBACK, 300, 64),
-                Forward.DR,
+                Method.DR,
                 (  # by address, whatever the file's order: both directors insert alike
-                    RealServer("a", Endpoint(ip_address("2001:db8::1"), 443), 100, None),
+                    RealServer("a", ip_address("2001:db8::1"), 100),
                     RealServer(
                         "b",
-                        Endpoint(two, 443),
+                        two,
                         0,
-                        Check(Endpoint(two, 8443), TcpProbe(), Timing(4.0, 0.5, 1.0, 3, 5)),
+                        check=Check(Endpoint(two, 8443), TcpProbe(), Timing(4.0, 0.5, 1.0, 3, 5)),
                     ),
                 ),
-                Vip(ip_address("2001:db8::10"), "eth1"),
+                (Vip(ip_address("2001:db8::10"), "eth1"),),
             ),
             VirtualServer(
                 "dns",
-                VirtualKey.of(Protocol.UDP, ip_address("192.0.2.10"), 53),
+                (VirtualKey.of(Protocol.UDP, ip_address("192.0.2.10"), 53),),
                 VirtualRow("sh", SchedulerFlags.NONE, 120, 24),
-                Forward.NAT,
+                Method.NAT,
                 (
-                    RealServer("a", Endpoint(ip_address("10.0.0.1"), 5353), 100, None),
+                    RealServer("a", ip_address("10.0.0.1"), 100, 5353),
                     RealServer(
                         "b",
-                        Endpoint(dns, 53),
+                        dns,
                         100,
-                        Check(Endpoint(dns, 8080), HttpProbe(), Timing(4.0, 0.5, 1.0, 2, 5)),
+                        check=Check(Endpoint(dns, 8080), HttpProbe(), Timing(4.0, 0.5, 1.0, 2, 5)),
                     ),
                 ),
-                Vip(ip_address("192.0.2.10"), "eth0"),
+                (Vip(ip_address("192.0.2.10"), "eth0"),),
             ),
         ),
         30.0,

@@ -10,7 +10,8 @@ from director.core.config import parse_config
 from director.core.diff import AddReal, AddVirtual, EditReal, EditVirtual, RemoveReal, RemoveVirtual
 from director.core.handover import Held
 from director.core.model import ServerRef
-from director.core.plan import Plan, describe_virtual, steps, waiting_for
+from director.core.plan import Plan
+from director.core.steps import describe_virtual, steps, waiting_for
 from director.core.table import Forward, Protocol, RealRow, SchedulerFlags, VirtualEntry, VirtualKey, VirtualRow
 from director.core.vip import Vip
 from director.core.weight import Weight
@@ -31,7 +32,7 @@ virtual_servers:
 """,
     "f",
 )
-WEB = CONFIG.virtual_servers[0].key
+WEB = CONFIG.virtual_servers[0].keys[0]
 OLD = VirtualKey.of(Protocol.TCP, ip_address("192.0.2.99"), 80)
 A, B, C = (Endpoint(ip_address(f"10.0.0.{number}"), 80) for number in (1, 2, 3))
 VIP, GONE = Vip(ip_address("192.0.2.10"), "eth0"), Vip(ip_address("192.0.2.11"), "eth0")
@@ -124,7 +125,7 @@ def test_an_empty_plan_has_no_lines() -> None:
         (VirtualRow("rr"), "rr"),
         (VirtualRow("mh", SchedulerFlags.FALLBACK | SchedulerFlags.PORT), "mh mh-fallback mh-port"),
         (VirtualRow("sh", SchedulerFlags.THIRD), "sh sh-flag-3"),
-        (VirtualRow("wlc", persistence_s=90), "wlc persistence 90s by /32"),
+        (VirtualRow("wlc", persistence_s=90), "wlc persistence 90s"),
         (VirtualRow("rr", one_packet=True), "rr one-packet"),
     ],
 )

@@ -49,15 +49,14 @@ virtual_servers:
 )
 WEB = CONFIG.virtual_servers[0]
 A, B = WEB.real_servers
+KEY = WEB.keys[0]
 
 
 def test_the_file_the_kernel_and_the_probes_stand_side_by_side() -> None:
     health = {ServerRef("web", "a"): HealthState(Status.UP, 4, 90.0, ProbeResult(True, "connected"))}
     wishes = {ServerRef("web", "b"): Wish(drain=True, weight=3)}
-    table = Table({WEB.key: VirtualEntry(VirtualRow("sh"), {A.endpoint: RealRow(Forward.NAT, 4)})})
-    counters = TableCounters(
-        {WEB.key: Counters(7, 0, 0, 700, 800)}, {(WEB.key, A.endpoint): RealCounters(2, 3, 0, Counters(7))}
-    )
+    table = Table({KEY: VirtualEntry(VirtualRow("sh"), {A.at(KEY): RealRow(Forward.NAT, 4)})})
+    counters = TableCounters({KEY: Counters(7, 0, 0, 700, 800)}, {(KEY, A.at(KEY)): RealCounters(2, 3, 0, Counters(7))})
     found = virtual_servers(
         CONFIG,
         table,
@@ -97,6 +96,7 @@ def test_the_file_the_kernel_and_the_probes_stand_side_by_side() -> None:
         "protocol": "tcp",
         "address": "192.0.2.10",
         "port": 80,
+        "keys": ["tcp 192.0.2.10:80"],
         "scheduler": "sh",
         "scheduler_flags": ["sh-fallback"],
         "persistence_s": 300,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
-from director.core.model import RealServer
-from director.core.weight import NO_WISH, Weight, Wish, effective_weight
+from director.core.model import RealServer, RealState
+from director.core.weight import NO_WISH, Wish, effective_weight
 from director.kit.health import HealthState, ProbeResult, Status
 from director.kit.net import Endpoint
 from director.kit.probespec import Check, TcpProbe
@@ -15,8 +16,8 @@ from director.kit.probespec import Check, TcpProbe
 pytestmark = pytest.mark.unit
 
 TARGET = Endpoint(ip_address("10.0.0.1"), 80)
-CHECKED = RealServer("a", TARGET, 100, Check(TARGET, TcpProbe()))
-UNCHECKED = RealServer("a", TARGET, 100)
+CHECKED = RealServer("a", TARGET.address, 100, check=Check(TARGET, TcpProbe()))
+UNCHECKED = RealServer("a", TARGET.address, 100)
 PENDING = HealthState()
 UP = HealthState(Status.UP, last=ProbeResult(True, "connected"))
 DOWN = HealthState(Status.DOWN, last=ProbeResult(False, "connection refused"))
@@ -44,6 +45,8 @@ CASES: list[tuple[RealServer, HealthState, Wish, int | None, int, str]] = [
     (CHECKED, DOWN, NO_WISH, 42, 0, "down: connection refused"),
     (CHECKED, DOWN, SEVEN, None, 0, "down: connection refused"),
     (CHECKED, DOWN, DRAIN, None, 0, "drained by the operator"),
+    (replace(CHECKED, state=RealState.DRAINED), UP, SEVEN, None, 0, "drained in the file"),
+    (replace(CHECKED, state=RealState.DISABLED), UP, DRAIN, None, 0, "disabled in the file: not in the table"),
 ]
 
 
@@ -51,7 +54,9 @@ CASES: list[tuple[RealServer, HealthState, Wish, int | None, int, str]] = [
 def test_the_first_rule_that_applies_decides(
     server: RealServer, health: HealthState, wish: Wish, adopted: int | None, value: int, reason: str
 ) -> None:
-    assert effective_weight(server, health, wish, adopted) == Weight(value, reason)
+    found = effective_weight(server, health, wish, adopted)
+    assert (found.value, found.reason) == (value, reason)
+    assert found.is_down is reason.startswith("down: ")
 
 
 def test_new_server_beside_serving_ones_waits_for_its_verdict() -> None:

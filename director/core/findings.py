@@ -1,0 +1,305 @@
+"""What two keys of director.yaml get wrong together: every finding has its place and its remedy.
+
+One rule: combinations that the kernel would accept and then not serve, or refuse with a bare errno, are refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from director.core.model import Method
+from director.core.ports import ANY, describe_ports
+from director.core.resolve import check_of, family_of, keys_of, port_of, speaks_tcp
+from director.core.schema import (
+    FileSection,
+    NoCheckSection,
+    RealServerSection,
+    TunnelSection,
+    VirtualServerSection,
+)
+from director.core.table import Protocol, VirtualKey
+from director.kit.configfile import Finding
+from director.kit.net import Endpoint, IPAddress
+from director.kit.probespec import timing_findings
+
+At = tuple[str | int, ...]
+_SAME_PORT = {Method.DR.value, Method.TUN.value}
+
+
+def findings(file: FileSection) -> Iterator[Finding]:
+    """Every problem of a file whose keys are right one by one."""
+    seen: dict[VirtualKey, str] = {}
+    interfaces: dict[IPAddress, tuple[str, str]] = {}
+    vips = {address: name for name, section in file.virtual_servers.items() for address in section.address or ()}
+    for name, section in file.virtual_servers.items():
+        at = ("virtual_servers", name)
+        yield from _identity(at, section)
+        for key in keys_of(section):
+            if key in seen:
+                field, remedy = ("address", "change port or address") if key.mark is None else ("fwmark", "use another")
+                yield (*at, field), f"{key} is a duplicate of virtual server {seen[key]!r}: {remedy}"
+                break
+        for key in keys_of(section):
+            seen.setdefault(key, name)
+        yield from _interface(at, name, section, file, interfaces)
+        yield from _scheduling(at, section)
+        yield from _forwarding(at, section)
+        yield from _real_servers(at, section, file, vips)
+    yield from _marked_twice(file, seen)
+    yield from _sync(file)
+
+
+def _identity(at: At, section: VirtualServerSection) -> Iterator[Finding]:
+    if section.fwmark is None:
+        if section.address is None:
+            yield at, "neither address nor fwmark: write `address:` and `port:`, or `fwmark:`"
+        elif section.port is None:
+            yield at, "`port` is missing: write the port that clients connect to, a range, or any"
+        for key in ("family", "traffic"):
+            if getattr(section, key):
+                yield (*at, key), f"{key} goes with fwmark: remove it, or serve a firewall mark"
+        if section.port == (ANY,) and section.persistence is None:
+            yield (*at, "port"), "IPVS serves `any` port only with persistence: add `persistence:`, or name the ports"
+        return
+    for key in ("address", "port", "protocol"):
+        if getattr(section, key) is not None:
+            yield (
+                (*at, key),
+                f"{key} does not go with fwmark {section.fwmark}: the mark alone decides; remove it, and say under "
+                "`traffic:` what is to be marked",
+            )
+    family = family_of(section)
+    for index, traffic in enumerate(section.traffic):
+        for address in traffic.address:
+            if address.version != family:
+                yield (
+                    (*at, "traffic", index, "address"),
+                    f"{address} is IPv{address.version} and the virtual server is IPv{family}: use an IPv{family} "
+                    f"address, or `family: ipv{address.version}`",
+                )
+
+
+def _interface(
+    at: At, name: str, section: VirtualServerSection, file: FileSection, interfaces: dict[IPAddress, tuple[str, str]]
+) -> Iterator[Finding]:
+    addresses = section.address or tuple(address for traffic in section.traffic for address in traffic.address)
+    if section.interface and not addresses:
+        yield (
+            (*at, "interface"),
+            "there is no address to keep on it: remove it, or name the addresses under `traffic:`",
+        )
+    interface = section.interface or file.defaults.interface
+    for address in addresses if interface else ():
+        other = interfaces.setdefault(address, (interface or "", name))
+        if other[0] != interface:
+            yield (*at, "interface"), f"{address} is kept on {other[0]} by {other[1]!r}: use one interface"
+
+
+def _scheduling(at: At, section: VirtualServerSection) -> Iterator[Finding]:
+    for flag in section.scheduler_flags or ():
+        if flag.partition("-")[0] != section.scheduler:
+            yield (
+                (*at, "scheduler_flags"),
+                f"{flag!r} does not go with scheduler {section.scheduler!r}: remove it, or use that scheduler",
+            )
+    if section.one_packet and section.fwmark is None and section.protocol != "udp":
+        yield (
+            (*at, "one_packet"),
+            f"one-packet scheduling is for udp, and this is {section.protocol or 'tcp'}: remove it",
+        )
+    persistence = section.persistence
+    if persistence is None:
+        return
+    if persistence.prefix is not None and persistence.netmask is not None:
+        yield (*at, "persistence", "netmask"), "prefix says the same: remove one of them"
+    here = (*at, "persistence", "prefix" if persistence.netmask is None else "netmask")
+    bits = persistence.bits
+    families: set[int] = {address.version for address in section.address or ()} or {family_of(section)}
+    if bits is not None and 4 in families and bits > 32:
+        yield here, f"{bits} is longer than an address: use at most 32"
+    if persistence.netmask is not None and 6 in families:
+        yield here, "a netmask is IPv4's: write `prefix:`, 1 to 128"
+    elif bits == 0 and 6 in families:
+        yield here, "the kernel refuses 0 with IPv6: use 1 to 128"
+    if persistence.engine == "sip" and section.fwmark is None and section.protocol != "udp":
+        yield (
+            (*at, "persistence", "engine"),
+            f"sip reads Call-IDs from udp packets, and this is {section.protocol or 'tcp'}: use protocol: udp, or "
+            "remove it",
+        )
+
+
+def _forwarding(at: At, section: VirtualServerSection) -> Iterator[Finding]:
+    if section.source is not None and section.forward != "fullnat":
+        yield (*at, "source"), f"{section.forward} keeps the client's address: remove it, or use forward: fullnat"
+    elif section.source is not None:
+        for version in sorted({key.family for key in keys_of(section)} - {section.source.version}):
+            yield (*at, "source"), f"{section.source} is not an IPv{version} address, as the virtual server's is"
+    yield from _tunnel((*at, "tunnel"), section.tunnel, section.forward)
+
+
+def _tunnel(at: At, tunnel: TunnelSection | None, forward: str) -> Iterator[Finding]:
+    if tunnel is None:
+        return
+    if forward != "tun":
+        yield at, f"{forward} has no tunnel: remove it, or use forward: tun"
+    if tunnel.type == "gue" and tunnel.port is None:
+        yield at, "gue needs `port:`, the UDP port on which the real server takes it"
+    if tunnel.type != "gue" and tunnel.port is not None:
+        yield (*at, "port"), f"{tunnel.type} has no port: remove it, or use type: gue"
+    if tunnel.type == "ipip" and tunnel.checksum != "none":
+        yield (*at, "checksum"), "ipip has no checksum of its own: remove it, or use type: gre or gue"
+    if tunnel.type == "gre" and tunnel.checksum == "remote":
+        yield (*at, "checksum"), "gre has no remote checksum: use full or none, or type: gue"
+
+
+def _real_servers(
+    at: At, section: VirtualServerSection, file: FileSection, vips: dict[IPAddress, str]
+) -> Iterator[Finding]:
+    seen: dict[IPAddress, list[tuple[int | None, str]]] = {}
+    for name, real in section.real_servers.items():
+        here = (*at, "real_servers", name)
+        same = seen.setdefault(real.address, [])
+        other = next((name for port, name in same if _collide(section, port, real.port)), None)
+        if other is not None:
+            port = port_of(section, real)
+            where = Endpoint(real.address, port) if port else real.address
+            yield (*here, "address"), f"{where} is a duplicate of real server {other!r}: remove one of them"
+        same.append((real.port, name))
+        yield from _port(here, section, real)
+        yield from _address(here, section, real, vips)
+        yield from _thresholds(here, real)
+        yield from _tunnel((*here, "tunnel"), real.tunnel, section.forward)
+        yield from _check(here, at, section, real, file)
+
+
+def _collide(section: VirtualServerSection, one: int | None, other: int | None) -> bool:
+    """Whether two ports of one address are one destination under some port of the virtual server."""
+    if one == other:
+        return True
+    own = section.port or () if section.fwmark is None else ()
+    return (one is None and other in own) or (other is None and one in own)
+
+
+def _port(here: At, section: VirtualServerSection, real: RealServerSection) -> Iterator[Finding]:
+    if real.port is None or section.forward not in _SAME_PORT:
+        return
+    arrives = "with " + section.forward + " packets arrive unchanged"
+    if section.fwmark is not None:
+        yield (*here, "port"), f"{arrives}, on whichever port the client named: remove it, or use forward: nat"
+    elif section.port is not None and section.port != (real.port,):
+        ports = describe_ports(section.port)
+        yield (
+            (*here, "port"),
+            f"{real.port} differs from the virtual server's port {ports}: {arrives}, so "
+            + (f"use {ports}" if len(section.port) == 1 and section.port != (ANY,) else "remove it")
+            + ", or forward: nat",
+        )
+
+
+def _address(
+    here: At, section: VirtualServerSection, real: RealServerSection, vips: dict[IPAddress, str]
+) -> Iterator[Finding]:
+    at = (*here, "address")
+    address = real.address
+    own = section.address or ()
+    if section.forward != "tun":
+        other = next((key.family for key in keys_of(section) if key.family != address.version), None)
+        if other is not None:
+            yield (
+                at,
+                f"{address} is IPv{address.version} and the virtual server's address is IPv{other}: "
+                f"{section.forward} cannot change the family, use an IPv{other} address, or forward: tun",
+            )
+    if address in own:
+        yield at, f"{address} is the VIP itself: give the real server's own address"
+    elif address in vips and section.forward in _SAME_PORT:
+        yield (
+            at,
+            f"{address} is the VIP of virtual server {vips[address]!r}, an address of this director: packets would "
+            "not leave it; give the real server's own address",
+        )
+
+
+def _thresholds(here: At, real: RealServerSection) -> Iterator[Finding]:
+    if real.lower_threshold and not real.upper_threshold:
+        yield (
+            (*here, "lower_threshold"),
+            "it does nothing without upper_threshold: add that, or remove this",
+        )
+    elif real.lower_threshold > real.upper_threshold:
+        yield (
+            (*here, "lower_threshold"),
+            f"{real.lower_threshold} is above upper_threshold {real.upper_threshold}: new connections come again "
+            "below the lower one, so make it the smaller",
+        )
+
+
+def _check(
+    here: At, at: At, section: VirtualServerSection, real: RealServerSection, file: FileSection
+) -> Iterator[Finding]:
+    if real.state == "disabled":
+        return
+    owner = here if real.check is not None else at if section.check is not None else ("defaults",)
+    chosen = real.check or section.check
+    if chosen is not None and not isinstance(chosen, NoCheckSection) and chosen.port is None:
+        if not speaks_tcp(section):
+            yield (
+                (*owner, "check"),
+                f"a {chosen.type} check of a {section.protocol} virtual server needs `port:`, a TCP port; "
+                "or use type: none",
+            )
+        elif port_of(section, real) is None and (section.fwmark is not None or section.port is not None):
+            yield (
+                (*owner, "check"),
+                "it needs `port:`, since the virtual server names none; or give the real server a port (nat)",
+            )
+    check = check_of(section, real, file)
+    for message in timing_findings(check) if check is not None else ():
+        yield (*owner, "check"), message
+
+
+def _marked_twice(file: FileSection, declared: dict[VirtualKey, str]) -> Iterator[Finding]:
+    """Traffic that two marks claim, or that has a virtual server of its own."""
+    seen: dict[tuple[Protocol, IPAddress], list[tuple[tuple[int, ...], str]]] = {}
+    for name, section in file.virtual_servers.items():
+        for index, traffic in enumerate(section.traffic):
+            at = ("virtual_servers", name, "traffic", index)
+            ports = () if traffic.port in {None, (ANY,)} else traffic.port or ()
+            protocol = Protocol(traffic.protocol)
+            for address in traffic.address:
+                others = seen.setdefault((protocol, address), [])
+                rival = _rival(ports, others) or _declared(protocol, address, ports, declared)
+                others.append((ports, name))
+                if rival is not None:
+                    what = f"{protocol.value} {address}" + (f" port {describe_ports(ports)}" if ports else "")
+                    yield at, f"{what} belongs to virtual server {rival!r} already: remove one of them"
+
+
+def _rival(ports: tuple[int, ...], others: list[tuple[tuple[int, ...], str]]) -> str | None:
+    return next((name for claimed, name in others if not claimed or not ports or set(claimed) & set(ports)), None)
+
+
+def _declared(
+    protocol: Protocol, address: IPAddress, ports: tuple[int, ...], declared: dict[VirtualKey, str]
+) -> str | None:
+    for key, name in declared.items():
+        endpoint = key.endpoint
+        if endpoint is None or (key.protocol, endpoint.address) != (protocol, address):
+            continue
+        if not ports or endpoint.port in {ANY, *ports}:
+            return name
+    return None
+
+
+def _sync(file: FileSection) -> Iterator[Finding]:
+    if file.sync is None:
+        return
+    for name, section in file.virtual_servers.items():
+        for real_name, real in section.real_servers.items():
+            if section.forward == "tun" and any(key.family != real.address.version for key in keys_of(section)):
+                yield (
+                    ("virtual_servers", name, "real_servers", real_name, "address"),
+                    f"{real.address} is of another IP version than its virtual server, and the kernel refuses that "
+                    "together with a sync daemon: use one version, or remove `sync`",
+                )

@@ -1,0 +1,69 @@
+"""What a section of director.yaml amounts to once defaults are in; the findings and the values both ask here.
+
+One rule: these take sections as they are written, also ones that have findings.
+"""
+
+from __future__ import annotations
+
+from director.core.model import Method
+from director.core.ports import ANY
+from director.core.schema import FileSection, NoCheckSection, RealServerSection, VirtualServerSection
+from director.core.table import IPIP, Protocol, Tunnel, TunnelFlags, TunnelKind, VirtualKey
+from director.kit.net import Endpoint
+from director.kit.probespec import Check, HttpCheckSection, TcpCheckSection, TimingSection, resolve
+
+_TUNNEL_FLAGS = {"none": TunnelFlags.NONE, "full": TunnelFlags.CHECKSUM, "remote": TunnelFlags.REMOTE_CHECKSUM}
+
+
+def keys_of(section: VirtualServerSection) -> tuple[VirtualKey, ...]:
+    """One for each address and port, or the firewall mark; none where neither is given."""
+    if section.fwmark is not None:
+        return (VirtualKey(family_of(section), mark=section.fwmark),)
+    protocol = Protocol(section.protocol or "tcp")
+    return tuple(
+        VirtualKey.of(protocol, address, port) for address in section.address or () for port in section.port or ()
+    )
+
+
+def family_of(section: VirtualServerSection) -> int:
+    """4 or 6; that of the first address where there are several."""
+    if section.address:
+        return section.address[0].version
+    return 6 if section.family == "ipv6" else 4
+
+
+def port_of(section: VirtualServerSection, real: RealServerSection) -> int | None:
+    """The port to check a real server on where the check names none: None when there is no telling."""
+    if real.port is not None:
+        return real.port
+    if section.fwmark is not None or not section.port or section.port == (ANY,):
+        return None
+    return section.port[0]
+
+
+def tunnel_of(section: VirtualServerSection, real: RealServerSection) -> Tunnel:
+    """Plain IPIP where nothing is said."""
+    chosen = (real.tunnel or section.tunnel) if Method(section.forward) is Method.TUN else None
+    if chosen is None:
+        return IPIP
+    return Tunnel(TunnelKind(chosen.type), chosen.port or 0, _TUNNEL_FLAGS[chosen.checksum])
+
+
+def check_of(section: VirtualServerSection, real: RealServerSection, file: FileSection) -> Check | None:
+    """How `real` is probed; None when it is not, or when there is no telling on which port."""
+    inherited = file.defaults.check
+    if not speaks_tcp(section) and isinstance(inherited, TcpCheckSection | HttpCheckSection) and not inherited.port:
+        inherited = None  # a TCP connection to a UDP server's port says nothing of it
+    chosen = real.check or section.check or inherited
+    if chosen is None or isinstance(chosen, NoCheckSection) or real.state == "disabled":
+        return None
+    port = chosen.port or port_of(section, real)
+    if port is None:
+        return None
+    defaults = [item for item in (section.check, file.defaults.check) if isinstance(item, TimingSection)]
+    return resolve(chosen, defaults, Endpoint(real.address, port))
+
+
+def speaks_tcp(section: VirtualServerSection) -> bool:
+    """Whether a TCP connection says something of its servers."""
+    return section.fwmark is not None or section.protocol in {None, "tcp"}
