@@ -16,6 +16,7 @@ _COMMANDS = {
     "drain": "director.cli.daemon:drain",
     "enable": "director.cli.daemon:enable",
     "weight": "director.cli.daemon:weight",
+    "schema": "director.cli.schema:schema",
     "realserver": "director.cli.realserver:realserver",
     "lab": "director.cli.lab:lab",
 }

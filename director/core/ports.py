@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, WithJsonSchema
 
 ANY = 0
 """IPVS's port 0: whatever port a client names (persistent virtual servers only)."""
@@ -76,7 +76,13 @@ def _range(item: object) -> range:
 Ports = Annotated[
     tuple[int, ...],
     BeforeValidator(parse_ports),
-    Field(
-        json_schema_extra={"description": "one port, a range such as 8000-8099, a list of these, or `any`"},
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": 65535},
+                {"type": "string"},
+                {"type": "array", "items": {"type": ["integer", "string"]}},
+            ]
+        }
     ),
 ]

@@ -9,7 +9,7 @@ import re
 from ipaddress import IPv4Address, ip_address
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from director.core.ports import Ports
 from director.core.table import SYNC_GROUP
@@ -76,9 +76,14 @@ def _whole_seconds(value: float) -> float:
 
 _LONGEST_S = 2**31 // 1000  # the kernel counts jiffies in an int; HZ is at most 1000 (ip_vs_ctl.c, ip_vs_set_timeout)
 
-Address = Annotated[IPAddress, BeforeValidator(_address)]
-VipAddresses = Annotated[tuple[IPAddress, ...], BeforeValidator(_vips)]
-Group = Annotated[IPAddress, BeforeValidator(_group)]
+_ADDRESS = {"type": "string", "format": "ip"}
+Address = Annotated[IPAddress, BeforeValidator(_address), WithJsonSchema(_ADDRESS)]
+VipAddresses = Annotated[
+    tuple[IPAddress, ...],
+    BeforeValidator(_vips),
+    WithJsonSchema({"anyOf": [_ADDRESS, {"type": "array", "items": _ADDRESS}]}),
+]
+Group = Annotated[IPAddress, BeforeValidator(_group), WithJsonSchema(_ADDRESS)]
 Name = Annotated[str, AfterValidator(_name)]
 Interface = Annotated[str, AfterValidator(_interface)]
 Weight = Annotated[int, Field(strict=True, ge=0, le=65535)]
