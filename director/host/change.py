@@ -25,3 +25,14 @@ class Change:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}: {self.before or 'absent'} -> {self.after or 'absent'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What was changed and, in sentences for an operator, what could not be: one failure does not stop the rest."""
+
+    changes: tuple[Change, ...] = ()
+    failures: tuple[str, ...] = ()
+
+    def __add__(self, other: Attempt) -> Attempt:
+        return Attempt(self.changes + other.changes, self.failures + other.failures)

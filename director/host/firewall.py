@@ -1,0 +1,156 @@
+"""Keeps our chains in the host's packet filter as they should be, and takes them away whole.
+
+One rule: it acts on what iptables-save shows, and each table is changed by one atomic restore, so that no packet
+meets half of a change and nobody else's rule is touched.
+
+The system's choice of iptables (nft or legacy) is used where it works with this kernel, the other kind where not;
+what of ours the unused kind holds is removed. Nothing is looked at that cannot hold anything of ours.
+
+These calls block, for the time of some processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from director.core.rules import Chain, Found, Rules, chains, differences, parse, restoring
+from director.host import iptables
+from director.host.change import Attempt, Change
+from director.host.iptables import Backend, UnusableError
+from director.kit.errors import HostError
+
+NOTHING = Rules()
+ATTEMPTS = 2
+
+
+class Firewall:
+    """Our chains in this network namespace.
+
+    It remembers, until its process ends, which kinds of iptables do not work and which tables it has seen without
+    anything of ours: only we make our chains, so those need no second look.
+    """
+
+    def __init__(self) -> None:
+        self._backends: dict[int, tuple[Backend, ...]] = {}
+        self._unusable: set[Backend] = set()
+        self._clean: set[tuple[Backend, str]] = set()
+
+    def differences(self, rules: Rules) -> tuple[str, ...]:
+        """What of our chains is not as `rules` need it, in sentences; nothing is changed.
+
+        Raises: HostError when the tables cannot be looked at.
+        """
+        return tuple(sentence for version in (4, 6) for sentence in self._differences(rules, version))
+
+    def enforce(self, rules: Rules) -> Attempt:
+        """Make our chains what `rules` need; without any, they go. One chain's failure leaves the others."""
+        done = Attempt()
+        for version in (4, 6):
+            for chain in chains(rules, version):
+                changes: list[Change] = []
+                failures = []
+                try:
+                    self._enforce(chain, version, changes)
+                except HostError as error:
+                    failures.append(str(error))
+                done += Attempt(tuple(changes), tuple(failures))
+        return replace(done, failures=tuple(dict.fromkeys(done.failures)))
+
+    def remove(self) -> Attempt:
+        """Take away all that is ours, of both kinds."""
+        return self.enforce(NOTHING)
+
+    def _differences(self, rules: Rules, version: int) -> Iterator[str]:
+        for chain in chains(rules, version):
+            first = self._first(version) if chain.rules else None
+            found = {each: self._look(each, chain) for each in self._all(version) if self._may_hold(each, chain)}
+            # That the first choice does not work shows only when it is tried: where another holds it, that was it.
+            home = next((each for each in found if found[each] != Found()), first)
+            for backend in self._all(version):
+                wanted = chain if backend == home else replace(chain, rules=())
+                for said in differences(wanted, found.get(backend, Found())):
+                    yield f"{_named(chain, backend)}: {said}"
+
+    def _first(self, version: int) -> Backend:
+        if not self._all(version):
+            del self._backends[version]  # it may be installed while we run
+            raise iptables.missing(version)
+        return next(each for each in self._all(version) if each not in self._unusable)
+
+    def _enforce(self, chain: Chain, version: int, changes: list[Change]) -> None:
+        home = self._settle(chain, version, changes) if chain.rules else None
+        for backend in self._all(version):
+            if backend != home:
+                self._clear(backend, replace(chain, rules=()), changes)
+
+    def _settle(self, chain: Chain, version: int, changes: list[Change]) -> Backend:
+        """Make the chain by the first backend that can. Raises: HostError when none can."""
+        self._first(version)
+        refused: dict[Backend, UnusableError] = {}
+        for backend in self._all(version):
+            if backend in self._unusable:
+                continue
+            try:
+                self._bring(backend, chain, changes)
+            except UnusableError as error:
+                refused[backend] = error
+            else:
+                self._unusable |= set(refused)
+                return backend
+        self._unusable.clear()  # a module may be installed while we run
+        raise HostError("; ".join(map(str, refused.values())))
+
+    def _bring(self, backend: Backend, chain: Chain, changes: list[Change]) -> None:
+        """Raises: HostError, also when what was written does not stay."""
+        self._clean.discard((backend, chain.table))
+        found = parse(backend.save(chain.table), chain)
+        before = said = differences(chain, found)
+        for _ in range(ATTEMPTS if said else 0):
+            try:
+                backend.restore(restoring(chain, found))
+            except HostError:
+                looked, found = found, parse(backend.save(chain.table), chain)
+                if looked == found:  # otherwise a rule that was to be deleted went in between
+                    raise
+            else:
+                found = parse(backend.save(chain.table), chain)
+            said = differences(chain, found)
+            if not said:
+                break
+        if said:
+            raise HostError(
+                f"{_named(chain, backend)} was written and is not so: {'; '.join(said)}: "
+                "another program changes it, or this version of iptables writes its rules in another way"
+            )
+        if before:
+            changes.append(Change("firewall", _named(chain, backend), "; ".join(before), _counted(chain)))
+
+    def _clear(self, backend: Backend, chain: Chain, changes: list[Change]) -> None:
+        if self._may_hold(backend, chain):
+            if text := restoring(chain, self._look(backend, chain)):
+                backend.restore(text)
+                changes.append(Change("firewall", _named(chain, backend), "present", None))
+            self._clean.add((backend, chain.table))
+
+    def _look(self, backend: Backend, chain: Chain) -> Found:
+        try:
+            return parse(backend.save(chain.table), chain)
+        except UnusableError:  # then it holds nothing either
+            return Found()
+
+    def _may_hold(self, backend: Backend, chain: Chain) -> bool:
+        return (backend, chain.table) not in self._clean and backend.may_hold(chain.table)
+
+    def _all(self, version: int) -> tuple[Backend, ...]:
+        if version not in self._backends:
+            self._backends[version] = iptables.backends(version)
+        return self._backends[version]
+
+
+def _named(chain: Chain, backend: Backend) -> str:
+    return f"chain {chain.name} ({backend.stem} -t {chain.table})"
+
+
+def _counted(chain: Chain) -> str:
+    return f"{len(chain.rules)} rule{'s' if len(chain.rules) > 1 else ''}"
