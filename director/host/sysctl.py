@@ -14,11 +14,16 @@ from pathlib import Path
 from director.host.change import Change
 from director.host.lockfile import namespace_inode
 from director.kit.errors import HostError
+from director.kit.statefile import Json
 
 ROOT = Path("/proc/sys")
 
 # A setting's path below /proc/sys, part by part: an interface may be called eth0.100.
 Key = tuple[str, ...]
+
+IP_FORWARD: Key = ("net", "ipv4", "ip_forward")
+IPV6_FORWARDING: Key = ("net", "ipv6", "conf", "all", "forwarding")
+ACCEPT_REDIRECTS: Key = ("net", "ipv4", "conf", "all", "accept_redirects")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,7 @@ def remember(wanted: Mapping[Key, str], known: Iterable[Remembered]) -> tuple[Re
     """`known` and, of `wanted`, each setting that is different now: save this, and only then write.
 
     A setting already known keeps its first `before`, so that applying twice still undoes to the start.
+    Of a setting that the kernel lets change others (`swept_by`), those that its undoing would lose stand before it.
     Raises: HostError when a wanted setting does not exist.
     """
     entries = {entry.key: entry for entry in known}
@@ -124,8 +130,15 @@ def remember(wanted: Mapping[Key, str], known: Iterable[Remembered]) -> tuple[Re
         if before is None:
             raise _missing(key)
         if before != value:
+            for swept in _swept(key, before, value):
+                entries.setdefault(swept.key, swept)
             entries[key] = Remembered(key, before, value)
     return tuple(entries.values())
+
+
+def still_ours(entries: Iterable[Remembered]) -> tuple[Remembered, ...]:
+    """Those that are there and still what we made them, in the order of putting back: last changed first."""
+    return tuple(entry for entry in reversed(tuple(entries)) if read(entry.key) == entry.ours)
 
 
 def undo(entries: Iterable[Remembered]) -> list[Change]:
@@ -133,8 +146,59 @@ def undo(entries: Iterable[Remembered]) -> list[Change]:
 
     Raises: HostError when the kernel refuses.
     """
-    changes = [write(entry.key, entry.before) for entry in reversed(tuple(entries)) if read(entry.key) == entry.ours]
+    # All are looked at before any is written: writing one may change another.
+    changes = [write(entry.key, entry.before) for entry in still_ours(entries)]
     return [change for change in changes if change is not None]
+
+
+def swept_by(key: Key) -> Key | None:
+    """The setting whose writing changes `key` on its own; None for most.
+
+    inet_forward_change (net/ipv4/devinet.c) and addrconf_fixup_forwarding (net/ipv6/addrconf.c): switching a host's
+    forwarding sets that of each interface and of the default to the same, and IPv4's `all.accept_redirects` to the
+    opposite.
+    """
+    match key:
+        case ("net", "ipv4", "conf", "all", "accept_redirects") | ("net", "ipv4", "conf", _, "forwarding"):
+            return IP_FORWARD
+        case ("net", "ipv6", "conf", interface, "forwarding") if interface != "all":
+            return IPV6_FORWARDING
+    return None
+
+
+def to_json(entries: Iterable[Remembered]) -> list[Json]:
+    """For a state file; `from_json` is its inverse."""
+    return [{"name": name(entry.key), "before": entry.before, "ours": entry.ours} for entry in entries]
+
+
+def from_json(entries: Iterable[Json]) -> tuple[Remembered, ...]:
+    """What `to_json` wrote. Raises: ValueError for anything else."""
+    return tuple(map(_from_json, entries))
+
+
+def _from_json(entry: Json) -> Remembered:
+    match entry:
+        case {"name": str(dotted), "before": str(before), "ours": str(ours)}:
+            return Remembered(key_of(dotted), before, ours)
+    raise ValueError(f"{entry!r} is not a remembered sysctl")
+
+
+def _swept(key: Key, before: str, value: str) -> list[Remembered]:
+    """What writing `value` to `key` changes and writing `before` again would not put back."""
+    if key not in (IP_FORWARD, IPV6_FORWARDING):
+        return []
+    folder = ROOT.joinpath("net", "ipv4" if key == IP_FORWARD else "ipv6", "conf")
+    interfaces = sorted(path.name for path in folder.iterdir() if path.name != "all") if folder.is_dir() else []
+    found = []
+    for interface in interfaces:
+        each: Key = ("net", folder.parent.name, "conf", interface, "forwarding")
+        now = read(each)
+        if now not in (before, None):
+            found.append(Remembered(each, now, value))
+    # Both are 0 or 1, so its opposite of one is the other.
+    if key == IP_FORWARD and read(ACCEPT_REDIRECTS) == before:
+        found.append(Remembered(ACCEPT_REDIRECTS, before, before))
+    return found
 
 
 def _path(key: Key) -> Path:

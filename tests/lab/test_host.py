@@ -142,8 +142,8 @@ from director.host import settings, sysctl
 from director.host.settings import Use
 uses = [Use("web", "nat", 4), Use("api", "dr", 4)]
 before = settings.check(uses)
-sysctl.write(settings.IP_FORWARD, "0")
-print(json.dumps([before, settings.check(uses), sysctl.read(settings.IP_FORWARD)]))
+sysctl.write(sysctl.IP_FORWARD, "0")
+print(json.dumps([before, settings.check(uses), sysctl.read(sysctl.IP_FORWARD)]))
 """
 
 

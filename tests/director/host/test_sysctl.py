@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from director.host import sysctl
 from director.host.change import Change
 from director.host.sysctl import Key, Remembered, conf
 from director.kit.errors import HostError
+from director.kit.statefile import Json
 
 pytestmark = pytest.mark.unit
 
@@ -77,6 +79,54 @@ def test_undo_leaves_what_someone_else_changed_since(root: Path) -> None:
 
 def test_undo_passes_over_an_interface_that_is_gone(root: Path) -> None:
     assert sysctl.undo([Remembered(conf(4, "eth7", "arp_ignore"), "0", "1")]) == []
+
+
+def test_what_switching_forwarding_on_and_off_would_lose_is_remembered_before_it(root: Path) -> None:
+    """What the kernel changes by itself then, is tried in tests/lab/test_host_settings.py."""
+    for key, value in [
+        (sysctl.IP_FORWARD, "0"),
+        (sysctl.ACCEPT_REDIRECTS, "0"),
+        (conf(4, "eth0.100", "forwarding"), "1"),
+        (conf(4, "default", "forwarding"), "0"),
+    ]:
+        root.joinpath(*key).parent.mkdir(parents=True, exist_ok=True)
+        set_by_hand(root, key, value)
+    entries = sysctl.remember({sysctl.IP_FORWARD: "1"}, ())
+    assert entries == (
+        Remembered(conf(4, "eth0.100", "forwarding"), "1", "1"),
+        Remembered(sysctl.ACCEPT_REDIRECTS, "0", "0"),
+        Remembered(sysctl.IP_FORWARD, "0", "1"),
+    )
+    assert [sysctl.swept_by(entry.key) for entry in entries] == [sysctl.IP_FORWARD, sysctl.IP_FORWARD, None]
+    set_by_hand(root, sysctl.ACCEPT_REDIRECTS, "1")  # as a host has it
+    assert len(sysctl.remember({sysctl.IP_FORWARD: "1"}, ())) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "sweeper"),
+    [
+        (conf(4, "all", "forwarding"), sysctl.IP_FORWARD),
+        (conf(6, "eth0", "forwarding"), sysctl.IPV6_FORWARDING),
+        (sysctl.IPV6_FORWARDING, None),
+        (IGNORE, None),
+    ],
+)
+def test_settings_that_another_sweeps_are_known(key: Key, sweeper: Key | None) -> None:
+    assert sysctl.swept_by(key) == sweeper
+
+
+ENTRIES = st.lists(st.builds(Remembered, st.sampled_from([IGNORE, ANNOUNCE]), st.text(), st.text())).map(tuple)
+
+
+@given(ENTRIES)
+def test_remembered_settings_round_trip_through_json(entries: tuple[Remembered, ...]) -> None:
+    assert sysctl.from_json(json.loads(json.dumps(sysctl.to_json(entries)))) == entries
+
+
+@pytest.mark.parametrize("strange", ["net.ipv4.ip_forward", {"name": "net.ipv4.ip_forward", "before": 0, "ours": "1"}])
+def test_strange_json_is_refused(strange: str | dict[str, Json]) -> None:
+    with pytest.raises(ValueError, match="not a remembered sysctl"):
+        sysctl.from_json([strange if isinstance(strange, str) else dict(strange)])
 
 
 PART = st.text("abcz0129._-", min_size=1, max_size=8).filter(lambda part: part.strip(".") == part)
