@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import socket
 
-from director.core.model import Config, DeadConnections
+from director.core.model import Config
 from director.host import settings
+from director.host.surroundings import dead_connections, uses
 from director.kit.errors import HostError
 
 
@@ -21,26 +22,13 @@ def advice(config: Config) -> tuple[str, ...]:
             for vip in config.vips()
             if vip.interface not in names
         )
-        return (*missing, *settings.check(uses(config), dead_connections=dead_connections(config)))
+        return (*missing, *_unmanaged(config))
     except (HostError, OSError) as error:
         return (f"could not look at this host's settings: {error}",)
 
 
-def uses(config: Config) -> tuple[settings.Use, ...]:
-    """What of `config` asks for settings of this host."""
-    return tuple(
-        settings.Use(
-            virtual.name,
-            virtual.method.value,
-            family,
-            persistent=virtual.row.persistence_s > 0,
-            resumes=config.sync is not None and virtual.row.scheduler == "mh",
-        )
-        for virtual in config.virtual_servers
-        for family in sorted({key.family for key in virtual.keys})
-    )
-
-
-def dead_connections(config: Config) -> settings.DeadConnections | None:
-    """The wish of `config`; None for what is the kernel's default anyway, so that a choice made by hand stands."""
-    return "expire" if config.dead_connections is DeadConnections.EXPIRE else None
+def _unmanaged(config: Config) -> tuple[str, ...]:
+    """Settings that are for the operator to set: where the director keeps them, the plan has them."""
+    if config.manage_settings:
+        return ()
+    return settings.check(uses(config), dead_connections=dead_connections(config))

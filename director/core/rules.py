@@ -12,7 +12,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from director.core.model import Config, Method
 from director.core.table import Protocol, VirtualKey
@@ -187,6 +187,12 @@ def differences(chain: Chain, found: Found) -> tuple[str, ...]:
             said.append(f"the jump from {jump.origin} is there {times} times")
     said += [f"a jump too many: {line}" for line in _strange_jumps(chain, found)]
     return tuple(said)
+
+
+def with_more(chain: Chain, lines: Iterable[str]) -> Chain:
+    """`chain`, and behind its rules those of `lines` that it does not have."""
+    have = {_plain(rule) for rule in chain.rules}
+    return replace(chain, rules=(*chain.rules, *(line for line in lines if _plain(line) not in have)))
 
 
 def restoring(chain: Chain, found: Found) -> str:

@@ -11,10 +11,11 @@ These calls block, for the time of some processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from director.core.rules import Chain, Found, Rules, chains, differences, parse, restoring
+from director.core.rules import Chain, Found, Rules, chains, differences, parse, restoring, with_more
+from director.core.standing import KeptRules
 from director.host import iptables
 from director.host.change import Attempt, Change
 from director.host.iptables import Backend, UnusableError
@@ -36,41 +37,80 @@ class Firewall:
         self._unusable: set[Backend] = set()
         self._clean: set[tuple[Backend, str]] = set()
 
-    def differences(self, rules: Rules) -> tuple[str, ...]:
+    def differences(self, rules: Rules, *, keep_more: bool = False) -> tuple[str, ...]:
         """What of our chains is not as `rules` need it, in sentences; nothing is changed.
 
-        Raises: HostError when the tables cannot be looked at.
+        `keep_more`: rules beyond those may stay. Raises: HostError when the tables cannot be looked at.
         """
-        return tuple(sentence for version in (4, 6) for sentence in self._differences(rules, version))
+        return tuple(
+            sentence
+            for version, chain in self._wanted(rules, keep_more)
+            for sentence in self._differences(chain, version)
+        )
 
-    def enforce(self, rules: Rules) -> Attempt:
-        """Make our chains what `rules` need; without any, they go. One chain's failure leaves the others."""
-        done = Attempt()
-        for version in (4, 6):
-            for chain in chains(rules, version):
-                changes: list[Change] = []
-                failures = []
-                try:
-                    self._enforce(chain, version, changes)
-                except HostError as error:
-                    failures.append(str(error))
-                done += Attempt(tuple(changes), tuple(failures))
-        return replace(done, failures=tuple(dict.fromkeys(done.failures)))
+    def enforce(self, rules: Rules, *, keep_more: bool = False) -> Attempt:
+        """Make our chains what `rules` need; without any, they go. One chain's failure leaves the others.
+
+        `keep_more`: rules beyond those stay for now.
+        """
+        return self._make(self._wanted(rules, keep_more))
 
     def remove(self) -> Attempt:
         """Take away all that is ours, of both kinds."""
         return self.enforce(NOTHING)
 
-    def _differences(self, rules: Rules, version: int) -> Iterator[str]:
-        for chain in chains(rules, version):
-            first = self._first(version) if chain.rules else None
-            found = {each: self._look(each, chain) for each in self._all(version) if self._may_hold(each, chain)}
-            # That the first choice does not work shows only when it is tried: where another holds it, that was it.
-            home = next((each for each in found if found[each] != Found()), first)
-            for backend in self._all(version):
-                wanted = chain if backend == home else replace(chain, rules=())
-                for said in differences(wanted, found.get(backend, Found())):
-                    yield f"{_named(chain, backend)}: {said}"
+    def holds(self) -> tuple[KeptRules, ...]:
+        """What our chains hold now; none for those that are not there."""
+        held = (
+            KeptRules(version, chain.table, rules)
+            for version in (4, 6)
+            for chain in chains(NOTHING, version)
+            if (rules := self._held(chain, version))
+        )
+        return tuple(held)
+
+    def put_back(self, kept: Iterable[KeptRules]) -> Attempt:
+        """Make our chains hold what `holds` said, and those that it did not name, go."""
+        lines = {(each.version, each.table): each.lines for each in kept}
+        return self._make(
+            [
+                (version, replace(chain, rules=lines.get((version, chain.table), ())))
+                for version in (4, 6)
+                for chain in chains(NOTHING, version)
+            ]
+        )
+
+    def _make(self, wanted: Iterable[tuple[int, Chain]]) -> Attempt:
+        done = Attempt()
+        for version, chain in wanted:
+            changes: list[Change] = []
+            failures = []
+            try:
+                self._enforce(chain, version, changes)
+            except HostError as error:
+                failures.append(str(error))
+            done += Attempt(tuple(changes), tuple(failures))
+        return replace(done, failures=tuple(dict.fromkeys(done.failures)))
+
+    def _wanted(self, rules: Rules, keep_more: bool) -> list[tuple[int, Chain]]:
+        wanted = [(version, chain) for version in (4, 6) for chain in chains(rules, version)]
+        if not keep_more:
+            return wanted
+        return [(version, with_more(chain, self._held(chain, version))) for version, chain in wanted]
+
+    def _held(self, chain: Chain, version: int) -> tuple[str, ...]:
+        looked = (self._look(each, chain) for each in self._all(version) if self._may_hold(each, chain))
+        return next((found.rules for found in looked if found.rules), ())
+
+    def _differences(self, chain: Chain, version: int) -> Iterator[str]:
+        first = self._first(version) if chain.rules else None
+        found = {each: self._look(each, chain) for each in self._all(version) if self._may_hold(each, chain)}
+        # That the first choice does not work shows only when it is tried: where another holds it, that was it.
+        home = next((each for each in found if found[each] != Found()), first)
+        for backend in self._all(version):
+            wanted = chain if backend == home else replace(chain, rules=())
+            for said in differences(wanted, found.get(backend, Found())):
+                yield f"{_named(chain, backend)}: {said}"
 
     def _first(self, version: int) -> Backend:
         if not self._all(version):

@@ -39,10 +39,10 @@ class KeptSettings:
         self._now = now
         self._state: State | None = None
 
-    def plan(self, requirements: Iterable[Requirement]) -> tuple[SettingChange, ...]:
+    def plan(self, requirements: Iterable[Requirement], *, release: bool = True) -> tuple[SettingChange, ...]:
         """What `enforce` would change. Raises: HostError when the state file or a setting cannot be read."""
         requirements = tuple(requirements)
-        unneeded = sysctl.still_ours(_unneeded(self._load().sysctls, requirements))
+        unneeded = sysctl.still_ours(_unneeded(self._load().sysctls, requirements)) if release else ()
         back = (
             SettingChange(entry.key, entry.ours, entry.before, "nothing needs it any more, and this it was before")
             for entry in unneeded
@@ -50,14 +50,29 @@ class KeptSettings:
         )
         return (*back, *pending(requirements))
 
-    def enforce(self, requirements: Iterable[Requirement]) -> Attempt:
-        """Put back what `requirements` no longer need, and make the rest as they say.
+    def remembered(self) -> tuple[Remembered, ...]:
+        """What is ours now. Raises: HostError when the state file cannot be read."""
+        return self._load().sysctls
+
+    def put_back(self, entries: tuple[Remembered, ...]) -> Attempt:
+        """Make `entries` ours again, and nothing else. Raises: as `enforce`."""
+        keys = {entry.key for entry in entries}
+        done = self._put_back(tuple(entry for entry in self._load().sysctls if entry.key not in keys))
+        rest = tuple(entry for entry in self._load().sysctls if entry.key not in keys)
+        try:
+            self._save(replace(self._load(), sysctls=(*entries, *rest)))
+        except HostError as error:
+            return done + Attempt(failures=(str(error),))
+        return done + _write((entry.key, entry.ours) for entry in entries if sysctl.read(entry.key) == entry.before)
+
+    def enforce(self, requirements: Iterable[Requirement], *, release: bool = True) -> Attempt:
+        """Put back what `requirements` no longer need (where `release` is set), and make the rest as they say.
 
         A setting that does not exist (an interface that went, ip_vs not loaded) is passed over.
         Raises: HostError when the state file or a setting cannot be read.
         """
         requirements = tuple(requirements)
-        done = self._put_back(_unneeded(self._load().sysctls, requirements))
+        done = self._put_back(_unneeded(self._load().sysctls, requirements) if release else ())
         wanted = {change.key: change.after for change in pending(requirements)}
         known = self._load()
         try:

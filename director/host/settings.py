@@ -63,7 +63,7 @@ class SettingChange:
     """One setting that is to become different, and why.
 
     >>> print(SettingChange(IP_FORWARD, "0", "1", "replies pass through the director", ("web",), "it routes"))
-    net.ipv4.ip_forward: 0 -> 1 (web: replies pass through the director; it routes)
+    net.ipv4.ip_forward: 0 -> 1 (web: replies pass through the director); it routes
     """
 
     key: Key
@@ -74,8 +74,13 @@ class SettingChange:
     effect: str = ""
 
     def __str__(self) -> str:
+        return f"{name(self.key)}: {self.detail}{'; ' + self.effect if self.effect else ''}"
+
+    @property
+    def detail(self) -> str:
+        """From what to what, and why."""
         why = f"{', '.join(self.needed_by)}: {self.because}" if self.needed_by else self.because
-        return f"{name(self.key)}: {self.before} -> {self.after} ({why}{'; ' + self.effect if self.effect else ''})"
+        return f"{self.before} -> {self.after} ({why})"
 
 
 def required(

@@ -88,8 +88,8 @@ def test_pending_is_what_differs_and_says_why() -> None:
     (change,) = settings.pending(wanted, values.get)
     assert str(change) == (
         "net.ipv4.vs.expire_nodest_conn: 0 -> 1 (dead_connections: expire: connections to a removed or dead server "
-        "end at once; UDP flows move to another server, TCP clients see a reset; "
-        "it holds for every virtual server of this network namespace)"
+        "end at once); UDP flows move to another server, TCP clients see a reset; "
+        "it holds for every virtual server of this network namespace"
     )
     values[settings.CONN_REUSE] = "0"
     values[settings.EXPIRE_NODEST] = "1"
