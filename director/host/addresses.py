@@ -3,8 +3,7 @@
 One rule: a VIP is a host route's worth of address (/32, /128); an address with another prefix length
 belongs to someone else, counts as present, and is never taken off.
 
-These calls block and cannot run on a thread whose event loop is running: pyroute2's IPRoute drives
-a loop of its own. An asyncio caller uses `to_thread`.
+These calls block and cannot run on a thread whose event loop is running (director/host/rtnetlink.py).
 """
 
 from __future__ import annotations
@@ -12,20 +11,15 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from director.core.vip import Vip
+from director.host.rtnetlink import FAMILIES, IFF_UP, iproute
 from director.kit.errors import HostError
 
-if TYPE_CHECKING:
-    from pyroute2 import IPRoute
-
-# linux/if_addr.h, linux/if.h, linux/rtnetlink.h's INFINITY_LIFE_TIME
+# linux/if_addr.h, linux/rtnetlink.h's INFINITY_LIFE_TIME
 IFA_F_NODAD = 0x02
-IFF_UP = 0x1
-FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 FOREVER = 0xFFFFFFFF
 
 
@@ -44,7 +38,7 @@ def held() -> frozenset[Vip]:
 
     Raises: HostError when the kernel refuses to list addresses.
     """
-    with _iproute("list addresses") as ipr:
+    with iproute("list addresses") as ipr:
         names = dict(socket.if_nameindex())
         return frozenset(_held(ipr.get_addr(), names))
     return frozenset()
@@ -56,7 +50,7 @@ def add(vip: Vip) -> bool:
     Meant for what is not `present`: IPv4 allows the same address twice with different prefix lengths.
     Raises: HostError when the interface is missing or down, or the kernel refuses.
     """
-    with _iproute(f"add {vip}", already_so=errno.EEXIST) as ipr:
+    with iproute(f"add {vip}", already_so={errno.EEXIST}) as ipr:
         index = _index(vip)
         if index is None:
             names = ", ".join(name for _, name in socket.if_nameindex())
@@ -75,7 +69,7 @@ def remove(vip: Vip) -> bool:
 
     Raises: HostError when the kernel refuses.
     """
-    with _iproute(f"remove {vip}", already_so=errno.EADDRNOTAVAIL) as ipr:
+    with iproute(f"remove {vip}", already_so={errno.EADDRNOTAVAIL}) as ipr:
         index = _index(vip)
         if index is None:
             return False
@@ -115,27 +109,3 @@ def _held(messages: Iterable[Any], names: dict[int, str]) -> Iterator[Vip]:
         text = message.get("local") or message.get("address")
         if text and message["index"] in names:
             yield Vip(ip_address(text), names[message["index"]])
-
-
-@contextmanager
-def _iproute(doing: str, already_so: int | None = None) -> Iterator[IPRoute]:
-    # Imported here: 0.1 s (0.4 s in the lab), which a command that touches no address need not pay.
-    from pyroute2 import IPRoute, NetlinkError
-
-    try:
-        with IPRoute() as ipr:
-            yield ipr
-    except NetlinkError as error:
-        if error.code == already_so:
-            return
-        raise HostError(f"could not {doing}: {error.args[1]}{_advice(error.code)}") from error
-    except OSError as error:
-        raise HostError(f"could not {doing}: {error.strerror}{_advice(error.errno)}") from error
-
-
-def _advice(code: int | None) -> str:
-    if code == errno.EPERM:
-        return ": run as root, or with CAP_NET_ADMIN"
-    if code == errno.EACCES:  # addrconf_add_dev
-        return ": IPv6 is switched off there (sysctl net.ipv6.conf.<interface>.disable_ipv6)"
-    return ""
