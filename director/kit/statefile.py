@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from director.kit.errors import HostError
@@ -39,9 +39,10 @@ def save(path: Path, version: int, data: Mapping[str, Json]) -> None:
         raise HostError(f"could not save {path}: {error.strerror}: run as root, with room on that disk") from error
 
 
-def load(path: Path, version: int) -> dict[str, Json] | None:
+def load(path: Path, version: int, *, older: Collection[int] = ()) -> dict[str, Json] | None:
     """What `save` wrote, without its version; None when there is no file.
 
+    Versions in `older` are read as well: the caller knows them by what their content lacks.
     Raises: HostError when the file is unreadable, damaged, or of another version.
     """
     try:
@@ -59,7 +60,7 @@ def load(path: Path, version: int) -> dict[str, Json] | None:
     if not isinstance(content, dict):
         raise damaged(path, "it is not a JSON object")
     found = content.pop("version", None)
-    if found != version:
+    if found != version and found not in older:
         raise damaged(path, f"it says version {json.dumps(found)} and this program writes version {version}")
     return content
 
