@@ -53,7 +53,7 @@ class Firewall:
 
         `keep_more`: rules beyond those stay for now.
         """
-        return self._make(self._wanted(rules, keep_more))
+        return self.make(self._wanted(rules, keep_more))
 
     def remove(self) -> Attempt:
         """Take away all that is ours, of both kinds."""
@@ -72,7 +72,7 @@ class Firewall:
     def put_back(self, kept: Iterable[KeptRules]) -> Attempt:
         """Make our chains hold what `holds` said, and those that it did not name, go."""
         lines = {(each.version, each.table): each.lines for each in kept}
-        return self._make(
+        return self.make(
             [
                 (version, replace(chain, rules=lines.get((version, chain.table), ())))
                 for version in (4, 6)
@@ -80,7 +80,8 @@ class Firewall:
             ]
         )
 
-    def _make(self, wanted: Iterable[tuple[int, Chain]]) -> Attempt:
+    def make(self, wanted: Iterable[tuple[int, Chain]]) -> Attempt:
+        """Make these chains, each for IP version 4 or 6, what they say; one without rules goes. No other is seen."""
         done = Attempt()
         for version, chain in wanted:
             changes: list[Change] = []

@@ -24,7 +24,8 @@ APPLY = """
 import json, sys
 from ipaddress import ip_address
 from director.host import realserver
-print(json.dumps([str(change) for change in realserver.apply([ip_address(text) for text in sys.argv[1:]])]))
+served = [realserver.Served(ip_address(text)) for text in sys.argv[1:]]
+print(json.dumps([str(change) for change in realserver.apply(served)]))
 """
 
 # Pings while listening: prints whether an answer came, and in whose name the real server asked for the client.
@@ -95,7 +96,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from director.host import addresses, realserver, sysctl
 from director.kit import statefile
-four, six = ip_address("10.9.0.100"), ip_address("fd09::100")
+four, six = (realserver.Served(ip_address(text)) for text in ("10.9.0.100", "fd09::100"))
 path = realserver.STATE_PATH
 
 def look():
@@ -116,7 +117,7 @@ said["again"] = count(realserver.apply([four, six]))
 said["only six"] = [str(change) for change in realserver.apply([six])]
 said["sysctls after four went"] = look()[1] == start[1]
 said["four again"] = count(realserver.apply([four]))
-addresses.remove(addresses.Vip(four, "lo"))
+addresses.remove(addresses.Vip(four.vip, "lo"))
 said["drift"] = [str(change) for change in realserver.apply([four])]
 realserver.undo()
 said["as before"] = look() == start and not path.exists()
@@ -188,11 +189,11 @@ kept = look()[0]
 subprocess.run(["ip", "address", "del", "10.9.0.100/32", "dev", "lo"], check=True)
 
 realserver.apply([four, six])
-content = statefile.load(path, 1)
-statefile.save(path, 1, {**content, "boot_id": "another boot"})
+content = statefile.load(path, 2)
+statefile.save(path, 2, {**content, "boot_id": "another boot"})
 after_reboot = [count(realserver.undo()), path.exists(), len(look()[0])]
 for vip in (four, six):
-    addresses.remove(addresses.Vip(vip, "lo"))
+    addresses.remove(addresses.Vip(vip.vip, "lo"))
 
 subprocess.run(["ip", "address", "add", "10.9.0.100/24", "dev", "lan"], check=True)
 try:

@@ -178,6 +178,13 @@ def test_help_names_the_exit_codes_and_every_command(shell: Shell) -> None:
         ("realserver", "apply"),
         ("realserver", "apply", "--undo", "--vip", "192.0.2.1"),
         ("realserver", "apply", "--vip", "192.0.2.256"),
+        ("realserver", "apply", "--vip", "192.0.2.1", "--tunnel", "gre"),
+        ("realserver", "apply", "--vip", "192.0.2.1", "--forward", "tun", "--tunnel-port", "6080"),
+        ("realserver", "apply", "--vip", "192.0.2.1", "--forward", "tun", "--director", "224.0.0.1"),
+        ("realserver", "apply", "--undo", "--director", "192.0.2.2"),
+        ("realserver", "apply", "f", "--forward", "tun"),
+        ("realserver", "check"),
+        ("realserver", "check", "--director", "192.0.2.2", "--client", "2001:db8::1"),
     ],
 )
 def test_a_wrong_command_line_exits_64(shell: Shell, words: tuple[str, ...]) -> None:
