@@ -26,6 +26,10 @@ NLA_HEADER_BYTES: Final = 4  # struct nlattr
 NLA_F_NESTED: Final = 0x8000
 NLA_TYPE_MASK: Final = 0x3FFF  # ~(NLA_F_NESTED | NLA_F_NET_BYTEORDER)
 
+# linux/socket.h (include/linux/)
+AF_INET: Final = 2
+AF_INET6: Final = 10
+
 # linux/genetlink.h
 GENL_HEADER_BYTES: Final = 4  # struct genlmsghdr
 GENL_ID_CTRL: Final = 0x10
@@ -47,12 +51,21 @@ NEW_DEST: Final = 5
 SET_DEST: Final = 6
 DEL_DEST: Final = 7
 GET_DEST: Final = 8
+NEW_DAEMON: Final = 9
+DEL_DAEMON: Final = 10
+GET_DAEMON: Final = 11
+SET_CONFIG: Final = 12
+GET_CONFIG: Final = 13
 SET_INFO: Final = 14
 GET_INFO: Final = 15
 
 # linux/ip_vs.h: IPVS_CMD_ATTR_*
 CMD_SERVICE: Final = 1
 CMD_DEST: Final = 2
+CMD_DAEMON: Final = 3
+CMD_TIMEOUT_TCP: Final = 4  # u32, seconds
+CMD_TIMEOUT_TCP_FIN: Final = 5  # u32
+CMD_TIMEOUT_UDP: Final = 6  # u32
 
 # linux/ip_vs.h: IPVS_SVC_ATTR_*; the types are those of ip_vs_svc_policy in net/netfilter/ipvs/ip_vs_ctl.c
 SVC_AF: Final = 1  # u16
@@ -92,6 +105,18 @@ STATS_OUTPKTS: Final = 3
 STATS_INBYTES: Final = 4
 STATS_OUTBYTES: Final = 5
 
+# linux/ip_vs.h: IPVS_DAEMON_ATTR_*; the types are those of ip_vs_daemon_policy
+DAEMON_STATE: Final = 1  # u32: IP_VS_STATE_MASTER, IP_VS_STATE_BACKUP
+DAEMON_MCAST_IFN: Final = 2  # NUL-terminated, up to 15 characters
+DAEMON_SYNC_ID: Final = 3  # u32
+DAEMON_SYNC_MAXLEN: Final = 4  # u16
+DAEMON_MCAST_GROUP: Final = 5  # struct in_addr
+DAEMON_MCAST_GROUP6: Final = 6  # struct in6_addr
+DAEMON_MCAST_PORT: Final = 7  # u16, in the host's order
+DAEMON_MCAST_TTL: Final = 8  # u8
+STATE_MASTER: Final = 1
+STATE_BACKUP: Final = 2
+
 # linux/ip_vs.h: IPVS_INFO_ATTR_*
 INFO_VERSION: Final = 1  # u32, IP_VS_VERSION_CODE: one byte each of major, minor, patch
 
@@ -107,3 +132,9 @@ FWD_LOCALNODE: Final = 1
 FWD_TUNNEL: Final = 2
 FWD_DROUTE: Final = 3
 FWD_BYPASS: Final = 4
+
+# linux/ip_vs.h: IP_VS_CONN_F_TUNNEL_TYPE_*
+TUNNEL_IPIP: Final = 0
+TUNNEL_GUE: Final = 1
+TUNNEL_GRE: Final = 2
+TUNNEL_FLAGS: Final = 3  # IP_VS_TUNNEL_ENCAP_FLAG_CSUM | IP_VS_TUNNEL_ENCAP_FLAG_REMCSUM

@@ -13,21 +13,14 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 
 from director.core.diff import Change
-from director.core.table import Counters, RealCounters, RealRow, Table, TableCounters, VirtualEntry, VirtualKey
+from director.core.table import SyncDaemon, Table, TableCounters, Timeouts, VirtualEntry, VirtualKey
 from director.ipvs import attributes as a
 from director.ipvs import encode, tlv
 from director.ipvs.channel import Channel, LostError, RefusedError
-from director.ipvs.decode import (
-    Foreign,
-    Service,
-    decode_destination,
-    decode_family,
-    decode_service,
-    decode_version,
-)
+from director.ipvs.decode import Foreign, Service, decode_daemon, decode_family, decode_timeouts, decode_version
+from director.ipvs.dump import CarriedByKey, Decoder, Reals
 from director.ipvs.failure import Failure, failure
 from director.kit.errors import KernelError
-from director.kit.net import Endpoint
 
 _NO_IPVS = (
     "this kernel has no IPVS: run `modprobe ip_vs` as root; in a container, run it on the host, whose kernel it is"
@@ -58,6 +51,7 @@ class IpvsClient:
         self._timeout_s = timeout_s
         self._channel: Channel | None = None
         self._family = 0
+        self._decoder = Decoder()
 
     @classmethod
     def open(cls, timeout_s: float = 5.0) -> IpvsClient:
@@ -108,26 +102,33 @@ class IpvsClient:
         foreign: list[Foreign] = []
         services: dict[VirtualKey, Service] = {}
         for body in self._ask(encode.list_services(), dump=True):
-            service = decode_service(body)
+            service = self._decoder.service(body)
             if isinstance(service, Foreign):
                 foreign.append(service)
             else:
                 services[service.key] = service
         entries: dict[VirtualKey, VirtualEntry] = {}
-        real_counters: dict[tuple[VirtualKey, Endpoint], RealCounters] = {}
+        found: dict[VirtualKey, Reals] = {}
         for key in sorted(services, key=VirtualKey.sort_key):
-            reals: dict[Endpoint, RealRow] = {}
-            for body in reversed(self._ask(encode.list_destinations(key), dump=True)):  # newest first in a dump
-                destination = decode_destination(body, key)
-                if isinstance(destination, Foreign):
-                    foreign.append(destination)
-                    continue
-                reals[destination.real] = destination.row
-                real_counters[key, destination.real] = destination.counters
-            entries[key] = VirtualEntry(services[key].row, MappingProxyType(reals))
-        virtual_counters: dict[VirtualKey, Counters] = {key: services[key].counters for key in entries}
-        counters = TableCounters(MappingProxyType(virtual_counters), MappingProxyType(real_counters))
-        return Reading(Table(MappingProxyType(entries)), counters, tuple(foreign))
+            bodies = self._ask(encode.list_destinations(key), dump=True)
+            reals = found[key] = self._decoder.destinations(key, reversed(bodies))  # newest first in a dump
+            foreign += reals.foreign
+            entries[key] = VirtualEntry(services[key].row, MappingProxyType(reals.rows))
+        virtual_counters = {key: services[key].counters for key in entries}
+        counters = TableCounters(MappingProxyType(virtual_counters), CarriedByKey(found))
+        timeouts, sync = self._timeouts(), self._sync(foreign)
+        return Reading(Table(MappingProxyType(entries), timeouts, sync), counters, tuple(foreign))
+
+    def _timeouts(self) -> Timeouts:
+        bodies = self._ask(encode.get_timeouts())
+        if not bodies:
+            raise KernelError("the kernel did not say its timeouts; try again")
+        return decode_timeouts(bodies[0])
+
+    def _sync(self, foreign: list[Foreign]) -> frozenset[SyncDaemon]:
+        daemons = [decode_daemon(body) for body in self._ask(encode.list_daemons(), dump=True)]
+        foreign += [daemon for daemon in daemons if isinstance(daemon, Foreign)]
+        return frozenset(daemon for daemon in daemons if isinstance(daemon, SyncDaemon))
 
     def write(self, changes: Iterable[Change]) -> list[Failure]:
         """Make `changes` in order and return those that failed; a failed one stops none of the others.
@@ -145,7 +146,7 @@ class IpvsClient:
                 failures.append(Failure(change, errno.ERANGE, str(error)))
         if requests:
             channel = self._connected()
-            first = channel.reserve(len(requests))
+            first = channel.reserve(2 * len(requests))
             for batch in encode.batches(requests, self._family, first):
                 try:
                     failures.extend(_write(channel, batch))
@@ -200,11 +201,11 @@ def _write(channel: Channel, batch: encode.Batch) -> Iterator[Failure]:
         if not received and lost:  # all that was delivered has been read
             break
         for kind, flags, sequence, body in received:
-            if kind != a.NLMSG_ERROR or sequence not in batch.changes:
+            if kind != a.NLMSG_ERROR or not (sequence in batch.changes or sequence == batch.last):
                 continue
             answered.add(sequence)
             answer = tlv.acknowledgement(flags, body)
-            if answer.errno:
+            if answer.errno and sequence in batch.changes:
                 yield failure(batch.changes[sequence], answer.errno, answer.message)
     if lost:
         for sequence, change in batch.changes.items():

@@ -7,23 +7,51 @@ ip_vs_genl_parse_service and ip_vs_genl_parse_dest).
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import assert_never
 
-from director.core.diff import AddReal, AddVirtual, Change, EditReal, EditVirtual, RemoveReal, RemoveVirtual
-from director.core.table import Forward, Protocol, RealRow, VirtualKey, VirtualRow
+from director.core.diff import (
+    AddReal,
+    AddVirtual,
+    Change,
+    EditReal,
+    EditVirtual,
+    RemoveReal,
+    RemoveVirtual,
+    SetTimeouts,
+    StartSync,
+    StopSync,
+)
+from director.core.table import (
+    Forward,
+    Protocol,
+    RealRow,
+    SyncDaemon,
+    SyncRole,
+    Timeouts,
+    TunnelKind,
+    VirtualKey,
+    VirtualRow,
+)
 from director.ipvs import attributes as a
 from director.ipvs import tlv
 from director.ipvs.failure import subject
 from director.kit.errors import KernelError
 from director.kit.net import Endpoint
 
-AF_BY_FAMILY = {4: 2, 6: 10}  # AF_INET, AF_INET6 of include/linux/socket.h
-NUMBER_BY_PROTOCOL = {Protocol.TCP: 6, Protocol.UDP: 17}
+AF_BY_FAMILY = {4: a.AF_INET, 6: a.AF_INET6}
+NUMBER_BY_PROTOCOL = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
+NUMBER_BY_TUNNEL = {
+    TunnelKind.IPIP: a.TUNNEL_IPIP,
+    TunnelKind.GUE: a.TUNNEL_GUE,
+    TunnelKind.GRE: a.TUNNEL_GRE,
+}
+NUMBER_BY_ROLE = {SyncRole.MASTER: a.STATE_MASTER, SyncRole.BACKUP: a.STATE_BACKUP}
 NUMBER_BY_FORWARD = {
     Forward.NAT: a.FWD_MASQ,
     Forward.LOCAL: a.FWD_LOCALNODE,
@@ -41,11 +69,17 @@ _ENDPOINT = struct.Struct("=HHHxxHHHxxHH16sHH2sxx")
 _ROW = struct.Struct("=HHIIHHIHH4s")
 _REAL = struct.Struct("=HH16sHH2sxxHHHxx")
 _REAL_ROW = struct.Struct("=HHIHHIHHIHHI")
+_TUNNEL = struct.Struct("=HHBxxxHH2sxxHHHxx")
+_TIMEOUTS = struct.Struct("=HHIHHIHHI")
+_DAEMON = struct.Struct("=HHIHHIHHHxxHHBxxx")
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests of one send; each has a sequence number of its own, only the last asks for an acknowledgement."""
+    """Requests of one send; each has a sequence number of its own, only the last asks for an acknowledgement.
+
+    `changes` are by sequence number; `last` is the last request's number, which may be that of no change.
+    """
 
     data: bytes
     changes: dict[int, Change]
@@ -55,7 +89,7 @@ class Batch:
 def batches(
     requests: Iterable[tuple[Change, bytes]], family: int, sequence: int, limit_bytes: int = BATCH_BYTES
 ) -> Iterator[Batch]:
-    """Join encoded changes into batches, numbered from `sequence` on.
+    """Join encoded changes into batches, numbered from `sequence` on; a batch takes up to one number more than changes.
 
     An acknowledgement of each would say no more: the kernel works through a batch before the send returns,
     and reports an error whether or not it was asked to (net/netlink/af_netlink.c, netlink_rcv_skb). So the
@@ -67,7 +101,7 @@ def batches(
         length = a.NLMSG_HEADER_BYTES + len(body)
         if pending and size + length > limit_bytes:
             yield _join(pending, family, sequence)
-            sequence += len(pending)
+            sequence += len(pending) + 1
             pending, size = [], 0
         pending.append((change, body))
         size += length
@@ -76,12 +110,17 @@ def batches(
 
 
 def _join(pending: list[tuple[Change, bytes]], family: int, sequence: int) -> Batch:
-    last = len(pending) - 1
+    bodies = [body for _, body in pending]
+    if isinstance(pending[-1][0], StartSync | StopSync):
+        # A sync daemon's thread that is stopped before it ran ends with EINTR (kthread_stop), and the kernel answers
+        # nothing to that (netlink_rcv_skb): a request that it does answer comes after it.
+        bodies.append(get_info())
+    last = len(bodies) - 1
     parts = [
         tlv.message(
             family, a.NLM_F_REQUEST | (a.NLM_F_ACK if index == last else 0), (sequence + index) & 0xFFFFFFFF, body
         )
-        for index, (_, body) in enumerate(pending)
+        for index, body in enumerate(bodies)
     ]
     changes = {(sequence + index) & 0xFFFFFFFF: change for index, (change, _) in enumerate(pending)}
     return Batch(b"".join(parts), changes, (sequence + last) & 0xFFFFFFFF)
@@ -106,22 +145,16 @@ def encode(change: Change) -> bytes:
                 return _request(a.SET_DEST, service(key), destination(real, real_row))
             case RemoveReal(key, real, _):
                 return _request(a.DEL_DEST, service(key), destination(real))
+            case SetTimeouts(_, timeouts):
+                return _request(a.SET_CONFIG, _timeouts(timeouts))
+            case StartSync(sync):
+                return _request(a.NEW_DAEMON, daemon(sync))
+            case StopSync(sync):
+                return _request(a.DEL_DAEMON, daemon(sync))
             case _:
                 assert_never(change)
     except (struct.error, UnicodeEncodeError, OverflowError) as error:
         raise KernelError(f"{subject(change)}: a value does not fit the kernel's field: {error}") from error
-
-
-def normal(family: int, row: VirtualRow) -> VirtualRow:
-    """`row` as it reads back: without persistence its prefix means nothing, and is the address's whole length.
-
-    >>> normal(6, VirtualRow("rr")).persistence_prefix
-    128
-    """
-    full = FULL_PREFIX[family]
-    if row.persistence_s or row.persistence_prefix == full:
-        return row
-    return replace(row, persistence_prefix=full)
 
 
 def list_services() -> bytes:
@@ -132,6 +165,16 @@ def list_services() -> bytes:
 def list_destinations(key: VirtualKey) -> bytes:
     """The body of a dump of one virtual server's real servers."""
     return _request(a.GET_DEST, service(key))
+
+
+def list_daemons() -> bytes:
+    """The body of a dump of all sync daemons."""
+    return _request(a.GET_DAEMON)
+
+
+def get_timeouts() -> bytes:
+    """The body of a request for the timeouts."""
+    return _request(a.GET_CONFIG)
 
 
 def get_info() -> bytes:
@@ -152,19 +195,21 @@ def service(key: VirtualKey, row: VirtualRow | None = None) -> bytes:
     """
     if row is None:
         return _service_key(key)
-    row = normal(key.family, row)
     flags = int(row.flags) & a.SVC_F_SCHED_MASK
     if row.persistence_s:
         flags |= a.SVC_F_PERSISTENT
     if row.one_packet:
         flags |= a.SVC_F_ONEPACKET
+    prefix = row.persistence_prefix if row.persistence_s else None
     fields = _ROW.pack(
         *(12, a.SVC_FLAGS, flags, 0xFFFFFFFF),
         *(8, a.SVC_TIMEOUT, row.persistence_s),
-        *(8, a.SVC_NETMASK, _netmask(key.family, row.persistence_prefix)),
+        *(8, a.SVC_NETMASK, _netmask(key.family, FULL_PREFIX[key.family] if prefix is None else prefix)),
     )
-    name = tlv.attribute(a.SVC_SCHED_NAME, row.scheduler.encode("ascii") + b"\0")
-    return tlv.nested(a.CMD_SERVICE, _key_attributes(key) + name + fields)
+    names = _name(a.SVC_SCHED_NAME, row.scheduler)
+    if row.engine:  # left out, it is taken away (ip_vs_ctl.c, ip_vs_edit_service)
+        names += _name(a.SVC_PE_NAME, row.engine)
+    return tlv.nested(a.CMD_SERVICE, _key_attributes(key) + names + fields)
 
 
 def destination(real: Endpoint, row: RealRow | None = None) -> bytes:
@@ -184,7 +229,45 @@ def destination(real: Endpoint, row: RealRow | None = None) -> bytes:
             *(8, a.DEST_U_THRESH, row.upper_threshold),
             *(8, a.DEST_L_THRESH, row.lower_threshold),
         )
+        if row.forward is Forward.TUN:
+            attributes += _TUNNEL.pack(
+                *(5, a.DEST_TUN_TYPE, NUMBER_BY_TUNNEL[row.tunnel.kind]),
+                *(6, a.DEST_TUN_PORT, row.tunnel.port.to_bytes(2, "big")),
+                *(6, a.DEST_TUN_FLAGS, int(row.tunnel.flags)),
+            )
     return tlv.nested(a.CMD_DEST, attributes)
+
+
+def daemon(sync: SyncDaemon) -> bytes:
+    """IPVS_CMD_ATTR_DAEMON: all of a sync daemon; to stop one, the kernel heeds its role alone.
+
+    Raises: struct.error or UnicodeEncodeError when a value does not fit.
+    """
+    six = sync.group.version == 6
+    attributes = _DAEMON.pack(
+        *(8, a.DAEMON_STATE, NUMBER_BY_ROLE[sync.role]),
+        *(8, a.DAEMON_SYNC_ID, sync.id),
+        *(6, a.DAEMON_MCAST_PORT, sync.port),
+        *(5, a.DAEMON_MCAST_TTL, sync.ttl),
+    )
+    attributes += tlv.attribute(a.DAEMON_MCAST_IFN, os.fsencode(sync.interface) + b"\0")
+    attributes += tlv.attribute(a.DAEMON_MCAST_GROUP6 if six else a.DAEMON_MCAST_GROUP, sync.group.packed)
+    if sync.maxlen is not None:
+        attributes += tlv.attribute(a.DAEMON_SYNC_MAXLEN, struct.pack("=H", sync.maxlen))
+    return tlv.nested(a.CMD_DAEMON, attributes)
+
+
+def _timeouts(timeouts: Timeouts) -> bytes:
+    """What is 0 is left as it is (ip_vs_ctl.c, ip_vs_set_timeout)."""
+    return _TIMEOUTS.pack(
+        *(8, a.CMD_TIMEOUT_TCP, timeouts.tcp_s),
+        *(8, a.CMD_TIMEOUT_TCP_FIN, timeouts.tcpfin_s),
+        *(8, a.CMD_TIMEOUT_UDP, timeouts.udp_s),
+    )
+
+
+def _name(kind: int, text: str) -> bytes:
+    return tlv.attribute(kind, text.encode("ascii") + b"\0")
 
 
 def _request(command: int, *parts: bytes) -> bytes:

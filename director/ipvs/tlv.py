@@ -102,11 +102,13 @@ def generic_body(body: bytes) -> tuple[int, Attributes]:
     return body[0], attributes(body, a.GENL_HEADER_BYTES)
 
 
-def number(found: Attributes, kind: int, size: int, *, big_endian: bool = False) -> int:
-    """The unsigned number of exactly `size` bytes under `kind`.
+def number(found: Attributes, kind: int, size: int, *, big_endian: bool = False, default: int | None = None) -> int:
+    """The unsigned number of exactly `size` bytes under `kind`; `default` where it is missing.
 
-    Raises: KernelError when it is missing or has another size.
+    Raises: KernelError when it is missing and has no default, or has another size.
     """
+    if default is not None and kind not in found:
+        return default
     value = required(found, kind)
     if len(value) != size:
         raise _malformed(f"attribute {kind} has {len(value)} bytes, not {size}")

@@ -7,14 +7,47 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import MappingProxyType
+from typing import assert_never
 
-from director.core.diff import AddReal, AddVirtual, Change, EditReal, EditVirtual, RemoveReal, RemoveVirtual, apply
-from director.core.table import Counters, Forward, RealCounters, Table, TableCounters, VirtualKey
+from director.core.diff import (
+    AddReal,
+    AddVirtual,
+    Change,
+    EditReal,
+    EditVirtual,
+    RealChange,
+    RemoveReal,
+    RemoveVirtual,
+    SetTimeouts,
+    StartSync,
+    StopSync,
+    VirtualChange,
+    apply,
+)
+from director.core.table import (
+    Counters,
+    Forward,
+    RealCounters,
+    SyncDaemon,
+    SyncRole,
+    Table,
+    TableCounters,
+    Timeouts,
+    TunnelKind,
+    VirtualKey,
+    VirtualRow,
+)
 from director.ipvs.failure import Failure, failure
 from director.kit.net import Endpoint
 
-SCHEDULERS = frozenset({"rr", "wrr", "lc", "wlc", "sh", "mh"})
+SCHEDULERS = frozenset({"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "fo", "ovf", "mh"})
+ENGINES = frozenset({"", "sip"})
+INTERFACES = frozenset({"lan"})
+TIMEOUTS = Timeouts(900, 120, 300)
+LONGEST_S = 2**31 // 100
+MTU = 1500
 
 
 class FakeKernel:
@@ -36,7 +69,8 @@ class FakeKernel:
             for key, entry in entries.items()
             for real in entry.reals
         }
-        return Table(MappingProxyType(entries)), TableCounters(dict.fromkeys(entries, Counters()), reals)
+        table = Table(MappingProxyType(entries), self.table.timeouts or TIMEOUTS, self.table.sync or frozenset())
+        return table, TableCounters(dict.fromkeys(entries, Counters()), reals)
 
     def write(self, changes: Iterable[Change]) -> list[Failure]:
         changes = tuple(changes)
@@ -48,32 +82,82 @@ class FakeKernel:
             if code:
                 failures.append(failure(change, code))
             else:
-                self.table = apply([change], self.table)
+                self.table = apply([self._as_held(change)], self.table)
         return failures
 
+    def _as_held(self, change: Change) -> Change:
+        """A sync daemon without a bound gets that of its interface, and it is stopped by its role alone."""
+        match change:
+            case StartSync(daemon):
+                return StartSync(_bounded(daemon))
+            case StopSync(daemon):
+                return next(StopSync(each) for each in self.table.sync or () if each.role is daemon.role)
+        return change
+
     def _refusal(self, change: Change) -> int:
-        """The errno of ip_vs_genl_set_cmd and what it calls, or 0."""
-        entry = self.table.get(change.key)
-        if isinstance(change, AddVirtual | EditVirtual) and len(change.row.scheduler) > 15:
+        """The errno of ip_vs_genl_set_cmd, ip_vs_genl_set_daemon and what they call, or 0."""
+        match change:
+            case AddVirtual() | EditVirtual() | RemoveVirtual():
+                return self._virtual_refusal(change)
+            case AddReal() | EditReal() | RemoveReal():
+                return self._real_refusal(change)
+            case SetTimeouts(_, to):
+                return 0 if max(to.tcp_s, to.tcpfin_s, to.udp_s) < LONGEST_S else errno.EINVAL
+            case StartSync(daemon):
+                if not daemon.group.is_multicast or self._mixes_families():
+                    return errno.EINVAL
+                if daemon.interface not in INTERFACES:
+                    return errno.ENODEV
+                return errno.EEXIST if daemon.role in self._roles() else 0
+            case StopSync(daemon):
+                return 0 if daemon.role in self._roles() else errno.ESRCH
+            case _:
+                assert_never(change)
+
+    def _virtual_refusal(self, change: VirtualChange) -> int:
+        there = self.table.get(change.key) is not None
+        if isinstance(change, RemoveVirtual):
+            return 0 if there else errno.ESRCH
+        if len(change.row.scheduler) > 15:
             return errno.EINVAL
-        if isinstance(change, AddVirtual):
-            if entry is not None:
-                return errno.EEXIST
-            return 0 if change.row.scheduler in SCHEDULERS else errno.ENOENT
+        if isinstance(change, AddVirtual) and there:
+            return errno.EEXIST
+        if isinstance(change, EditVirtual) and not there:
+            return errno.ESRCH
+        return _row_refusal(change.row)
+
+    def _real_refusal(self, change: RealChange) -> int:
+        entry = self.table.get(change.key)
         if entry is None:
             return errno.ESRCH
-        match change:
-            case EditVirtual(_, _, row):
-                return 0 if row.scheduler in SCHEDULERS else errno.ENOENT
-            case RemoveVirtual():
-                return 0
-            case RemoveReal(_, real, _):
-                return 0 if real in entry.reals else errno.ENOENT
-            case AddReal(_, real, row_real) | EditReal(_, real, _, row_real):
-                if row_real.weight < 0 or row_real.lower_threshold > row_real.upper_threshold:
-                    return errno.ERANGE
-                if real.address.version != change.key.family and row_real.forward is not Forward.TUN:
-                    return errno.EINVAL
-                if isinstance(change, AddReal):
-                    return errno.EEXIST if real in entry.reals else 0
-                return 0 if real in entry.reals else errno.ENOENT
+        if not isinstance(change, RemoveReal):
+            row = change.row
+            if row.weight < 0:
+                return errno.ERANGE  # of our own: it does not fit the message
+            if change.real.address.version != change.key.family and (row.forward is not Forward.TUN or self._roles()):
+                return errno.EINVAL
+            if row.lower_threshold > row.upper_threshold:
+                return errno.ERANGE
+            if row.tunnel.kind is TunnelKind.GUE and not row.tunnel.port:
+                return errno.EINVAL
+        if isinstance(change, AddReal):
+            return errno.EEXIST if change.real in entry.reals else 0
+        return 0 if change.real in entry.reals else errno.ENOENT
+
+    def _roles(self) -> set[SyncRole]:
+        return {daemon.role for daemon in self.table.sync or ()}
+
+    def _mixes_families(self) -> bool:
+        return any(
+            real.address.version != key.family for key, entry in self.table.entries.items() for real in entry.reals
+        )
+
+
+def _row_refusal(row: VirtualRow) -> int:
+    return 0 if row.scheduler in SCHEDULERS and row.engine in ENGINES else errno.ENOENT
+
+
+def _bounded(daemon: SyncDaemon) -> SyncDaemon:
+    headers = 8 + (40 if daemon.group.version == 6 else 20)  # UDP and IP
+    smallest = 1024 if daemon.role is SyncRole.BACKUP else 1
+    return replace(daemon, maxlen=max(daemon.maxlen, smallest) if daemon.maxlen else MTU - headers)

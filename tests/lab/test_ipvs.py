@@ -42,7 +42,15 @@ def test_edits_keep_connections_and_counters(lab: Lab) -> None:
 
 
 def test_what_the_model_cannot_hold_is_named(lab: Lab) -> None:
-    assert len(cast("list[str]", trial(lab, "foreign")["foreign"])) == 3
+    assert len(cast("list[str]", trial(lab, "foreign")["foreign"])) == 1
+
+
+def test_timeouts_and_sync_daemons_are_as_ipvsadm_shows_them(lab: Lab) -> None:
+    assert len(cast("list[str]", trial(lab, "namespace")["daemons"])) == 2
+
+
+def test_refusals_say_what_which_and_what_to_do(lab: Lab) -> None:
+    assert len(cast("list[str]", trial(lab, "refusals")["said"])) == 34
 
 
 def test_without_privileges_the_message_says_what_to_do(lab: Lab) -> None:

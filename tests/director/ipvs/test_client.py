@@ -7,8 +7,29 @@ from ipaddress import ip_address
 
 import pytest
 
-from director.core.diff import AddReal, AddVirtual, Change, EditReal, EditVirtual, RemoveReal, RemoveVirtual
-from director.core.table import Forward, Protocol, RealRow, VirtualEntry, VirtualKey, VirtualRow
+from director.core.diff import (
+    AddReal,
+    AddVirtual,
+    Change,
+    EditReal,
+    EditVirtual,
+    RemoveReal,
+    RemoveVirtual,
+    SetTimeouts,
+    StartSync,
+    StopSync,
+)
+from director.core.table import (
+    Forward,
+    Protocol,
+    RealRow,
+    SyncDaemon,
+    SyncRole,
+    Timeouts,
+    VirtualEntry,
+    VirtualKey,
+    VirtualRow,
+)
 from director.ipvs import attributes as a
 from director.ipvs import encode
 from director.ipvs.channel import Channel, RefusedError
@@ -22,6 +43,7 @@ pytestmark = pytest.mark.unit
 
 KEY = VirtualKey.of(Protocol.TCP, ip_address("10.0.0.1"), 80)
 REAL = Endpoint(ip_address("10.0.0.2"), 80)
+SYNC = SyncDaemon(SyncRole.MASTER, "eth0")
 ROW, REAL_ROW = VirtualRow("wlc"), RealRow(Forward.NAT, 1)
 
 
@@ -73,7 +95,11 @@ def test_kernel_without_ipvs_says_what_to_do(monkeypatch: pytest.MonkeyPatch) ->
         (EditVirtual(KEY, ROW, ROW), errno.ESRCH, "virtual server tcp 10.0.0.1:80 is not in the kernel", True),
         (RemoveVirtual(KEY, VirtualEntry(ROW)), errno.ESRCH, "cannot remove tcp 10.0.0.1:80", True),
         (AddReal(KEY, REAL, REAL_ROW), errno.EEXIST, "cannot add 10.0.0.2:80 to tcp 10.0.0.1:80", True),
-        (AddReal(KEY, REAL, REAL_ROW), errno.EINVAL, "needs `tun`", False),
+        (AddReal(KEY, REAL, REAL_ROW), errno.EINVAL, "must be a unicast one", False),
+        (SetTimeouts(None, Timeouts(1, 2, 3)), errno.EPERM, "cannot set the timeouts to tcp 1 s, tcpfin 2 s", False),
+        (StartSync(SYNC), errno.ENOMEM, "cannot start the sync master on eth0: the kernel has no memory", False),
+        (StartSync(SYNC), errno.EIO, "cannot start the sync master on eth0: the kernel answered EIO", False),
+        (StopSync(SYNC), errno.ENOBUFS, "cannot stop the sync master on eth0: the kernel's answer was lost", True),
         (EditReal(KEY, REAL, REAL_ROW, REAL_ROW), errno.ENOENT, "it is not in the kernel", True),
         (RemoveReal(KEY, REAL, REAL_ROW), errno.ENOENT, "it is not in the kernel", True),
         (RemoveReal(KEY, REAL, REAL_ROW), errno.ENOBUFS, "answer was lost", True),

@@ -11,13 +11,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from director.core.diff import AddReal, AddVirtual, Change, EditReal, EditVirtual, RemoveReal, RemoveVirtual
+from director.core.diff import (
+    AddReal,
+    AddVirtual,
+    Change,
+    EditReal,
+    EditVirtual,
+    RemoveReal,
+    RemoveVirtual,
+    SetTimeouts,
+    StartSync,
+    StopSync,
+)
 from director.core.table import (
     Counters,
     Forward,
     Protocol,
     RealCounters,
     RealRow,
+    SyncDaemon,
+    SyncRole,
+    Timeouts,
+    Tunnel,
+    TunnelFlags,
+    TunnelKind,
     VirtualEntry,
     VirtualKey,
     VirtualRow,
@@ -28,15 +45,18 @@ from director.ipvs.decode import (
     Destination,
     Foreign,
     Service,
+    decode_daemon,
     decode_destination,
     decode_family,
     decode_service,
+    decode_timeouts,
     decode_version,
 )
+from director.ipvs.dump import Decoder
 from director.kit.errors import KernelError
 from director.kit.net import Endpoint
 from tests.director.ipvs import strategies
-from tests.director.ipvs.dumps import destination_dump, service_dump, u32
+from tests.director.ipvs.dumps import Build, daemon_dump, destination_dump, service_dump, u32
 
 pytestmark = pytest.mark.unit
 
@@ -44,6 +64,8 @@ KEY = VirtualKey.of(Protocol.TCP, ip_address("10.0.0.1"), 80)
 KEY6 = VirtualKey.of(Protocol.TCP, ip_address("2001:db8::1"), 80)
 REAL = Endpoint(ip_address("10.0.0.2"), 80)
 ROW, REAL_ROW = VirtualRow("rr"), RealRow(Forward.NAT, 1)
+DAEMON = SyncDaemon(SyncRole.MASTER, "eth0", 7, maxlen=1400)
+GUE = Tunnel(TunnelKind.GUE, 6080, TunnelFlags.CHECKSUM)
 ALL_CHANGES: list[tuple[Change, int]] = [
     (AddVirtual(KEY, ROW), a.NEW_SERVICE),
     (EditVirtual(KEY, ROW, ROW), a.SET_SERVICE),
@@ -64,11 +86,50 @@ def test_request_for_a_service_decodes_to_its_change(keyed: tuple[VirtualKey, Vi
     assert decode_service(encode.encode(AddVirtual(*keyed))) == Service(*keyed, Counters())
 
 
-@given(strategies.keys(), strategies.endpoints, strategies.real_rows, strategies.real_counters)
+@given(strategies.keys(), strategies.endpoints, strategies.real_rows(), strategies.real_counters)
 def test_destination_decodes_to_what_was_encoded(
     key: VirtualKey, real: Endpoint, row: RealRow, counters: RealCounters
 ) -> None:
     assert decode_destination(destination_dump(real, row, counters), key) == Destination(real, row, counters)
+
+
+@given(strategies.daemons)
+def test_sync_daemon_decodes_to_what_was_encoded(daemon: SyncDaemon) -> None:
+    assert decode_daemon(daemon_dump(daemon)) == daemon
+    found, attributes = tlv.generic_body(encode.encode(StartSync(daemon)))
+    assert found == a.NEW_DAEMON
+    assert decode_daemon(tlv.generic(found, 1, tlv.nested(a.CMD_DAEMON, attributes[a.CMD_DAEMON]))) == daemon
+
+
+@given(strategies.timeouts)
+def test_timeouts_decode_to_what_was_encoded(timeouts: Timeouts) -> None:
+    assert decode_timeouts(encode.encode(SetTimeouts(None, timeouts))) == timeouts
+
+
+def test_sync_daemon_is_stopped_by_role_and_interface() -> None:
+    found, attributes = tlv.generic_body(encode.encode(StopSync(DAEMON)))
+    assert found == a.DEL_DAEMON
+    sent = tlv.attributes(attributes[a.CMD_DAEMON])
+    assert (tlv.number(sent, a.DAEMON_STATE, 4), sent[a.DAEMON_MCAST_IFN]) == (a.STATE_MASTER, b"eth0\0")
+
+
+def test_bound_that_nobody_asked_for_is_left_to_the_kernel() -> None:
+    _, attributes = tlv.generic_body(encode.encode(StartSync(SyncDaemon(SyncRole.BACKUP, "eth0"))))
+    assert a.DAEMON_SYNC_MAXLEN not in tlv.attributes(attributes[a.CMD_DAEMON])
+
+
+@pytest.mark.parametrize("last", [StartSync(DAEMON), StopSync(DAEMON)], ids=["start", "stop"])
+def test_batch_that_ends_with_a_sync_daemon_ends_with_a_request_that_is_answered(last: Change) -> None:
+    changes = [AddVirtual(KEY, ROW), last]
+    (batch,) = encode.batches([(change, encode.encode(change)) for change in changes], 29, 2**32 - 1)
+    parts = list(tlv.messages(batch.data))
+    assert [(sequence, bool(flags & a.NLM_F_ACK)) for _, flags, sequence, _ in parts] == [
+        (2**32 - 1, False),
+        (0, False),
+        (1, True),
+    ]
+    assert (batch.last, parts[-1][3]) == (1, encode.get_info())
+    assert batch.changes == {2**32 - 1: changes[0], 0: changes[1]}
 
 
 @pytest.mark.parametrize(("change", "command"), ALL_CHANGES, ids=lambda value: type(value).__name__)
@@ -91,21 +152,19 @@ def test_real_server_is_always_sent_whole(change: Change) -> None:
 @given(st.lists(strategies.changes(), max_size=60), st.integers(0, 2**32 - 1), st.integers(64, 2048))
 def test_batches_hold_all_changes_in_order(changes: list[Change], first: int, limit_bytes: int) -> None:
     requests = [(change, encode.encode(change)) for change in changes]
-    sequences: list[int] = []
-    sent: list[Change] = []
-    bodies: list[bytes] = []
+    sent: list[tuple[Change, bytes]] = []
+    due = first
     for batch in encode.batches(requests, 29, first, limit_bytes):
         parts = list(tlv.messages(batch.data))
-        assert len(batch.data) <= limit_bytes or len(parts) == 1
         assert [kind for kind, _, _, _ in parts] == [29] * len(parts)
         assert [bool(flags & a.NLM_F_ACK) for _, flags, _, _ in parts] == [False] * (len(parts) - 1) + [True]
         assert batch.last == parts[-1][2]
-        sequences += [sequence for _, _, sequence, _ in parts]
-        sent += [batch.changes[sequence] for _, _, sequence, _ in parts]
-        bodies += [body for _, _, _, body in parts]
-    assert sequences == [(first + index) % 2**32 for index in range(len(changes))]
-    assert sent == changes
-    assert bodies == [body for _, body in requests]
+        assert parts[-1][2] in batch.changes or parts.pop()[3] == encode.get_info()
+        assert sum(len(body) + 16 for _, _, _, body in parts) <= limit_bytes or len(parts) == 1
+        assert all((sequence - due) % 2**32 < 2 * len(requests) for _, _, sequence, _ in parts)
+        due = (batch.last + 1) % 2**32
+        sent += [(batch.changes[sequence], body) for _, _, sequence, body in parts]
+    assert sent == requests
 
 
 @pytest.mark.parametrize(
@@ -118,6 +177,7 @@ def test_batches_hold_all_changes_in_order(changes: list[Change], first: int, li
         AddVirtual(KEY, VirtualRow("rr", persistence_s=1, persistence_prefix=33)),
         AddVirtual(KEY6, VirtualRow("rr", persistence_s=1, persistence_prefix=-1)),
         AddVirtual(KEY, VirtualRow("r\u00fcckw\u00e4rts")),
+        AddReal(KEY, REAL, RealRow(Forward.TUN, 1, tunnel=Tunnel(port=65536))),
     ],
 )
 def test_value_that_does_not_fit_is_a_kernel_error(change: Change) -> None:
@@ -125,11 +185,31 @@ def test_value_that_does_not_fit_is_a_kernel_error(change: Change) -> None:
         encode.encode(change)
 
 
-def test_prefix_without_persistence_is_the_whole_address() -> None:
-    for key, full in ((KEY, 32), (KEY6, 128)):
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (SetTimeouts(None, Timeouts(2**32, 0, 0)), "cannot set the timeouts"),
+        (StartSync(SyncDaemon(SyncRole.BACKUP, "lan", -1)), "cannot start the sync backup on lan"),
+        (StartSync(SyncDaemon(SyncRole.BACKUP, "lan", ttl=256)), "cannot start the sync backup on lan"),
+    ],
+)
+def test_value_of_the_namespace_that_does_not_fit_is_a_kernel_error(change: Change, what: str) -> None:
+    with pytest.raises(KernelError, match=f"{what}.*does not fit the kernel's field"):
+        encode.encode(change)
+
+
+def test_prefix_without_persistence_means_nothing() -> None:
+    for key in (KEY, KEY6):
         found = decode_service(service_dump(key, VirtualRow("rr", persistence_prefix=24), Counters()))
         assert isinstance(found, Service)
-        assert found.row == VirtualRow("rr", persistence_prefix=full)
+        assert found.row == VirtualRow("rr")
+
+
+@pytest.mark.parametrize(("key", "full"), [(KEY, 32), (KEY6, 128)], ids=["IPv4", "IPv6"])
+def test_prefix_of_the_whole_address_is_each_client_alone(key: VirtualKey, full: int) -> None:
+    found = decode_service(service_dump(key, VirtualRow("rr", persistence_s=9, persistence_prefix=full), Counters()))
+    assert isinstance(found, Service)
+    assert found.row == VirtualRow("rr", persistence_s=9)
 
 
 def test_ipv4_mask_is_in_network_order_and_ipv6_prefix_in_the_hosts() -> None:
@@ -146,10 +226,9 @@ def _service_with(kind: int, value: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("body", "what", "reason", "key"),
     [
-        (_service_with(a.SVC_PROTOCOL, struct.pack("=H", 132)), "sctp 10.0.0.1:80", "sctp", None),
+        (_service_with(a.SVC_PROTOCOL, struct.pack("=H", 50)), "esp 10.0.0.1:80", "esp", None),
         (_service_with(a.SVC_PROTOCOL, struct.pack("=H", 99)), "protocol 99 10.0.0.1:80", "protocol 99", None),
         (_service_with(a.SVC_AF, struct.pack("=H", 7)), "a virtual server", "address family is 7", None),
-        (_service_with(a.SVC_PE_NAME, b"sip\0"), "tcp 10.0.0.1:80", "persistence engine sip", KEY),
         (_service_with(a.SVC_FLAGS, struct.pack("=II", 0x42, 0)), "tcp 10.0.0.1:80", "unknown flags 0x40", KEY),
         (_service_with(a.SVC_TIMEOUT, bytes(4)), "tcp 10.0.0.1:80", "a timeout of 0", KEY),
         (_service_with(a.SVC_NETMASK, b"\xff\0\xff\0"), "tcp 10.0.0.1:80", "holes", KEY),
@@ -166,10 +245,8 @@ def test_service_the_model_cannot_hold_is_foreign(body: bytes, what: str, reason
     ("extra", "reason"),
     [
         (u32(a.DEST_FWD_METHOD, 5), "forwarding method is 5"),
-        (u32(a.DEST_FWD_METHOD, 2) + tlv.attribute(a.DEST_TUN_TYPE, b"\1"), "gue"),
-        (u32(a.DEST_FWD_METHOD, 2) + tlv.attribute(a.DEST_TUN_TYPE, b"\2"), "gre"),
-        (u32(a.DEST_FWD_METHOD, 2) + tlv.attribute(a.DEST_TUN_TYPE, b"\7"), "type 07"),
-        (u32(a.DEST_FWD_METHOD, 2) + tlv.attribute(a.DEST_TUN_FLAGS, b"\1\0"), "flags 0100"),
+        (u32(a.DEST_FWD_METHOD, 2) + tlv.attribute(a.DEST_TUN_TYPE, b"\7"), "type 7"),
+        (u32(a.DEST_FWD_METHOD, 2) + tlv.attribute(a.DEST_TUN_FLAGS, struct.pack("=H", 5)), "flags 0x5"),
         (tlv.attribute(a.DEST_ADDR_FAMILY, struct.pack("=H", 7)), "address family is 7"),
     ],
 )
@@ -178,6 +255,35 @@ def test_destination_the_model_cannot_hold_is_foreign(extra: bytes, reason: str)
     assert isinstance(found, Foreign)
     assert found.key == KEY
     assert reason in found.reason
+
+
+def test_sync_daemon_in_an_unknown_state_is_foreign() -> None:
+    found = decode_daemon(daemon_dump(DAEMON, u32(a.DAEMON_STATE, 4)))
+    assert isinstance(found, Foreign)
+    assert "state is 4" in found.reason
+
+
+def test_sync_daemon_of_an_old_kernel_has_the_only_group_there_was() -> None:
+    told = u32(a.DAEMON_STATE, 1) + tlv.attribute(a.DAEMON_MCAST_IFN, b"eth0\0") + u32(a.DAEMON_SYNC_ID, 7)
+    found = decode_daemon(tlv.generic(a.NEW_DAEMON, 1, tlv.nested(a.CMD_DAEMON, told)))
+    assert found == SyncDaemon(SyncRole.MASTER, "eth0", 7)
+
+
+def test_tunnel_port_is_in_network_order() -> None:
+    body = encode.destination(REAL, RealRow(Forward.TUN, 1, tunnel=GUE))
+    assert struct.pack("=HH", 6, a.DEST_TUN_PORT) + (6080).to_bytes(2, "big") in body
+
+
+def test_tunnel_is_sent_with_tun_only() -> None:
+    nat = encode.destination(REAL, RealRow(Forward.NAT, 1, tunnel=GUE))
+    assert nat == encode.destination(REAL, REAL_ROW)
+    plain = tlv.attributes(encode.destination(REAL, RealRow(Forward.TUN, 1))[a.NLA_HEADER_BYTES :])
+    assert plain[a.DEST_TUN_TYPE] == bytes([a.TUNNEL_IPIP])
+
+
+def test_old_kernel_has_no_tunnels_of_a_kind() -> None:
+    body = destination_dump(REAL, RealRow(Forward.TUN, 1, tunnel=GUE), RealCounters(), build=Build.OLD)
+    assert decode_destination(body, KEY) == Destination(REAL, RealRow(Forward.TUN, 1), RealCounters())
 
 
 def test_tunnel_attributes_of_a_server_without_tunnel_mean_nothing() -> None:
@@ -191,6 +297,10 @@ DECODERS: list[Callable[[bytes], object]] = [
     lambda body: decode_destination(body, KEY6),
     decode_version,
     decode_family,
+    decode_timeouts,
+    decode_daemon,
+    lambda body: Decoder().service(body),
+    lambda body: Decoder().destinations(KEY, [body]),
     lambda body: list(tlv.messages(body)),
     tlv.attributes,
     lambda body: tlv.acknowledgement(0, body),
@@ -201,7 +311,9 @@ SAMPLES = [
     service_dump(KEY, VirtualRow("mh", persistence_s=5), Counters(1, 2, 3, 4, 5)),
     service_dump(VirtualKey(6, mark=9), ROW, Counters()),
     destination_dump(REAL, REAL_ROW, RealCounters(1, 2, 3, Counters())),
-    destination_dump(Endpoint(ip_address("::1"), 1), RealRow(Forward.TUN, 1), RealCounters()),
+    destination_dump(Endpoint(ip_address("::1"), 1), RealRow(Forward.TUN, 1, tunnel=GUE), RealCounters()),
+    daemon_dump(DAEMON),
+    encode.encode(SetTimeouts(None, Timeouts(1, 2, 3))),
 ]
 
 

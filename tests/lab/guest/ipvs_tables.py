@@ -15,15 +15,18 @@ from director.core.table import (
     RealRow,
     SchedulerFlags,
     Table,
+    Tunnel,
+    TunnelFlags,
+    TunnelKind,
     VirtualEntry,
     VirtualKey,
     VirtualRow,
 )
-from director.ipvs.encode import normal
 from director.kit.net import Endpoint, IPAddress
 
-SCHEDULERS = ("rr", "wrr", "lc", "wlc", "sh", "mh")
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "fo", "ovf", "mh")
 WITH_FLAGS = ("sh", "mh")
+_CHECKSUMS = (TunnelFlags.NONE, TunnelFlags.CHECKSUM, TunnelFlags.REMOTE_CHECKSUM)
 
 
 def random_address(random: Random, family: int) -> IPAddress:
@@ -36,8 +39,8 @@ def random_key(random: Random) -> VirtualKey:
     family = random.choice((4, 6))
     if random.random() < 0.2:
         return VirtualKey(family, mark=random.randrange(1, 2**32))
-    protocol = random.choice((Protocol.TCP, Protocol.UDP))
-    return VirtualKey.of(protocol, random_address(random, family), random.randrange(1, 65536))
+    port = 0 if random.random() < 0.1 else random.randrange(1, 65536)
+    return VirtualKey.of(random.choice(tuple(Protocol)), random_address(random, family), port)
 
 
 def random_row(random: Random, key: VirtualKey) -> VirtualRow:
@@ -45,11 +48,21 @@ def random_row(random: Random, key: VirtualKey) -> VirtualRow:
     flags = SchedulerFlags.NONE
     if scheduler in WITH_FLAGS:
         flags = random.choice((flags, SchedulerFlags.FALLBACK, SchedulerFlags.PORT, SchedulerFlags(0x18)))
-    one_packet = key.protocol is Protocol.UDP and random.random() < 0.3
-    if random.random() < 0.5:
-        return normal(key.family, VirtualRow(scheduler, flags, one_packet=one_packet))
-    prefix = random.randint(1, 32 if key.family == 4 else 128)
-    return VirtualRow(scheduler, flags, random.randint(1, 86400), prefix, one_packet)
+    any_port = key.endpoint is not None and not key.endpoint.port  # it means something with persistence only
+    if not any_port and random.random() < 0.5:
+        one_packet = key.protocol is Protocol.UDP and random.random() < 0.3
+        return VirtualRow(scheduler, flags, one_packet=one_packet)
+    prefix = random.choice((None, random.randrange(1, 32 if key.family == 4 else 128)))
+    engine = "sip" if key.protocol is Protocol.UDP and random.random() < 0.5 else ""
+    return VirtualRow(scheduler, flags, random.randint(1, 86400), prefix, engine=engine)
+
+
+def random_tunnel(random: Random) -> Tunnel:
+    kind = random.choice(tuple(TunnelKind))
+    if kind is TunnelKind.IPIP:
+        return Tunnel()
+    flags = random.choice(_CHECKSUMS[: 3 if kind is TunnelKind.GUE else 2])
+    return Tunnel(kind, random.randrange(1, 65536) if kind is TunnelKind.GUE else 0, flags)
 
 
 def random_real(random: Random, family: int) -> tuple[Endpoint, RealRow]:
@@ -57,7 +70,8 @@ def random_real(random: Random, family: int) -> tuple[Endpoint, RealRow]:
     if forward is Forward.TUN and random.random() < 0.3:  # the only one that may change the IP version
         family = 10 - family
     upper = random.choice((0, random.randrange(2**31)))
-    row = RealRow(forward, random.randrange(65536), upper, random.randint(0, upper))
+    tunnel = random_tunnel(random) if forward is Forward.TUN else Tunnel()
+    row = RealRow(forward, random.randrange(65536), upper, random.randint(0, upper), tunnel)
     return Endpoint(random_address(random, family), random.randrange(1, 65536)), row
 
 
@@ -96,7 +110,7 @@ def saved_lines(table: Table) -> list[str]:
         words = [_service_words(key), "-s", row.scheduler]
         if row.persistence_s:
             words += ["-p", str(row.persistence_s)]
-            if row.persistence_prefix != (32 if key.family == 4 else 128):
+            if row.persistence_prefix is not None:
                 network = ip_network(f"0.0.0.0/{row.persistence_prefix}") if key.family == 4 else None
                 words += ["-M", str(network.netmask if network else row.persistence_prefix)]
         if row.one_packet:
@@ -106,10 +120,11 @@ def saved_lines(table: Table) -> list[str]:
             for flag, name in ((SchedulerFlags.FALLBACK, "fallback"), (SchedulerFlags.PORT, "port"))
             if flag in row.flags
         ]
+        words += ["--pe", row.engine] if row.engine else []
         lines.append(" ".join(["-A", *words, *(["-b", ",".join(names)] if names else [])]))
         for real, member in entry.reals.items():
             letter = {Forward.NAT: "-m", Forward.DR: "-g", Forward.TUN: "-i"}[member.forward]
-            tunnel = " --tun-type ipip" if member.forward is Forward.TUN else ""
+            tunnel = _tunnel_words(member.tunnel) if member.forward is Forward.TUN else ""
             lines.append(f"-a {_service_words(key)} -r {real} {letter} -w {member.weight}{tunnel}")
     return sorted(lines)
 
@@ -118,4 +133,12 @@ def _service_words(key: VirtualKey) -> str:
     if key.mark is not None:
         signed = key.mark - 2**32 if key.mark >= 2**31 else key.mark  # ipvsadm 1.31 prints it as an int
         return f"-f {signed}" + (" -6" if key.family == 6 else "")
-    return f"-{'t' if key.protocol is Protocol.TCP else 'u'} {key.endpoint}"
+    options = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service", None: ""}
+    return f"{options[key.protocol]} {key.endpoint}"
+
+
+def _tunnel_words(tunnel: Tunnel) -> str:
+    port = f" --tun-port {tunnel.port}" if tunnel.kind is TunnelKind.GUE else ""
+    checksums = dict(zip(_CHECKSUMS, ("--tun-nocsum", "--tun-csum", "--tun-remcsum"), strict=True))
+    flags = "" if tunnel.kind is TunnelKind.IPIP else f" {checksums[tunnel.flags]}"
+    return f" --tun-type {tunnel.kind.value}{port}{flags}"

@@ -13,7 +13,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from ipaddress import ip_address
 from random import Random
 from types import MappingProxyType
@@ -24,7 +25,13 @@ from director.core.table import (
     Protocol,
     RealRow,
     SchedulerFlags,
+    SyncDaemon,
+    SyncRole,
     Table,
+    Timeouts,
+    Tunnel,
+    TunnelFlags,
+    TunnelKind,
     VirtualEntry,
     VirtualKey,
     VirtualRow,
@@ -33,18 +40,20 @@ from director.ipvs import channel
 from director.ipvs.client import IpvsClient
 from director.kit.errors import KernelError
 from director.kit.net import Endpoint
+from tests.lab.guest.ipvs_refusals import try_refusals
 from tests.lab.guest.ipvs_tables import changed, random_table, saved_lines
+from tests.lab.guest.ipvsadm import empty, ipvsadm
 
 Result = dict[str, object]
 
 
-def ipvsadm(*arguments: str) -> str:
-    done = subprocess.run(("ipvsadm", *arguments), check=True, capture_output=True, text=True)
-    return done.stdout
-
-
 def saved() -> list[str]:
     return sorted(line.rstrip() for line in ipvsadm("-Sn").splitlines())
+
+
+def holding(entries: Mapping[VirtualKey, VirtualEntry]) -> Table:
+    """A table as it is read where nobody touched timeouts or sync daemons."""
+    return Table(MappingProxyType(dict(entries)), Timeouts(900, 120, 300), frozenset())
 
 
 def orders(table: Table) -> dict[VirtualKey, list[Endpoint]]:
@@ -60,7 +69,7 @@ def try_tables(client: IpvsClient) -> Result:
         wanted = random_table(random)
         assert client.write(diff(Table(), wanted)) == [], seed
         found, counters = client.read()
-        assert found == wanted, (seed, found, wanted)
+        assert found == holding(wanted.entries), (seed, found, wanted)
         assert orders(found) == orders(wanted), seed
         assert set(counters.virtuals) == set(wanted.entries), seed
         assert set(counters.reals) == {(key, r) for key, e in wanted.entries.items() for r in e.reals}, seed
@@ -68,7 +77,7 @@ def try_tables(client: IpvsClient) -> Result:
         after = changed(random, wanted)
         failures = client.write(diff(wanted, after, managed=frozenset(wanted.entries)))
         assert failures == [], (seed, failures)
-        assert client.read()[0] == after, seed
+        assert client.read()[0] == holding(after.entries), seed
         assert saved() == saved_lines(after), (seed, set(saved()) ^ set(saved_lines(after)))
         rows += len(saved_lines(wanted)) + len(saved_lines(after))
     return {"tables": 60, "rows": rows}
@@ -138,7 +147,7 @@ def try_scale(client: IpvsClient) -> Result:
         key = VirtualKey.of(Protocol.TCP, ip_address(f"10.0.{v}.1"), 80)
         reals = {Endpoint(ip_address(f"10.{100 + v % 100}.{v}.{r + 1}"), 80): RealRow(Forward.DR, 1) for r in range(50)}
         entries[key] = VirtualEntry(VirtualRow("wlc"), MappingProxyType(reals))
-    wanted = Table(MappingProxyType(entries))
+    wanted = holding(entries)
     took: dict[str, float] = {}
 
     def timed(name: str, changes: tuple[Change, ...]) -> None:
@@ -155,18 +164,16 @@ def try_scale(client: IpvsClient) -> Result:
     begun = time.perf_counter()
     ipvsadm("-Sn")
     took["ipvsadm -Sn"] = round((time.perf_counter() - begun) * 1000, 1)
-    drained = Table(
-        MappingProxyType(
-            {
-                key: VirtualEntry(e.row, MappingProxyType(dict.fromkeys(e.reals, RealRow(Forward.DR, 0))))
-                for key, e in wanted.entries.items()
-            }
-        )
+    drained = holding(
+        {
+            key: VirtualEntry(e.row, MappingProxyType(dict.fromkeys(e.reals, RealRow(Forward.DR, 0))))
+            for key, e in wanted.entries.items()
+        }
     )
     timed("edit", diff(wanted, drained))
     assert client.read()[0] == drained
     timed("remove", diff(drained, Table(), managed=frozenset(wanted.entries)))
-    assert client.read()[0] == Table()
+    assert client.read()[0] == holding({})
     return dict(took)
 
 
@@ -204,37 +211,84 @@ def try_traffic(client: IpvsClient) -> Result:
 
 
 def try_foreign(client: IpvsClient) -> Result:
-    """What ipvsadm made is read; what the model cannot hold is named, beside the table."""
+    """What ipvsadm made is read, all that it can make; what the model cannot hold is named, beside the table."""
     script = """\
         -A -t 10.0.0.1:80 -s wlc
         -a -t 10.0.0.1:80 -r 10.0.0.2:80 -m -w 3 -x 500 -y 100
-        -a -t 10.0.0.1:80 -r 10.0.0.5:80 -i -w 1 --tun-type gue --tun-port 6080
+        -a -t 10.0.0.1:80 -r 10.0.0.5:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-remcsum
         -a -t 10.0.0.1:80 -r 10.0.0.6:80 -i -w 1 --tun-type gre --tun-csum
         -a -t 10.0.0.1:80 -r 10.0.0.8:80 -i -w 70000
         -A --sctp-service 10.0.0.1:99 -s rr
+        -A -u 10.0.0.1:5060 -s rr -p 60 --pe sip
         -A -f 7 -s rr -p 300 -M 255.255.255.0
+        -A -f 8 -s rr -p 300 -M 255.0.255.0
         -A -f 7 -6 -s sh -b sh-port
+        --set 7200 60 30
+        --start-daemon master --mcast-interface lan --syncid 7
+        --start-daemon backup --mcast-interface lan --mcast-group ff02::81 --mcast-port 9 --mcast-ttl 3
     """
     for line in script.strip().splitlines():
         ipvsadm(*line.split())
     reading = client.survey()
-    web = VirtualKey.of(Protocol.TCP, ip_address("10.0.0.1"), 80)
-    first, last = Endpoint(ip_address("10.0.0.2"), 80), Endpoint(ip_address("10.0.0.8"), 80)
-    assert reading.table.entries == {
-        web: VirtualEntry(
-            VirtualRow("wlc"), {first: RealRow(Forward.NAT, 3, 500, 100), last: RealRow(Forward.TUN, 70000)}
+    reals = {
+        Endpoint(ip_address("10.0.0.2"), 80): RealRow(Forward.NAT, 3, 500, 100),
+        Endpoint(ip_address("10.0.0.5"), 80): RealRow(
+            Forward.TUN, 1, tunnel=Tunnel(TunnelKind.GUE, 6080, TunnelFlags.REMOTE_CHECKSUM)
         ),
-        VirtualKey(4, mark=7): VirtualEntry(VirtualRow("rr", persistence_s=300, persistence_prefix=24)),
-        VirtualKey(6, mark=7): VirtualEntry(VirtualRow("sh", SchedulerFlags.PORT, 0, 128)),
+        Endpoint(ip_address("10.0.0.6"), 80): RealRow(
+            Forward.TUN, 1, tunnel=Tunnel(TunnelKind.GRE, flags=TunnelFlags.CHECKSUM)
+        ),
+        Endpoint(ip_address("10.0.0.8"), 80): RealRow(Forward.TUN, 70000),
     }
-    named = sorted(f"{foreign.what}: {foreign.reason}" for foreign in reading.foreign)
-    assert named == [
-        "sctp 10.0.0.1:99: sctp is not supported yet",
-        "tcp 10.0.0.1:80 -> 10.0.0.5:80: its tunnel is gue",
-        "tcp 10.0.0.1:80 -> 10.0.0.6:80: its tunnel is gre",
-    ], named
-    assert [foreign.key for foreign in reading.foreign if foreign.real] == [web, web]
+    address = ip_address("10.0.0.1")
+    entries = {
+        VirtualKey.of(Protocol.TCP, address, 80): VirtualEntry(VirtualRow("wlc"), reals),
+        VirtualKey.of(Protocol.SCTP, address, 99): VirtualEntry(VirtualRow("rr")),
+        VirtualKey.of(Protocol.UDP, address, 5060): VirtualEntry(VirtualRow("rr", persistence_s=60, engine="sip")),
+        VirtualKey(4, mark=7): VirtualEntry(VirtualRow("rr", persistence_s=300, persistence_prefix=24)),
+        VirtualKey(6, mark=7): VirtualEntry(VirtualRow("sh", SchedulerFlags.PORT)),
+    }
+    sync = {
+        SyncDaemon(SyncRole.MASTER, "lan", 7, maxlen=1472),
+        SyncDaemon(SyncRole.BACKUP, "lan", 0, ip_address("ff02::81"), 9, 3, 1452),
+    }
+    assert reading.table == Table(entries, Timeouts(7200, 60, 30), frozenset(sync)), reading.table
+    named = [f"{foreign.what}: {foreign.reason}" for foreign in reading.foreign]
+    assert named == ["fwmark 8: its persistence mask has holes"], named
+    assert reading.foreign[0].key == VirtualKey(4, mark=8)
     return {"foreign": named}
+
+
+def try_namespace(client: IpvsClient) -> Result:
+    """Timeouts and sync daemons that we set are what ipvsadm shows."""
+    wanted = frozenset(
+        {
+            SyncDaemon(SyncRole.MASTER, "lan", 255, ip_address("224.0.0.90"), 9000, 3, 1000),
+            SyncDaemon(SyncRole.BACKUP, "inside", 1, ip_address("ff02::81")),
+        }
+    )
+    aim = Table(MappingProxyType({}), Timeouts(7200, 60, 30), wanted)
+    assert client.write(diff(client.read()[0], aim)) == []
+    found = client.read()[0]
+    assert diff(found, aim) == ()
+    shown: Result = {
+        "timeouts": ipvsadm("-L", "--timeout").strip(),
+        "daemons": sorted(ipvsadm("-L", "--daemon").splitlines()),
+    }
+    assert shown == {
+        "timeouts": "Timeout (tcp tcpfin udp): 7200 60 30",
+        "daemons": [
+            "backup sync daemon (mcast=inside, syncid=1, maxlen=1452, group=ff02::81, port=8848, ttl=1)",
+            "master sync daemon (mcast=lan, syncid=255, maxlen=1000, group=224.0.0.90, port=9000, ttl=3)",
+        ],
+    }, shown
+    other = SyncDaemon(SyncRole.MASTER, "lan", 254)
+    moved = Table(MappingProxyType({}), Timeouts(900, 120, 300), frozenset({other}))
+    assert client.write(diff(found, moved)) == []
+    assert client.read()[0] == Table(moved.entries, moved.timeouts, frozenset({replace(other, maxlen=1472)}))
+    assert client.write(diff(client.read()[0], holding({}))) == []
+    assert client.read()[0] == holding({})
+    return shown
 
 
 def try_privileges(client: IpvsClient) -> Result:
@@ -257,12 +311,14 @@ TRIALS: dict[str, Callable[[IpvsClient], Result]] = {
     "scale": try_scale,
     "traffic": try_traffic,
     "foreign": try_foreign,
+    "namespace": try_namespace,
+    "refusals": try_refusals,
     "privileges": try_privileges,
 }
 
 
 if __name__ == "__main__":
     with IpvsClient.open() as opened:
-        ipvsadm("-C")
+        empty()
         outcome = TRIALS[sys.argv[1]](opened)
     sys.stdout.write(json.dumps(outcome) + "\n")

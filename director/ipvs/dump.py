@@ -1,0 +1,143 @@
+"""From the messages of a dump to virtual and real servers, the short way where there is one.
+
+One rule: what `layout` can read is read by it, everything else by `decode`, and both come to equal values
+(tests/director/ipvs/test_layout.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from director.core.table import Counters, RealCounters, RealRow, VirtualKey
+from director.ipvs import attributes as a
+from director.ipvs.decode import (
+    FAMILY_BY_AF,
+    PROTOCOL_BY_NUMBER,
+    Foreign,
+    Service,
+    decode_destination,
+    decode_service,
+    real_row,
+    virtual_row,
+)
+from director.ipvs.layout import DESTINATION, SERVICE, Layouts
+from director.kit.net import Endpoint, IPAddress
+
+Carried = tuple[int, ...] | RealCounters
+"""Of a real server, by a layout: active, inactive and persistent connections, address family (no counter, but it
+stands there), totals; by the long way: the value itself."""
+
+_ROWS = 4096
+"""Rows of real servers that are kept for the next of the same: weights and thresholds make some dozens."""
+_NO_COUNTERS = Counters()
+
+
+@dataclass(slots=True)
+class Reals:
+    """The real servers of one virtual server in the order of the dump, and what does not fit the model.
+
+    `carried` has one item for each of `endpoints`; either may come twice in a dump that was written under.
+    """
+
+    rows: dict[Endpoint, RealRow] = field(default_factory=dict)
+    endpoints: list[Endpoint] = field(default_factory=list)
+    carried: list[Carried] = field(default_factory=list)
+    foreign: list[Foreign] = field(default_factory=list)
+
+
+class CarriedByKey(Mapping[tuple[VirtualKey, Endpoint], RealCounters]):
+    """Counters of the real servers of many virtual servers, made into values when they are asked for."""
+
+    def __init__(self, found: Mapping[VirtualKey, Reals]) -> None:
+        self._found = found
+        self._looked_up: dict[VirtualKey, dict[Endpoint, Carried]] = {}
+
+    def __getitem__(self, place: tuple[VirtualKey, Endpoint]) -> RealCounters:
+        key, real = place
+        carried = self._looked_up.get(key)
+        if carried is None:
+            reals = self._found[key]
+            carried = self._looked_up[key] = dict(zip(reals.endpoints, reals.carried, strict=True))
+        return _counters(carried[real])
+
+    def __iter__(self) -> Iterator[tuple[VirtualKey, Endpoint]]:
+        return ((key, real) for key, reals in self._found.items() for real in reals.rows)
+
+    def __len__(self) -> int:
+        return sum(len(reals.rows) for reals in self._found.values())
+
+
+class Decoder:
+    """Reads dumps of one kernel; it remembers how that builds its messages, and rows to use again."""
+
+    def __init__(self) -> None:
+        self._services = Layouts(a.NEW_SERVICE, SERVICE)
+        self._destinations = Layouts(a.NEW_DEST, DESTINATION)
+        self._rows: dict[tuple[object, ...], RealRow | str] = {}
+
+    def service(self, body: bytes) -> Service | Foreign:
+        """Read one message of a dump of virtual servers. Raises: KernelError."""
+        found = self._services.read(body)
+        if found is None:
+            return decode_service(body)
+        af, number, packed, port, name, flags, _, timeout_s, netmask, *totals = found
+        if af not in FAMILY_BY_AF or number not in PROTOCOL_BY_NUMBER:
+            return decode_service(body)
+        endpoint = Endpoint(_address(af, packed), int.from_bytes(port, "big"))
+        key = VirtualKey(FAMILY_BY_AF[af], PROTOCOL_BY_NUMBER[number], endpoint)
+        row = virtual_row(key, name, flags, timeout_s, netmask)
+        return row if isinstance(row, Foreign) else Service(key, row, _totals(totals))
+
+    def destinations(self, key: VirtualKey, bodies: Iterable[bytes]) -> Reals:
+        """Read the messages of a dump of the real servers of `key`. Raises: KernelError."""
+        reals = Reals()
+        for body in bodies:
+            found = self._destinations.read(body)
+            row = self._row(found[2:9]) if found is not None and found[12] in FAMILY_BY_AF else None
+            if found is None or not isinstance(row, RealRow):
+                self._long_way(key, body, reals)
+                continue
+            real = Endpoint(_address(found[12], found[0]), int.from_bytes(found[1], "big"))
+            reals.rows[real] = row
+            reals.endpoints.append(real)
+            reals.carried.append(found[9:])
+        return reals
+
+    def _row(self, found: tuple[Any, ...]) -> RealRow | str:
+        row = self._rows.get(found)
+        if row is None:
+            forward, weight, kind, port, flags, upper, lower = found
+            row = real_row(forward, weight, kind, int.from_bytes(port, "big"), flags, upper, lower)
+            if len(self._rows) >= _ROWS:
+                self._rows.clear()
+            self._rows[found] = row
+        return row
+
+    def _long_way(self, key: VirtualKey, body: bytes, reals: Reals) -> None:
+        destination = decode_destination(body, key)
+        if isinstance(destination, Foreign):
+            reals.foreign.append(destination)
+            return
+        reals.rows[destination.real] = destination.row
+        reals.endpoints.append(destination.real)
+        reals.carried.append(destination.counters)
+
+
+def _address(af: int, packed: bytes) -> IPAddress:
+    if af == a.AF_INET:
+        return IPv4Address(int.from_bytes(packed[:4], "big"))
+    return IPv6Address(int.from_bytes(packed, "big"))
+
+
+def _counters(carried: Carried) -> RealCounters:
+    if isinstance(carried, RealCounters):
+        return carried
+    active, inactive, persistent, _, *totals = carried
+    return RealCounters(active, inactive, persistent, _totals(totals))
+
+
+def _totals(found: Sequence[int]) -> Counters:
+    return Counters(*found) if any(found) else _NO_COUNTERS
