@@ -10,6 +10,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, WithJsonSchema
 
+from director.kit.shown import shown
+
 ANY = 0
 """IPVS's port 0: whatever port a client names (persistent virtual servers only)."""
 MOST = 4096
@@ -67,8 +69,11 @@ def _range(item: object) -> range:
         if low > high:
             raise ValueError(f"the range {item} is upside down: write {high}-{low}")
     if not (low >= 1 and high <= 65535):
+        if isinstance(item, str) and item.isascii() and item.isdigit():
+            raise ValueError(f"{item!r} is text: write it without quotes")
         raise ValueError(
-            f"{item!r} is not a port: use a number from 1 to 65535, a range such as 8000-8099, a list of these, or any"
+            f"{shown(item)} is not a port: use a number from 1 to 65535, a range such as 8000-8099, a list of these, "
+            "or any"
         )
     return range(low, high + 1)
 

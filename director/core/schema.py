@@ -17,11 +17,12 @@ from director.kit.configfile import Section
 from director.kit.duration import Duration, format_duration
 from director.kit.net import IPAddress, parse_unicast
 from director.kit.probespec import HttpCheckSection, Port, TcpCheckSection
+from director.kit.shown import shown
 
 
 def _address(value: object) -> IPAddress:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not an IP address: use one such as 192.0.2.10 or 2001:db8::10")
+        raise ValueError(f"{shown(value)} is not an IP address: use one such as 192.0.2.10 or 2001:db8::10")
     return parse_unicast(value)
 
 
@@ -62,7 +63,7 @@ def _group(value: object) -> IPAddress:
     except ValueError:
         group = None
     if group is None or not group.is_multicast:
-        raise ValueError(f"{value!r} is not a multicast address: use one such as 224.0.0.81")
+        raise ValueError(f"{shown(value)} is not a multicast address: use one such as 224.0.0.81")
     return group
 
 

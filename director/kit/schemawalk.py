@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from director.kit.annotations import annotation_at, constraints, is_model, keys_at, literals_at, members, step, tags_at
+from director.kit.shown import shown
 from director.kit.yamltree import Path
 
 Detail = Mapping[str, Any]
@@ -86,32 +87,32 @@ def describe(details: Sequence[Detail], model: type[BaseModel], path: Path) -> s
     found = detail["input"]
     if len(details) > 1 and all(each["type"] in _WANTED for each in details) and found is not None:
         wanted = dict.fromkeys(_WANTED[each["type"]] for each in details)
-        return f"{_short(found)} cannot stand here: write {' or '.join(wanted)}"
+        return f"{shown(found)} cannot stand here: write {' or '.join(wanted)}"
     return _describe(detail, model, path)
 
 
 def _describe(detail: Detail, model: type[BaseModel], path: Path) -> str:
     kind, found, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"unknown key {_short(path[-1])}{suggestion(str(path[-1]), allowed_keys(detail, model))}"
+        return f"unknown key {shown(path[-1])}{suggestion(str(path[-1]), allowed_keys(detail, model))}"
     if kind == "missing":
-        return f"key {_short(path[-1])} is missing: add it"
+        return f"key {shown(path[-1])} is missing: add it"
     if kind == "union_tag_not_found":
         return _without_tag(detail, model)
     if kind == "union_tag_invalid":
         allowed = tags_at(model, detail["loc"])
         tag = found.get(_discriminator(detail)) if isinstance(found, dict) else context.get("tag")
-        return f"{_short(tag)} is not known{suggestion(str(tag), allowed)}"
+        return f"{shown(tag)} is not known{suggestion(str(tag), allowed)}"
     if found is None:
         return "has no value: give it one" + ("" if _is_required(detail, model) else ", or remove the key")
     if kind in {"value_error", "assertion_error"}:
         # Validators name what they got by `repr`, which is Python's way to write it.
-        return str(context.get("error", detail["msg"])).replace(repr(found), _short(found))
+        return str(context.get("error", detail["msg"])).replace(repr(found), shown(found))
     if kind == "literal_error":
         allowed = [str(each) for each in literals_at(model, detail["loc"])]
         if isinstance(found, dict | list):
-            return f"{_short(found)} cannot stand here: use one of {', '.join(allowed)}"
-        return f"{_short(found)} is not known{suggestion(str(found), allowed)}"
+            return f"{shown(found)} cannot stand here: use one of {', '.join(allowed)}"
+        return f"{shown(found)} is not known{suggestion(str(found), allowed)}"
     if kind in _WANTED:
         return _wrong_type(detail, model)
     return _out_of_bounds(detail, model)
@@ -133,25 +134,25 @@ def _without_tag(detail: Detail, model: type[BaseModel]) -> str:
 def _wrong_type(detail: Detail, model: type[BaseModel]) -> str:
     kind, found, wanted = detail["type"], detail["input"], _WANTED[detail["type"]]
     if ": write " in wanted:
-        return f"{_short(found)} is not {wanted}"
+        return f"{shown(found)} is not {wanted}"
     if isinstance(found, dict | list):
-        return f"{_short(found)} cannot stand here: write {wanted}"
+        return f"{shown(found)} cannot stand here: write {wanted}"
     if kind == "string_type":
-        return f"{_short(found)} is not text: put it in quotes"
+        return f"{shown(found)} is not text: put it in quotes"
     if wanted == "a whole number":
         if isinstance(found, str) and found.isascii() and found.isdigit():
-            return f"{_short(found)} is text: write it without quotes"
-        return f"{_short(found)} is not a whole number: write one{_range(annotation_at(model, detail['loc']))}"
+            return f"{shown(found)} is text: write it without quotes"
+        return f"{shown(found)} is not a whole number: write one{_range(annotation_at(model, detail['loc']))}"
     tags = tags_at(model, detail["loc"])
     if isinstance(found, str) and found in tags:
-        return f"{_short(found)} cannot stand here alone: write {{type: {found}}}"
+        return f"{shown(found)} cannot stand here alone: write {{type: {found}}}"
     if wanted.startswith("a mapping") or wanted == "a list":
-        return f"{_short(found)} cannot stand here: write {wanted}"
-    return f"{_short(found)} is not {wanted}" if " or " not in wanted else f"{_short(found)} is not right: use {wanted}"
+        return f"{shown(found)} cannot stand here: write {wanted}"
+    return f"{shown(found)} is not {wanted}" if " or " not in wanted else f"{shown(found)} is not right: use {wanted}"
 
 
 def _out_of_bounds(detail: Detail, model: type[BaseModel]) -> str:
-    kind, found, context = detail["type"], _short(detail["input"]), detail.get("ctx", {})
+    kind, found, context = detail["type"], shown(detail["input"]), detail.get("ctx", {})
     match kind:
         case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
             size = "small" if kind.startswith("greater") else "large"
@@ -188,16 +189,6 @@ def suggestion(found: str, allowed: Iterable[str]) -> str:
 def nearest(found: str, allowed: Iterable[str]) -> str | None:
     """The one of `allowed` that `found` looks like."""
     return next(iter(difflib.get_close_matches(found.lower()[:60], allowed, n=1, cutoff=0.6)), None)
-
-
-def _short(value: object) -> str:
-    """A value as YAML has it, in at most 60 characters."""
-    if isinstance(value, dict | list | tuple):
-        return "a mapping" if isinstance(value, dict) else "a list"
-    if value is None or isinstance(value, bool):
-        return {None: "nothing", True: "true", False: "false"}[value]
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _characters(count: object) -> str:
