@@ -195,7 +195,7 @@ def test_key_that_goes_missing_or_comes_in_addition_is_named(
             "'http' is not a whole number: write one from 1 to 65535",
         ),
         (("virtual_servers", "web", "check", "port"), [80], "a list cannot stand here: write a whole number"),
-        (("virtual_servers", "web", "port"), None, "has no value: give it one"),
+        (("virtual_servers", "web", "forward"), None, "has no value: give it one"),
         (("defaults", "interface"), 5, "5 is not text: put it in quotes"),
         (("virtual_servers", "web", "scheduler"), "wcl", "'wcl' is not known: did you mean 'wlc'?"),
         (("virtual_servers", "web", "protocol"), "quic", "'quic' is not known: use one of tcp, udp, sctp"),
