@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from director.api import SOCKET
+from director.cli import exits
 from director.cli.lines import Draining, note, print_applied
 from director.cli.options import duration_option, file_argument, json_option, socket_option, state_option
 from director.cli.table import advice, read, source
@@ -78,8 +79,10 @@ def apply(
             try:
                 answer = alone.apply(config, text, source(file), state_directory, drain_s, draining.tell)
             except KeyboardInterrupt:
-                _tell_interrupted(f"what drains stays at weight 0: `director apply {file}` removes it", state_directory)
-                raise
+                if drain_s is None:
+                    raise
+                left = f"what drains stays at weight 0: `director apply {file}` removes it"
+                raise _interrupted(left, state_directory) from None
         else:
             answer = alone.apply_until_confirmed(config, text, source(file), state_directory, confirm_s, drain_s)
         unfinished = [f"{sentence}: run apply again then" for sentence in answer["waiting"]]
@@ -145,8 +148,8 @@ def _follow(client: Client, answer: AppliedAnswer, draining: Draining) -> Applie
             draining.tell(who, daemon["drain_left_s"] or 0.0)
             time.sleep(LOOK_EVERY_S)
     except KeyboardInterrupt:
-        _tell_interrupted("the director goes on, and removes what drains in time: `director status` shows it")
-        raise
+        left = "the director goes on, and removes what drains in time: `director status` shows it"
+        raise _interrupted(left) from None
     draining.tell((), 0.0)
     return {
         **answer,
@@ -157,9 +160,11 @@ def _follow(client: Client, answer: AppliedAnswer, draining: Draining) -> Applie
     }
 
 
-def _tell_interrupted(sentence: str, state_directory: Path | None = None) -> None:
+def _interrupted(left: str, state_directory: Path | None = None) -> click.exceptions.Exit:
+    """Tell what is left behind; the exit code that says why."""
     undo = "" if state_directory is None else f", `director undo{_options(None, state_directory)}` takes all of it back"
-    click.echo(f"interrupted: {sentence}{undo}", err=True)
+    click.echo(f"interrupted: {left}{undo}", err=True)
+    return click.exceptions.Exit(exits.INTERRUPTED)
 
 
 def _tell_confirmation(confirm_s: float, socket_path: Path, state_directory: Path, as_json: bool) -> None:
