@@ -19,6 +19,9 @@ from director.kit.probespec import Check, Timing
 log = logging.getLogger(__name__)
 
 
+_NOTHING = Config()
+
+
 @dataclass(frozen=True, slots=True)
 class _Watched:
     config: Config
@@ -39,17 +42,21 @@ class Monitor:
         """Probe until cancelled."""
         await self._prober.run()
 
-    def watch(self, config: Config) -> None:
-        """Probe `config`'s real servers from now on; checks that stay keep what they know."""
+    def watch(self, config: Config, also: Config = _NOTHING) -> None:
+        """Probe `config`'s real servers from now on; checks that stay keep what they know.
+
+        What is known of `also` is kept up to date too, for whoever may come back to it.
+        """
         now = self._now()
+        both = (*config.virtual_servers, *also.virtual_servers)
         refs: dict[Check, tuple[ServerRef, ...]] = {}
-        for virtual in config.virtual_servers:
+        for virtual in both:
             for real in virtual.real_servers:
-                if real.check is not None:
+                if real.check is not None and virtual.ref(real) not in refs.get(real.check, ()):
                     refs[real.check] = (*refs.get(real.check, ()), virtual.ref(real))
         before = self._watched.since_at
         # Whoever gets another address waits for verdicts again, as a new one does.
-        since_at = {_place(vs): before.get(_place(vs), now) for vs in config.virtual_servers}
+        since_at = {_place(vs): before.get(_place(vs), now) for vs in both}
         self._watched = _Watched(config, refs, since_at)
         self._prober.watch({check: HealthState(since_at=now) for check in refs})
 

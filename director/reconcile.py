@@ -9,13 +9,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Protocol
 
+from director.core.addressing import plan_addresses
+from director.core.before import Before
 from director.core.desired import desired_table, insertion_weights
 from director.core.diff import AddVirtual, Change, EditReal, NamespaceChange, diff
 from director.core.handover import hold_back
 from director.core.model import Config, ServerRef
 from director.core.plan import Plan
+from director.core.removal import Removal, hold_removals, keep_methods
 from director.core.steps import Step, steps, waiting_for
 from director.core.table import Table, TableCounters, VirtualKey
 from director.core.vip import Vip
@@ -60,7 +64,8 @@ class Addresses(Protocol):
 class Inputs:
     """Everything a decision is made of, besides the kernel's own state.
 
-    `ready` names the virtual servers whose address may be raised.
+    `ready` names the virtual servers whose address may be raised. `former` is the configuration before, which knows
+    the names of what leaves.
     """
 
     config: Config
@@ -69,6 +74,8 @@ class Inputs:
     adopted: Mapping[ServerRef, int] = field(default_factory=dict)
     unproven: frozenset[ServerRef] = frozenset()
     ready: frozenset[str] = frozenset()
+    removal: Removal = Removal.AT_ONCE
+    former: Config | None = None
 
     def weights(self) -> dict[ServerRef, Weight]:
         return effective_weights(self.config, self.health, self.wishes, self.adopted, self.unproven)
@@ -85,7 +92,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a reconciliation did; `observed` is the state afterwards.
+    """What a reconciliation did; `observed` is the state afterwards, `plan` what is still to do then.
 
     `failures` are sentences for an operator; so is `waiting`, what a later look will do and this one could not.
     """
@@ -95,6 +102,7 @@ class Outcome:
     failures: tuple[str, ...]
     waiting: tuple[str, ...]
     observed: Observation
+    plan: Plan
 
 
 class Reconciler:
@@ -116,9 +124,7 @@ class Reconciler:
 
     def observe(self, config: Config) -> Observation:
         """Read the kernel. Raises: KernelError, HostError."""
-        table, counters = self._kernel.read()
-        vips = {*config.vips(), *self._memory.load().vips}
-        return Observation(table, counters, self._addresses.present(vips))
+        return self._observe(frozenset(config.vips()))
 
     def read_table(self) -> Table:
         """The kernel's table now. Raises: KernelError."""
@@ -127,24 +133,19 @@ class Reconciler:
     def plan(self, inputs: Inputs, observed: Observation) -> Plan:
         """What would have to change. Raises: HostError when the memory is damaged."""
         owned = self._memory.load()
+        managed = owned.virtual_servers
         desired = desired_table(inputs.config, inputs.weights())
-        wanted = inputs.config.vips()
-        # Virtual servers that share an address wait for the last of them: raising it serves them all.
-        early = {vip for vs in inputs.config.virtual_servers if vs.name not in inputs.ready for vip in vs.vips}
-        missing = [vip for vip in wanted if vip not in observed.vips]
-        homes = {vip.address: vip for vip in wanted}
-        leaving = sorted((owned.vips & observed.vips) - set(wanted), key=str)
-        aim, held = hold_back(observed.table, desired, observed.counters.reals)
+        carried = observed.counters.reals
+        if inputs.removal is Removal.HELD:
+            desired = keep_methods(observed.table, desired)
+        aim, held = hold_back(observed.table, desired, carried)
+        # What is declared and not in the table was left out on purpose: nobody means to drain it.
+        out = () if inputs.removal is Removal.AT_ONCE else {(at.key, at.endpoint) for _, at in inputs.config.placed()}
+        aim, leaving = hold_removals(observed.table, aim, managed, carried, inputs.removal, out)
         inserted_at = insertion_weights(inputs.config, inputs.wishes)
-        return Plan(
-            changes=diff(observed.table, aim, owned.virtual_servers, inserted_at),
-            vips_remove=tuple(vip for vip in leaving if vip.address not in homes),
-            # One that moves leaves its old interface last: where the new one is not there, it goes on being served.
-            vips_replaced=tuple(vip for vip in leaving if vip.address in homes and homes[vip.address] not in early),
-            vips_add=tuple(vip for vip in missing if vip not in early),
-            waiting=tuple(vip for vip in missing if vip in early),
-            held=held,
-        )
+        stay = inputs.removal if inputs.removal is Removal.HELD or leaving else Removal.AT_ONCE
+        vips = plan_addresses(inputs.config, inputs.ready, observed.vips, owned.vips, stay)
+        return replace(vips, changes=diff(observed.table, aim, managed, inserted_at), held=held, leaving=leaving)
 
     def reconcile(self, inputs: Inputs) -> Outcome:
         """Bring the kernel to what `inputs` ask for, as far as it lets.
@@ -152,67 +153,125 @@ class Reconciler:
         Raises: KernelError, HostError when the kernel cannot be read or does not answer, or the memory cannot be
         written. What was changed before that stands, and is in the log.
         """
+        declared, vips = inputs.config.keys(), frozenset(inputs.config.vips())
+        outcome = self._converge(lambda observed: self.plan(inputs, observed), inputs, declared, vips)
+        if not (outcome.failures or outcome.plan.acts):
+            self._forget(declared, outcome.observed)
+        return outcome
+
+    def before(self, inputs: Inputs, observed: Observation) -> Before:
+        """What `reconcile` of `inputs` may touch, as it is now. Raises: HostError when the memory is damaged."""
+        owned, config = self._memory.load(), inputs.config
+        keys = owned.virtual_servers | config.keys()
+        if config.exclusive:
+            keys |= frozenset(observed.table)
+        return Before(
+            keys,
+            Table(
+                MappingProxyType({key: entry for key, entry in observed.table.entries.items() if key in keys}),
+                None if config.timeouts is None else observed.table.timeouts,
+                None if config.sync is None else observed.table.sync,
+            ),
+            owned.vips | frozenset(config.vips()),
+            observed.vips,
+            owned.virtual_servers,
+            owned.vips,
+        )
+
+    def put_back(self, before: Before, names: Inputs) -> Outcome:
+        """Make everything as `before` has it, and the memory too. `names` are for people. Raises: as `reconcile`."""
+        claimed = before.own_keys & before.keys
+        outcome = self._converge(lambda seen: self._plan_back(before, seen), names, claimed, before.places)
+        if not (outcome.failures or outcome.plan.acts):
+            owned = self._memory.load()
+            own_vips = before.own_vips & outcome.observed.vips
+            self._memory.save(
+                Owned((owned.virtual_servers - before.keys) | claimed, (owned.vips - before.places) | own_vips)
+            )
+        return outcome
+
+    def _plan_back(self, before: Before, observed: Observation) -> Plan:
+        owned = self._memory.load()
+        aim, held = hold_back(observed.table, before.table, observed.counters.reals)
+        ours = owned.vips & observed.vips & before.places
+        return Plan(
+            changes=diff(observed.table, aim, before.keys),
+            vips_add=tuple(sorted((before.own_vips & before.vips) - observed.vips, key=str)),
+            vips_remove=tuple(sorted(ours - before.vips, key=str)),
+            held=held,
+        )
+
+    def _observe(self, vips: frozenset[Vip]) -> Observation:
+        table, counters = self._kernel.read()
+        return Observation(table, counters, self._addresses.present(vips | self._memory.load().vips))
+
+    def _converge(
+        self,
+        plan_for: Callable[[Observation], Plan],
+        inputs: Inputs,
+        claimed: frozenset[VirtualKey],
+        vips: frozenset[Vip],
+    ) -> Outcome:
+        """Do what `plan_for` says until it says nothing. `claimed` become ours before anything is made."""
         done: list[Step] = []
         failures: list[str] = []
         for _ in range(PASSES):
-            observed = self.observe(inputs.config)
-            plan = self.plan(inputs, observed)
+            observed = self._observe(vips)
+            plan = plan_for(observed)
             if not plan.acts:
-                self._forget(inputs, observed)
                 failures = []
                 break
-            made, failures, stale = self._apply(plan, inputs)
+            made, failures, stale = self._apply(plan, inputs, claimed)
             done += made
             if failures and not stale:
-                observed = self.observe(inputs.config)
-                plan = self.plan(inputs, observed)
+                observed = self._observe(vips)
+                plan = plan_for(observed)
                 break
         else:
-            observed = self.observe(inputs.config)
-            plan = self.plan(inputs, observed)
+            observed = self._observe(vips)
+            plan = plan_for(observed)
             if not failures and plan.acts:
                 failures = ["the table keeps changing under us: is another program writing it?"]
-        waiting = waiting_for(plan, inputs.config)
-        self._report(tuple(failures), tuple(str(each.real) for each in plan.held), waiting)
-        converged = not failures and not waiting
-        return Outcome(converged, tuple(done), tuple(failures), tuple(waiting), observed)
+        waiting = waiting_for(plan, inputs.config, inputs.former)
+        held = (*(str(each.real) for each in plan.held), *(str(each.real) for each in plan.leaving if each.drains))
+        self._report(tuple(failures), held, waiting)
+        return Outcome(not failures and not waiting, tuple(done), tuple(failures), tuple(waiting), observed, plan)
 
-    def _apply(self, plan: Plan, inputs: Inputs) -> tuple[list[Step], list[str], bool]:
+    def _apply(self, plan: Plan, inputs: Inputs, claimed: frozenset[VirtualKey]) -> tuple[list[Step], list[str], bool]:
         """Make one plan's changes: what was made, what failed, and whether a failure means "read again"."""
         owned = self._memory.load()
-        declared = inputs.config.keys()
         # A VIP that was there before us is not ours to take away.
-        owned = Owned(owned.virtual_servers | declared, owned.vips | set(plan.vips_add))
+        owned = Owned(owned.virtual_servers | claimed, owned.vips | set(plan.vips_add))
         self._memory.save(owned)
         made: list[Step] = []
         failures: list[str] = []
+        refused: list[Refusal] = []
         weights = inputs.weights()
 
         def note(part: Plan) -> None:
-            drained = tuple(each for each in plan.held if (each.key, each.real) in _edited(part))
-            for step in steps(replace(part, held=drained), inputs.config, weights):
+            edited = _edited(part)
+            part = replace(
+                part,
+                held=tuple(each for each in plan.held if (each.key, each.real) in edited),
+                leaving=tuple(each for each in plan.leaving if (each.key, each.real) in edited),
+            )
+            for step in steps(part, inputs.config, weights, former=inputs.former):
                 made.append(step)
                 log.info("changed", extra={"step": str(step)})
 
-        for vip in plan.vips_remove:
-            if self._address(self._addresses.remove, vip, failures):
-                note(Plan(vips_remove=(vip,)))
-        refused = list(self._kernel.write(plan.changes)) if plan.changes else []
-        failed = {id(refusal.change) for refusal in refused}
-        note(Plan(changes=tuple(change for change in plan.changes if id(change) not in failed)))
+        def write(changes: tuple[Change, ...]) -> None:
+            told = list(self._kernel.write(changes)) if changes else []
+            failed = {id(refusal.change) for refusal in told}
+            note(Plan(changes=tuple(change for change in changes if id(change) not in failed)))
+            refused.extend(told)
+
+        write(plan.settles)
         unserved = {refusal.change.key for refusal in refused if isinstance(refusal.change, AddVirtual)}
-        # Where the virtual server could not be made, its real servers' failures say nothing more.
-        told = [
-            refusal
-            for refusal in refused
-            if isinstance(refusal.change, AddVirtual | NamespaceChange) or refusal.change.key not in unserved
-        ]
-        failures += [refusal.reason for refusal in told]
-        served = {vip for vs in inputs.config.virtual_servers if not unserved.intersection(vs.keys) for vip in vs.vips}
+        nobody_there = _unserved_vips(inputs.config, unserved)
         not_ours = set()
         missing = {vip.address for vip in plan.vips_add}
         for vip in plan.vips_add:
-            added = self._address(self._addresses.add, vip, failures) if vip in served else None
+            added = None if vip in nobody_there else self._address(self._addresses.add, vip, failures)
             if added:
                 note(Plan(vips_add=(vip,)))
                 self._announce(vip)
@@ -220,11 +279,21 @@ class Reconciler:
                 not_ours.add(vip)
             if added is not None:
                 missing.discard(vip.address)
+        for vip in plan.vips_remove:
+            if self._address(self._addresses.remove, vip, failures):
+                note(Plan(vips_remove=(vip,)))
+        write(plan.removes)
         for vip in plan.vips_replaced:
             if vip.address not in missing and self._address(self._addresses.remove, vip, failures):
                 note(Plan(vips_replaced=(vip,)))
         self._memory.save(replace(owned, vips=owned.vips - not_ours))
-        return made, failures, any(refusal.is_stale for refusal in told)
+        # Where the virtual server could not be made, its real servers' failures say nothing more.
+        told = [
+            refusal
+            for refusal in refused
+            if isinstance(refusal.change, AddVirtual | NamespaceChange) or refusal.change.key not in unserved
+        ]
+        return made, [*(refusal.reason for refusal in told), *failures], any(refusal.is_stale for refusal in told)
 
     def _address(self, act: Callable[[Vip], bool], vip: Vip, failures: list[str]) -> bool | None:
         """Whether `act` changed anything; None when it failed."""
@@ -234,10 +303,9 @@ class Reconciler:
             failures.append(str(error))
             return None
 
-    def _forget(self, inputs: Inputs, observed: Observation) -> None:
+    def _forget(self, declared: frozenset[VirtualKey], observed: Observation) -> None:
         """Drop what is neither declared nor there any more from the memory."""
         owned = self._memory.load()
-        declared = inputs.config.keys()
         keys = frozenset(key for key in owned.virtual_servers | declared if key in declared or observed.table.get(key))
         self._memory.save(Owned(keys, owned.vips & observed.vips))
 
@@ -251,6 +319,12 @@ class Reconciler:
             for sentence in waiting:
                 log.info("not changed yet", extra={"reason": sentence})
         self._reported, self._held = failures, held
+
+
+def _unserved_vips(config: Config, unserved: set[VirtualKey]) -> set[Vip]:
+    """Addresses behind which there is nobody but those who could not be made."""
+    failed = {vip for vs in config.virtual_servers if not unserved.isdisjoint(vs.keys) for vip in vs.vips}
+    return failed - {vip for vs in config.virtual_servers if unserved.isdisjoint(vs.keys) for vip in vs.vips}
 
 
 def _edited(plan: Plan) -> set[tuple[VirtualKey, Endpoint]]:

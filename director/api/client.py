@@ -10,7 +10,7 @@ import http.client
 import json
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from director.api import NAMESPACE_HEADER, SOCKET
 from director.host.lockfile import namespace_inode
@@ -18,20 +18,13 @@ from director.kit.errors import ConfigError, DirectorError, HostError
 
 if TYPE_CHECKING:
     from director.core.status import Status
+    from director.core.steps import AppliedAnswer, Line
 
 TIMEOUT_S = 60.0
 
 
 class NotRunningError(HostError):
     """No director answers on the socket."""
-
-
-class AppliedAnswer(TypedDict):
-    """What an apply made; `failures` and `waiting` are sentences: what failed, what is still to come."""
-
-    steps: list[dict[str, str]]
-    failures: list[str]
-    waiting: list[str]
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -66,14 +59,24 @@ class Client:
     def status(self) -> Status:
         return cast("Status", self._ask("GET", "/v1/status"))
 
-    def plan(self, text: str, source: str) -> list[dict[str, str]]:
-        return cast("list[dict[str, str]]", self._ask("POST", "/v1/plan", text=text, source=source)["steps"])
+    def plan(self, text: str, source: str) -> list[Line]:
+        return cast("list[Line]", self._ask("POST", "/v1/plan", text=text, source=source)["steps"])
 
-    def apply(self, text: str, source: str) -> AppliedAnswer:
-        """What was made, also where a part failed; what was refused as a whole is raised."""
-        answer = self._ask("POST", "/v1/apply", text=text, source=source)
-        failures = str(answer["error"]).splitlines() if "error" in answer else []
-        return {"steps": answer["steps"], "failures": failures, "waiting": answer["waiting"]}
+    def apply(
+        self, text: str, source: str, confirm_s: float | None = None, drain_s: float | None = None
+    ) -> AppliedAnswer:
+        """What was made, and what is still to come."""
+        options = {"confirm_s": confirm_s, "drain_s": drain_s}
+        given = {key: value for key, value in options.items() if value is not None}
+        return cast("AppliedAnswer", self._ask("POST", "/v1/apply", text=text, source=source, **given))
+
+    def confirm(self) -> AppliedAnswer:
+        """What was removed, or will be when it has drained; what failed is in `failures`."""
+        return cast("AppliedAnswer", self._ask("POST", "/v1/confirm"))
+
+    def undo(self) -> AppliedAnswer:
+        """What was put back; what could not be is in `failures`."""
+        return cast("AppliedAnswer", self._ask("POST", "/v1/undo"))
 
     def drain(self, virtual_server: str, real_server: str) -> None:
         self._ask("POST", "/v1/drain", virtual_server=virtual_server, real_server=real_server)

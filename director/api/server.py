@@ -2,7 +2,7 @@
 
 One rule: a route turns a request into one call of `Operations` and its outcome into JSON; it decides nothing.
 Every refusal is `{"error": "..."}` with a sentence for the operator; 400 is theirs to mend, 421 meant for another
-network namespace's director, 500 the kernel's or host's; an apply says beside it which steps were made.
+network namespace's director, 500 the kernel's or host's; what was done in part says beside it which steps were made.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -25,6 +25,7 @@ from director.core.model import ServerRef
 from director.core.status import Status
 from director.core.steps import Applied, Step
 from director.host.lockfile import namespace_inode
+from director.kit.duration import LONGEST_S
 from director.kit.errors import ConfigError, DirectorError, HostError
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,11 @@ class Operations(Protocol):
 
     async def status(self) -> Status: ...
     async def plan(self, text: str, source: str) -> list[Step]: ...
-    async def apply(self, text: str, source: str) -> Applied: ...
+    async def apply(
+        self, text: str, source: str, confirm_s: float | None = None, drain_s: float | None = None
+    ) -> Applied: ...
+    async def confirm(self) -> Applied: ...
+    async def undo(self) -> Applied: ...
     async def drain(self, ref: ServerRef) -> None: ...
     async def enable(self, ref: ServerRef) -> None: ...
     async def weight(self, ref: ServerRef, weight: int) -> None: ...
@@ -155,16 +160,20 @@ def _application(director: Operations, begun: _Begun) -> web.Application:
         return web.json_response(await director.status())
 
     async def post_plan(request: web.Request) -> web.Response:
-        text, source = await _file(request)
-        return web.json_response({"steps": _lines(await director.plan(text, source))})
+        text, source = _file(await _object(request))
+        return web.json_response({"steps": [step.plain() for step in await director.plan(text, source)]})
 
     async def post_apply(request: web.Request) -> web.Response:
-        text, source = await _file(request)
-        applied = await begun.carry_out(director.apply(text, source))
-        body = {"steps": _lines(applied.steps), "waiting": list(applied.waiting)}
-        if applied.failures:
-            return web.json_response({**body, "error": "\n".join(applied.failures)}, status=500)
-        return web.json_response(body)
+        body = await _object(request)
+        text, source = _file(body)
+        confirm_s, drain_s = _seconds(body, "confirm_s"), _seconds(body, "drain_s")
+        return _applied(await begun.carry_out(director.apply(text, source, confirm_s, drain_s)))
+
+    async def post_confirm(_: web.Request) -> web.Response:
+        return _applied(await begun.carry_out(director.confirm()))
+
+    async def post_undo(_: web.Request) -> web.Response:
+        return _applied(await begun.carry_out(director.undo()))
 
     async def post_drain(request: web.Request) -> web.Response:
         await begun.carry_out(director.drain(_ref(await _object(request))))
@@ -199,6 +208,8 @@ def _application(director: Operations, begun: _Begun) -> web.Application:
             web.get("/v1/status", get_status),
             web.post("/v1/plan", post_plan),
             web.post("/v1/apply", post_apply),
+            web.post("/v1/confirm", post_confirm),
+            web.post("/v1/undo", post_undo),
             web.post("/v1/drain", post_drain),
             web.post("/v1/enable", post_enable),
             web.post("/v1/weight", post_weight),
@@ -232,8 +243,10 @@ def _elsewhere(here: str, asked_from: str) -> web.Response:
     return web.json_response({"error": sentence}, status=421)  # RFC 9110, 15.5.20: misdirected
 
 
-def _lines(steps: Iterable[Step]) -> list[dict[str, str]]:
-    return [{"sign": step.sign, "subject": step.subject, "detail": step.detail} for step in steps]
+def _applied(applied: Applied) -> web.Response:
+    if applied.failures:
+        return web.json_response({**applied.plain(), "error": "\n".join(applied.failures)}, status=500)
+    return web.json_response(applied.plain())
 
 
 async def _object(request: web.Request) -> dict[str, object]:
@@ -246,11 +259,21 @@ async def _object(request: web.Request) -> dict[str, object]:
     return body
 
 
-async def _file(request: web.Request) -> tuple[str, str]:
-    match await _object(request):
+def _file(body: dict[str, object]) -> tuple[str, str]:
+    match body:
         case {"text": str(text), "source": str(source)}:
             return text, source
     raise ConfigError('the request needs "text" (the file\'s content) and "source" (its name)')
+
+
+def _seconds(body: dict[str, object], key: str) -> float | None:
+    match body.get(key):
+        case None:
+            return None
+        case int() | float() as seconds if not isinstance(seconds, bool) and 0 < seconds <= LONGEST_S:
+            return float(seconds)
+        case other:
+            raise ConfigError(f"{key} {other!r} is not a number of seconds above 0, {LONGEST_S:.0f} at most")
 
 
 def _ref(body: dict[str, object]) -> ServerRef:

@@ -149,6 +149,13 @@ def _print(found: Status) -> None:
         console.print(Text(f"could not change: {failure}", style="red"))
     for sentence in daemon["waiting"]:
         console.print(Text(sentence, style="yellow"))
+    for leaving in daemon["leaving"]:
+        left = "" if daemon["drain_left_s"] is None else f", removed in {daemon['drain_left_s']:.0f}s at the latest"
+        console.print(Text(f"{leaving['name']} leaves: {leaving['connections']} connections{left}", style="yellow"))
+    if daemon["unconfirmed"]:
+        until, left_s = daemon["unconfirmed"]["until"], daemon["unconfirmed"]["left_s"]
+        told = f"NOT CONFIRMED: undone at {until} (in {left_s:.0f}s) unless `director confirm` comes"
+        console.print(Text(told, style="bold yellow"))
     agrees = "the kernel agrees" if daemon["converged"] else "the kernel does NOT agree yet"
     console.print(f"director {daemon['version']}, pid {daemon['pid']}, {daemon['config']}: {agrees}")
 

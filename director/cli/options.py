@@ -45,3 +45,22 @@ def json_option(command: Command) -> Command:
 def file_argument(command: Command) -> Command:
     # readable=False: what cannot be read is told by configfile, with what to do, and exits 1 rather than 64.
     return click.argument("file", type=click.Path(path_type=Path, readable=False))(command)
+
+
+def duration_option(flag: str, name: str, told: str) -> Callable[[Command], Command]:
+    """An option such as `--confirm 60s`, in seconds; None without it."""
+    return click.option(flag, name, callback=_seconds, metavar="DURATION", help=told)
+
+
+def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    from director.kit.duration import parse_duration  # it imports pydantic, which not every command needs
+
+    try:
+        seconds = parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if not seconds:
+        raise click.BadParameter(f"{value!r} is no time at all: leave the option out")
+    return seconds

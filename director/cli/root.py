@@ -10,7 +10,9 @@ import click
 _COMMANDS = {
     "check": "director.cli.table:check",
     "plan": "director.cli.table:plan",
-    "apply": "director.cli.table:apply",
+    "apply": "director.cli.apply:apply",
+    "confirm": "director.cli.apply:confirm",
+    "undo": "director.cli.apply:undo",
     "run": "director.cli.daemon:run",
     "status": "director.cli.daemon:status",
     "drain": "director.cli.daemon:drain",

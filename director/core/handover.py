@@ -59,7 +59,7 @@ def hold_back(current: Table, desired: Table, carried: Reals) -> tuple[Table, tu
             rows = {each.real: _meanwhile(each, want.reals[each.real]) for each in found}
             entries[key] = VirtualEntry(want.row, MappingProxyType({**want.reals, **rows}))
             held += found
-    return (Table(MappingProxyType(entries)) if held else desired), tuple(held)
+    return (replace(desired, entries=MappingProxyType(entries)) if held else desired), tuple(held)
 
 
 def _held(key: VirtualKey, have: VirtualEntry, want: VirtualEntry, carried: Reals) -> list[Held]:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from director.core.diff import Change
+from director.core.diff import Change, RemoveReal, RemoveVirtual, StartSync
 from director.core.handover import Held
+from director.core.removal import Leaving
 from director.core.vip import Vip
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Steps in their order: addresses that go, the table, addresses that come, and those that these replace.
+    """What would be done: the table but for its removals, addresses that come, those that go, the table's removals.
 
-    `vips_replaced` are on another interface than they should be, and go when they have come to the right one.
-    `waiting` are addresses that come only when their virtual server's first verdicts are in; `held` are real servers
-    whose forwarding method changes only when their connections have ended.
+    What cannot be undone comes last. `vips_replaced` are on another interface than they should be, and go at the very
+    end, when they have come to the right one. `waiting` are addresses that come only when their virtual server's
+    first verdicts are in; `held` are real servers whose forwarding method changes only when their connections have
+    ended; `leaving` are those at weight 0 that are removed later, and `vips_leaving` the addresses that go with them.
     """
 
     changes: tuple[Change, ...] = ()
@@ -27,6 +29,18 @@ class Plan:
     vips_replaced: tuple[Vip, ...] = ()
     waiting: tuple[Vip, ...] = ()
     held: tuple[Held, ...] = ()
+    leaving: tuple[Leaving, ...] = ()
+    vips_leaving: tuple[Vip, ...] = ()
+
+    @property
+    def settles(self) -> tuple[Change, ...]:
+        """`changes` up to the removals."""
+        return self.changes[: self._end()]
+
+    @property
+    def removes(self) -> tuple[Change, ...]:
+        """The removals, and what waits behind them: a sync daemon that runs refuses some real servers."""
+        return self.changes[self._end() :]
 
     @property
     def acts(self) -> bool:
@@ -35,4 +49,11 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.acts or self.waiting or self.held)
+        return not (self.acts or self.waiting or self.held or self.leaving or self.vips_leaving)
+
+    def _end(self) -> int:
+        end = len(self.changes)
+        # A removal that belongs to another method is followed by its addition.
+        while end and isinstance(self.changes[end - 1], RemoveReal | RemoveVirtual | StartSync):
+            end -= 1
+        return end

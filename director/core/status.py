@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypedDict
 
+from director.core.describe import flag_names
 from director.core.model import Config, Placement, RealServer, ServerRef, VirtualServer
-from director.core.steps import flag_names
 from director.core.table import Counters, RealCounters, RealRow, Table, TableCounters
 from director.core.vip import Vip
 from director.core.weight import NO_WISH, Weight, Wish
@@ -62,11 +62,26 @@ class VirtualServerStatus(TypedDict):
     real_servers: list[RealServerStatus]
 
 
+class UnconfirmedStatus(TypedDict):
+    """The configuration in force goes at `until`, in `left_s`, unless it is confirmed."""
+
+    until: str
+    left_s: float
+
+
+class LeavingStatus(TypedDict):
+    """A real server (or an empty virtual server) at weight 0 that is to be removed: `web/b`."""
+
+    name: str
+    connections: int
+
+
 class DaemonStatus(TypedDict):
     """The daemon itself. `failures` says what it could not bring about, `waiting` what it will, in sentences.
 
     `reload_refused` has the problems of the file that SIGHUP met last; empty once a configuration was taken.
-    `namespace` is the inode of the network namespace that it manages.
+    `namespace` is the inode of the network namespace that it manages. `leaving` are removed when they have no
+    connections left, after `drain_left_s` at the latest, or when the configuration is confirmed.
     """
 
     pid: int
@@ -78,6 +93,9 @@ class DaemonStatus(TypedDict):
     failures: list[str]
     reload_refused: list[str]
     waiting: list[str]
+    unconfirmed: UnconfirmedStatus | None
+    leaving: list[LeavingStatus]
+    drain_left_s: float | None
 
 
 class Status(TypedDict):
@@ -114,7 +132,6 @@ def virtual_servers(
         places.setdefault(owner.ref(place.real), []).append(place)
 
     def real_server(virtual: VirtualServer, real: RealServer) -> RealServerStatus:
-        ref = virtual.ref(real)
         ref = virtual.ref(real)
         ours = places.get(ref, [])
         rows = [found(table, place) for place in ours]

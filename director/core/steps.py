@@ -1,15 +1,17 @@
 """A plan as lines for people: what, why, and what it does to traffic.
 
-One rule: one line for what people call one change, in the order in which it is made.
+One rule: one line for what people call one change, in the order in which it is made. How a table's values are worded
+stands in `describe`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import assert_never
+from typing import TypedDict, assert_never
 
+from director.core.describe import describe_path, describe_real, describe_sync, describe_timeouts, describe_virtual
 from director.core.diff import (
     AddReal,
     AddVirtual,
@@ -28,21 +30,9 @@ from director.core.diff import (
 from director.core.handover import Held
 from director.core.model import Config, ServerRef
 from director.core.plan import Plan
-from director.core.table import (
-    Forward,
-    RealCounters,
-    RealRow,
-    SchedulerFlags,
-    SyncDaemon,
-    Timeouts,
-    Tunnel,
-    TunnelFlags,
-    TunnelKind,
-    VirtualKey,
-    VirtualRow,
-)
+from director.core.removal import Leaving
+from director.core.table import RealCounters, RealRow, VirtualKey
 from director.core.weight import Weight
-from director.kit.duration import format_duration
 from director.kit.net import Endpoint
 
 Carried = Mapping[tuple[VirtualKey, Endpoint], RealCounters]
@@ -50,64 +40,154 @@ _NOTHING_CARRIED: Carried = MappingProxyType({})
 _NOBODY = RealCounters()
 
 
+class Line(TypedDict):
+    """A `Step` as JSON."""
+
+    sign: str
+    subject: str
+    detail: str
+    effect: str
+
+
+class AppliedAnswer(TypedDict):
+    """`Applied` as JSON."""
+
+    steps: list[Line]
+    failures: list[str]
+    waiting: list[str]
+    later: list[Line]
+    confirm_s: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of a plan. `sign` is `+` adds, `~` changes, `-` removes; `effect` is what it does to traffic."""
+    """One line of a plan. `sign` is `+` adds, `~` changes, `-` removes; `effect` is what it does to traffic.
+
+    `interim`: on the way to a removal, which has a line of its own.
+    """
 
     sign: str
     subject: str
     detail: str
     effect: str = ""
+    interim: bool = False
 
     def __str__(self) -> str:
         detail = f": {self.detail}" if self.detail else ""
         return f"{self.sign} {self.subject}{detail}{'; ' + self.effect if self.effect else ''}"
 
+    def plain(self) -> Line:
+        """As JSON has it."""
+        return {"sign": self.sign, "subject": self.subject, "detail": self.detail, "effect": self.effect}
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply did. `failures` and `waiting` are sentences: what it could not do, what is still to come."""
+    """What an apply did. `failures` and `waiting` are sentences: what it could not do, what is still to come.
+
+    `later` is what it will do when what leaves has drained, or, where `confirm_s` is there, when it is confirmed within
+    so many seconds.
+    """
 
     steps: tuple[Step, ...] = ()
     failures: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
+    later: tuple[Step, ...] = ()
+    confirm_s: float | None = None
+
+    def plain(self) -> AppliedAnswer:
+        """As JSON has it."""
+        return {
+            "steps": [step.plain() for step in self.steps],
+            "failures": list(self.failures),
+            "waiting": list(self.waiting),
+            "later": [step.plain() for step in self.later],
+            "confirm_s": self.confirm_s,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What people call the entries of a table."""
+
+    virtuals: Mapping[VirtualKey, str]
+    reals: Mapping[tuple[VirtualKey, Endpoint], ServerRef]
+
+    @staticmethod
+    def of(config: Config, former: Config | None = None) -> Names:
+        """The names in `config`, and in `former` for what that one had and `config` has not."""
+        virtuals: dict[VirtualKey, str] = {}
+        reals: dict[tuple[VirtualKey, Endpoint], ServerRef] = {}
+        for each in (config, former):
+            for virtual in each.virtual_servers if each else ():
+                for key in virtual.keys:
+                    virtuals.setdefault(key, virtual.name)
+            for virtual, (key, real, endpoint) in each.placed() if each else ():
+                reals.setdefault((key, endpoint), virtual.ref(real))
+        return Names(virtuals, reals)
+
+    def real(self, key: VirtualKey, real: Endpoint) -> str:
+        """`web/a`; `web/10.0.0.1:80` where only the kernel knows it."""
+        return str(self.reals.get((key, real)) or f"{self.virtuals.get(key, key)}/{real}")
+
+    def leaving(self, each: Leaving) -> str:
+        """As `real`."""
+        return self.real(each.key, each.real) if each.real else str(self.virtuals.get(each.key, each.key))
 
 
 def steps(
-    plan: Plan, config: Config, weights: Mapping[ServerRef, Weight], carried: Carried = _NOTHING_CARRIED
+    plan: Plan,
+    config: Config,
+    weights: Mapping[ServerRef, Weight],
+    carried: Carried = _NOTHING_CARRIED,
+    former: Config | None = None,
 ) -> list[Step]:
     """The plan's lines, in order, with the names and reasons that `config` and `weights` give.
 
-    `carried` are the connections of now: what a removal would break.
+    `carried` are the connections of now: what a removal would break. `former` names what `config` has no more.
     """
-    names = {key: virtual.name for virtual in config.virtual_servers for key in virtual.keys}
-    refs = _refs(config)
+    names = Names.of(config, former)
     held = {(each.key, each.real): each for each in plan.held}
-    lines = [Step("-", f"address {vip}", "") for vip in plan.vips_remove]
-    for change in _joined(plan.changes):
-        drained = held.pop((change.key, change.real), None) if isinstance(change, EditReal) else None
-        if drained:
-            lines.append(_held_step(drained, refs))
-        elif isinstance(change, NamespaceChange):
-            lines.append(_namespace_step(change))
-        else:
-            lines.append(_step(change, names, refs, weights, carried))
-    lines += [_held_step(each, refs) for each in held.values()]
+    leaving = {(each.key, each.real): each for each in plan.leaving}
+
+    def lines_of(changes: Iterable[Change]) -> Iterator[Step]:
+        for change in _joined(changes):
+            if isinstance(change, NamespaceChange):
+                yield _namespace_step(change)
+                continue
+            place = (change.key, change.real) if isinstance(change, EditReal) else None
+            drained, leaves = held.pop(place, None) if place else None, leaving.pop(place, None) if place else None
+            if drained:
+                yield _held_step(drained, names)
+            elif leaves and isinstance(change, EditReal):
+                yield _leaving_step(leaves, names, f"weight {change.before.weight} -> 0, ")
+            else:
+                yield _step(change, names, weights, carried)
+
+    lines = [*lines_of(plan.settles)]
+    lines += [_held_step(each, names) for each in held.values()]
     lines += [Step("+", f"address {vip}", "") for vip in plan.vips_add]
+    lines += [Step("-", f"address {vip}", "") for vip in plan.vips_remove]
+    lines += lines_of(plan.removes)
     lines += [Step("-", f"address {vip}", "") for vip in plan.vips_replaced]
+    lines += [_leaving_step(each, names) for each in leaving.values()]
     lines += [Step("+", f"address {vip}", "once its real servers' first verdicts are in") for vip in plan.waiting]
     return lines
 
 
-def waiting_for(plan: Plan, config: Config) -> list[str]:
-    """One sentence for each real server whose forwarding method cannot change yet."""
-    refs = _refs(config)
+def waiting_for(plan: Plan, config: Config, former: Config | None = None) -> list[str]:
+    """One sentence for each real server whose forwarding method cannot change, or which cannot go, yet."""
+    names = Names.of(config, former) if plan.held or plan.leaving else Names({}, {})
     return [
-        f"waiting for {_connections(each)} of {_named(refs.get((each.key, each.real)), each.real)} under "
+        f"waiting for {_connections(each.connections)} of {names.real(each.key, each.real)} under "
         f"{describe_path(each.before, each.tunnel)} to end before it changes to "
         f"{describe_path(each.after, each.new_tunnel)}"
         + ("" if each.drains else "; it serves on meanwhile, and is drained when others have changed")
         for each in plan.held
+    ] + [
+        f"waiting for {_connections(each.connections)} of {names.leaving(each)} to end before it is removed"
+        for each in plan.leaving
+        if each.drains
     ]
 
 
@@ -137,31 +217,35 @@ def _joined(changes: Iterable[Change]) -> list[Change | _Changed]:
     return joined
 
 
-def _refs(config: Config) -> dict[tuple[VirtualKey, Endpoint], ServerRef]:
-    return {(key, endpoint): virtual.ref(real) for virtual, (key, real, endpoint) in config.placed()}
+def _subject(names: Names, key: VirtualKey, real: Endpoint) -> str:
+    at = f" ({real})" if (key, real) in names.reals else ""
+    return f"real server {names.real(key, real)}{at}"
 
 
-def _named(ref: ServerRef | None, real: Endpoint) -> str:
-    return str(ref or real)
+def _connections(number: int) -> str:
+    return f"{number} connection{'' if number == 1 else 's'}"
 
 
-def _connections(held: Held) -> str:
-    return f"{held.connections} connection{'' if held.connections == 1 else 's'}"
+def _leaving_step(leaving: Leaving, names: Names, lowered: str = "") -> Step:
+    when = f"when its {_connections(leaving.connections)} have ended" if leaving.drains else "last of all"
+    if leaving.real is None:
+        return Step("~", f"virtual server {names.leaving(leaving)}", f"removed {when}", interim=True)
+    return Step("~", _subject(names, leaving.key, leaving.real), f"{lowered}removed {when}", interim=True)
 
 
-def _held_step(held: Held, refs: Mapping[tuple[VirtualKey, Endpoint], ServerRef]) -> Step:
+def _held_step(held: Held, names: Names) -> Step:
     change = f"{describe_path(held.before, held.tunnel)} -> {describe_path(held.after, held.new_tunnel)}"
     if not held.drains:
         detail = f"{change} later: it serves on until others have changed, and is drained then"
     elif held.connections:
         # ip_vs_proto_tcp.c: FIN_WAIT and TIME_WAIT 2 min, SYN_RECV 1 min, idle ESTABLISHED 15 min.
         detail = (
-            f"{change} drains it first: its {_connections(held)} end by themselves (closed ones within 2m, idle ones "
-            "within 15m); until then it gets no new ones"
+            f"{change} drains it first: its {_connections(held.connections)} end by themselves (closed ones within "
+            "2m, idle ones within 15m); until then it gets no new ones"
         )
     else:
         detail = f"{change}: weight 0, and made anew at once if nothing came meanwhile"
-    return Step("~", f"real server {_named(refs.get((held.key, held.real)), held.real)} ({held.real})", detail)
+    return Step("~", _subject(names, held.key, held.real), detail)
 
 
 def _namespace_step(change: NamespaceChange) -> Step:
@@ -187,13 +271,11 @@ def _breaks(connections: int) -> str:
 
 def _step(
     change: VirtualChange | RealChange | _Changed,
-    names: Mapping[VirtualKey, str],
-    refs: Mapping[tuple[VirtualKey, Endpoint], ServerRef],
+    names: Names,
     weights: Mapping[ServerRef, Weight],
     carried: Carried,
 ) -> Step:
-    name = names.get(change.key, "not in the file")
-    virtual = f"virtual server {name} ({change.key})"
+    virtual = f"virtual server {names.virtuals.get(change.key, 'not in the file')} ({change.key})"
     match change:
         case AddVirtual(_, row):
             return Step("+", virtual, describe_virtual(row))
@@ -203,8 +285,8 @@ def _step(
             count = len(entry.reals)
             active = sum(carried.get((change.key, real), _NOBODY).active for real in entry.reals)
             return Step("-", virtual, f"with {count} real server{'' if count == 1 else 's'}", _breaks(active))
-    ref = refs.get((change.key, change.real))
-    real = f"real server {ref or f'{name}/?'} ({change.real})"
+    ref = names.reals.get((change.key, change.real))
+    real = _subject(names, change.key, change.real)
     reason = weights[ref].reason if ref is not None and ref in weights else ""
     because = f" ({reason})" if reason else ""
     match change:
@@ -220,53 +302,6 @@ def _step(
             return Step("-", real, describe_real(before_real), _breaks(active))
         case _:
             assert_never(change)
-
-
-def describe_virtual(row: VirtualRow) -> str:
-    """Scheduler, flags and persistence in a few words."""
-    parts = [row.scheduler, *flag_names(row)]
-    if row.persistence_s:
-        by = "" if row.persistence_prefix is None else f" by /{row.persistence_prefix}"
-        parts.append(f"persistence {format_duration(row.persistence_s)}{by}")
-    if row.engine:
-        parts.append(f"by {row.engine}")
-    if row.one_packet:
-        parts.append("one-packet")
-    return " ".join(parts)
-
-
-def flag_names(row: VirtualRow) -> list[str]:
-    """ipvsadm's names of the scheduler's flags, such as `mh-port`."""
-    words = {SchedulerFlags.FALLBACK: "fallback", SchedulerFlags.PORT: "port", SchedulerFlags.THIRD: "flag-3"}
-    return [f"{row.scheduler}-{words[flag]}" for flag in words if flag in row.flags]
-
-
-def describe_real(row: RealRow) -> str:
-    """Forwarding method, weight and thresholds in a few words."""
-    limits = f", at most {row.upper_threshold} connections" if row.upper_threshold else ""
-    limits += f", again below {row.lower_threshold}" if row.lower_threshold else ""
-    return f"{describe_path(row.forward, row.tunnel)}, weight {row.weight}{limits}"
-
-
-def describe_path(forward: Forward, tunnel: Tunnel) -> str:
-    """`nat`, `tun` or `tun by gue port 6080`."""
-    if forward is not Forward.TUN or (tunnel.kind is TunnelKind.IPIP and not tunnel.flags):
-        return forward.value
-    port = f" port {tunnel.port}" if tunnel.port else ""
-    sums = {TunnelFlags.CHECKSUM: " with checksums", TunnelFlags.REMOTE_CHECKSUM: " with remote checksums"}
-    return f"{forward.value} by {tunnel.kind.value}{port}{sums.get(tunnel.flags, '')}"
-
-
-def describe_timeouts(timeouts: Timeouts) -> str:
-    """The three in the order of `ipvsadm --set`, named."""
-    parts = (("tcp", timeouts.tcp_s), ("tcpfin", timeouts.tcpfin_s), ("udp", timeouts.udp_s))
-    return " ".join(f"{name} {format_duration(value)}" for name, value in parts)
-
-
-def describe_sync(daemon: SyncDaemon) -> str:
-    """Interface, id and where it sends to or listens."""
-    maxlen = f", at most {daemon.maxlen} bytes" if daemon.maxlen else ""
-    return f"id {daemon.id} on {daemon.interface}, {daemon.group} port {daemon.port}, ttl {daemon.ttl}{maxlen}"
 
 
 def _edited(before: RealRow, row: RealRow) -> str:

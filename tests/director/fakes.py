@@ -93,6 +93,9 @@ class Stub:
                 "failures": [],
                 "reload_refused": [],
                 "waiting": [],
+                "unconfirmed": None,
+                "leaving": [],
+                "drain_left_s": None,
             },
             "virtual_servers": [],
         }
@@ -101,10 +104,20 @@ class Stub:
         self._ask("plan", text, source)
         return [Step("+", "virtual server web", "wlc")]
 
-    async def apply(self, text: str, source: str) -> Applied:
+    async def apply(
+        self, text: str, source: str, confirm_s: float | None = None, drain_s: float | None = None
+    ) -> Applied:
         self.begun.set()
         await self.gate.wait()
-        self._ask("apply", text, source)
+        self._ask("apply", text, source, *(each for each in (confirm_s, drain_s) if each is not None))
+        return self.applied
+
+    async def confirm(self) -> Applied:
+        self._ask("confirm")
+        return self.applied
+
+    async def undo(self) -> Applied:
+        self._ask("undo")
         return self.applied
 
     async def drain(self, ref: ServerRef) -> None:

@@ -24,6 +24,7 @@ from tests.director.fakes import Stub, until
 pytestmark = pytest.mark.unit
 
 
+MADE = {"sign": "+", "subject": "virtual server web", "detail": "wlc", "effect": ""}
 Story = Callable[[Stub], Awaitable[None]]
 
 
@@ -88,9 +89,10 @@ def test_every_operation_reaches_the_director_from_the_client(path: Path) -> Non
             client = Client(path)
             assert client.is_running()
             assert client.status()["daemon"]["pid"] == 1
-            step = {"sign": "+", "subject": "virtual server web", "detail": "wlc"}
-            assert client.plan("text: ä", "f") == [step]
-            assert client.apply("text", "f") == {"steps": [], "failures": [], "waiting": []}
+            assert client.plan("text: ä", "f") == [MADE]
+            assert client.apply("text", "f") == Applied().plain()
+            client.apply("text", "f", confirm_s=60.0, drain_s=1.5)
+            assert (client.confirm(), client.undo()) == (Applied().plain(), Applied().plain())
             client.drain("web", "a")
             client.enable("web", "a")
             client.weight("web", "a", 7)
@@ -101,6 +103,9 @@ def test_every_operation_reaches_the_director_from_the_client(path: Path) -> Non
             ("status",),
             ("plan", "text: ä", "f"),
             ("apply", "text", "f"),
+            ("apply", "text", "f", 60.0, 1.5),
+            ("confirm",),
+            ("undo",),
             ("drain", ref),
             ("enable", ref),
             ("weight", ref, 7),
@@ -130,14 +135,29 @@ def test_an_error_is_json_and_the_clients_error_again(
     run(path, story)
 
 
-def test_an_apply_that_failed_in_part_says_what_was_made(path: Path) -> None:
+@pytest.mark.parametrize("operation", ["apply", "confirm", "undo"])
+def test_what_was_done_in_part_says_what_was_made(path: Path, operation: str) -> None:
     async def story(stub: Stub) -> None:
-        stub.applied = Applied((Step("+", "virtual server web", "wlc"),), ("one", "two"), ("three",))
-        status, answer = await ask(path, "POST", "/v1/apply", b'{"text": "t", "source": "f"}')
-        made = [{"sign": "+", "subject": "virtual server web", "detail": "wlc"}]
-        assert (status, answer) == (500, {"error": "one\ntwo", "steps": made, "waiting": ["three"]})
-        applied = await asyncio.to_thread(Client(path).apply, "t", "f")
-        assert applied == {"steps": made, "failures": ["one", "two"], "waiting": ["three"]}
+        step = Step("+", "virtual server web", "wlc")
+        stub.applied = Applied((step,), ("one", "two"), ("three",), (step,), 2.5)
+        status, answer = await ask(path, "POST", f"/v1/{operation}", b'{"text": "t", "source": "f"}')
+        plain = {"steps": [MADE], "failures": ["one", "two"], "waiting": ["three"], "later": [MADE], "confirm_s": 2.5}
+        assert (status, answer) == (500, {**plain, "error": "one\ntwo"})
+        client = Client(path)
+        asked = {"apply": lambda: client.apply("t", "f"), "confirm": client.confirm, "undo": client.undo}[operation]
+        assert (await asyncio.to_thread(asked)).items() >= plain.items()
+
+    run(path, story)
+
+
+@pytest.mark.parametrize("value", [b'"60s"', b"0", b"-1", b"true", b"1e99", b"[]"])
+def test_a_wrong_number_of_seconds_is_told(path: Path, value: bytes) -> None:
+    async def story(stub: Stub) -> None:
+        body = b'{"text": "t", "source": "f", "confirm_s": ' + value + b"}"
+        status, answer = await ask(path, "POST", "/v1/apply", body)
+        assert status == 400
+        assert "is not a number of seconds above 0" in str(answer)
+        assert stub.asked == []
 
     run(path, story)
 

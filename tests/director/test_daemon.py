@@ -20,12 +20,17 @@ from director.api.client import Client
 from director.core.config import parse_config
 from director.core.diff import Change, EditReal, RemoveVirtual, apply
 from director.core.status import Status
+from director.core.steps import Applied
 from director.core.table import Forward, RealCounters, RealRow, Table, TableCounters, VirtualEntry, VirtualRow
 from director.core.vip import Vip
 from director.daemon import Daemon
 from director.ipvs.failure import Failure
+from director.journal import Journal
 from director.kit.errors import ConfigError, DirectorError, HostError, KernelError
 from director.kit.net import Endpoint
+from director.memory import Memory
+from director.once import Once, inputs_once
+from director.reconcile import Reconciler
 from tests.contract.fake_kernel import FakeKernel
 from tests.director.fakes import FakeAddresses, FakeAnnouncer, until
 
@@ -283,31 +288,257 @@ def test_plan_says_what_apply_then_does(world: World) -> None:
         assert world.kernel.table == before
         applied = await asyncio.to_thread(world.client.apply, changed, "g")
         assert planned == applied["steps"]
-        assert [step["sign"] for step in planned] == ["-", "+", "+", "-", "+"]
+        assert [step["sign"] for step in planned] == ["+", "+", "+", "-", "-"]
         again = await asyncio.to_thread(world.client.apply, changed, "g")
-        assert again == {"steps": [], "failures": [], "waiting": []}
+        assert again == Applied().plain()
         assert (await world.status())["daemon"]["config"] == "g"
 
     world.run(story)
 
 
-def test_an_apply_that_the_kernel_refuses_in_part_says_so_and_does_the_rest(world: World) -> None:
-    more = FILE + FILE[FILE.index("  web:") :].replace("web:", "tls:").replace("192.0.2.10", "192.0.2.11")
+MORE = FILE + FILE[FILE.index("  web:") :].replace("web:", "tls:").replace("192.0.2.10", "192.0.2.11")
+OTHER_VIP = Vip(ip_address("192.0.2.11"), "eth0")
+WITHOUT_B = FILE.replace("      b: {address: 10.0.0.2}\n", "")
+
+
+def test_an_apply_that_fails_in_a_part_leaves_everything_as_it_was(world: World) -> None:
+    async def story() -> None:
+        world.addresses.broken = {OTHER_VIP}
+        table, held = world.kernel.table, set(world.addresses.held)
+        with pytest.raises(DirectorError) as caught:
+            await world.ask(lambda client: client.apply(MORE, "g"))
+        assert str(caught.value).splitlines() == [
+            "could not add 192.0.2.11 on eth0",
+            "nothing of g is applied: what was there before is back",
+        ]
+        assert (world.kernel.table, world.addresses.held) == (table, held)
+        daemon = (await world.status())["daemon"]
+        assert (daemon["config"], daemon["converged"], daemon["failures"]) == (str(world.file), True, [])
+        world.addresses.broken = set()
+        await world.ask(lambda client: client.apply(MORE, "g"))
+        assert world.addresses.held == {VIP, OTHER_VIP}
+
+    world.run(story)
+    assert not (world.directory / "state" / "journal.json").exists()
+
+
+def test_a_removal_that_fails_at_the_end_takes_all_of_it_back(world: World) -> None:
+    async def story() -> None:
+        world.addresses.broken = {OTHER_VIP}
+        table = world.kernel.table
+        with pytest.raises(DirectorError, match=r"could not remove 192.0.2.11 on eth0\nnothing of g is applied"):
+            await world.ask(lambda client: client.apply(FILE.replace("scheduler: rr", "scheduler: lc"), "g"))
+        assert world.kernel.table == table
+        assert world.weights() == {A: 100, B: 100}
+
+    world.run(story, MORE)
+
+
+def test_what_fails_already_does_not_stop_another_change(world: World) -> None:
+    """One interface that is down must not keep an operator from changing anything at all."""
+    world.addresses.broken = {OTHER_VIP}
 
     async def story() -> None:
-        world.addresses.broken = {Vip(ip_address("192.0.2.11"), "eth0")}
-        applied = await asyncio.to_thread(world.client.apply, more, "g")
-        assert applied["failures"] == ["could not add 192.0.2.11 on eth0"]
-        assert [step["sign"] for step in applied["steps"]] == ["+", "+", "+"], "what was made is told all the same"
-        status = await world.status()
-        assert status["daemon"]["failures"] == ["could not add 192.0.2.11 on eth0"]
-        assert not status["daemon"]["converged"]
-        assert len(world.kernel.table.entries) == 2
+        assert (await world.status())["daemon"]["failures"] == ["could not add 192.0.2.11 on eth0"]
+        applied = await asyncio.to_thread(world.client.apply, MORE.replace("rr", "lc"), "g")
+        assert applied["failures"] == []
+        assert applied["waiting"] == ["as before: could not add 192.0.2.11 on eth0"]
+        assert len(applied["steps"]) == 2
         await world.ask(lambda client: client.drain("web", "a"))  # what fails elsewhere is no answer to this
         world.addresses.broken = set()
         await until(lambda: len(world.addresses.held) == 2)
 
+    world.run(story, MORE)
+
+
+def test_a_reload_that_fails_in_a_part_leaves_everything_as_it_was(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        world.addresses.broken = {OTHER_VIP}
+        table = world.kernel.table
+        world.file.write_text(MORE.replace("scheduler: rr", "scheduler: lc"))
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: len(said(caplog, "reload refused, the old configuration stays")) == 2)
+        assert world.kernel.table == table
+        status = await world.status()
+        assert status["daemon"]["reload_refused"][0] == "could not add 192.0.2.11 on eth0"
+        assert [virtual["name"] for virtual in status["virtual_servers"]] == ["web"]
+
     world.run(story)
+
+
+def test_what_others_made_comes_back_with_a_failed_apply(world: World) -> None:
+    """The new file takes over a virtual server of somebody else's: taken back, it is theirs again, as it was."""
+    (tls,) = parse_config(MORE, "f").virtual_servers[1].keys
+    foreign = VirtualEntry(VirtualRow("wlc"), {B: RealRow(Forward.TUN, 5)})
+
+    async def story() -> None:
+        world.kernel.table = Table({**world.kernel.table.entries, tls: foreign})
+        world.addresses.broken = {OTHER_VIP}
+        with pytest.raises(DirectorError, match="what was there before is back"):
+            await world.ask(lambda client: client.apply(MORE, "g"))
+        assert world.kernel.table.entries[tls] == foreign
+        await world.ask(lambda client: client.apply(FILE, "f"))
+        assert world.kernel.table.entries[tls] == foreign, "nobody remembers it as the director's"
+
+    world.run(story)
+
+
+def test_an_apply_that_is_not_confirmed_undoes_itself(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        table = world.kernel.table
+        applied = await asyncio.to_thread(world.client.apply, WITHOUT_B.replace("rr", "lc"), "g", 0.3)
+        assert applied["confirm_s"] == 0.3
+        assert [step["subject"] for step in applied["steps"]] == ["virtual server web (tcp 192.0.2.10:80)"]
+        assert [(step["sign"], step["subject"]) for step in applied["later"]] == [
+            ("-", "real server web/b (10.0.0.2:80)")
+        ]
+        assert world.weights() == {A: 100, B: 0}
+        daemon = (await world.status())["daemon"]
+        assert (daemon["config"], daemon["leaving"]) == ("g", [{"name": "web/b", "connections": 0}])
+        assert daemon["unconfirmed"] is not None
+        assert 0 < daemon["unconfirmed"]["left_s"] <= 0.3
+        with pytest.raises(ConfigError, match=r"g awaits confirmation until .*comes first"):
+            await world.ask(lambda client: client.apply(FILE, "h"))
+        await until(lambda: world.kernel.table == table)
+        await until(lambda: bool(said(caplog, "taken back")))
+        daemon = (await world.status())["daemon"]
+        assert (daemon["config"], daemon["unconfirmed"], daemon["leaving"]) == (str(world.file), None, [])
+        with pytest.raises(ConfigError, match="nothing awaits confirmation"):
+            await world.ask(lambda client: client.confirm())
+
+    world.run(story)
+    assert not (world.directory / "state" / "journal.json").exists()
+
+
+def test_a_confirmation_removes_what_was_held(world: World) -> None:
+    async def story() -> None:
+        await asyncio.to_thread(world.client.apply, WITHOUT_B, "g", 60.0)
+        assert world.weights() == {A: 100, B: 0}
+        confirmed = await asyncio.to_thread(world.client.confirm)
+        assert [step["subject"] for step in confirmed["steps"]] == ["real server web/b (10.0.0.2:80)"]
+        assert world.weights() == {A: 100}
+        assert (await world.status())["daemon"]["unconfirmed"] is None
+
+    world.run(story)
+
+
+@pytest.mark.parametrize("how", ["undo", "stop"])
+def test_undo_and_the_directors_end_take_back_what_is_not_confirmed(world: World, how: str) -> None:
+    async def story() -> None:
+        await asyncio.to_thread(world.client.apply, WITHOUT_B.replace("192.0.2.10", "192.0.2.11"), "g", 60.0)
+        assert world.addresses.held == {VIP, OTHER_VIP}, "an address that goes breaks connections too"
+        if how == "undo":
+            undone = await asyncio.to_thread(world.client.undo)
+            assert undone["failures"] == []
+            assert world.weights() == {A: 100, B: 100}
+
+    world.run(story)
+    assert world.weights() == {A: 100, B: 100}
+    assert world.addresses.held == {VIP}
+
+
+def test_health_counts_while_a_confirmation_is_awaited_and_after_it_is_taken_back(world: World) -> None:
+    async def main() -> None:
+        doors = [await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) for _ in "ab"]
+        ports = [door.sockets[0].getsockname()[1] for door in doors]
+        check = "check: {type: tcp, interval: 20ms, fast_interval: 10ms, timeout: 1s}"
+        lines = [f"      {n}: {{address: 127.0.0.1, port: {p}}}\n" for n, p in zip("ab", ports, strict=True)]
+        text = f"defaults: {{{check}}}\n" + FILE[: FILE.index("      a:")] + "".join(lines)
+        a, b = (Endpoint(ip_address("127.0.0.1"), port) for port in ports)
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            running = group.create_task(world.daemon(text).run(world.socket))
+            await until(world.socket.exists)
+            await until(lambda: world.addresses.held == {VIP})
+            await world.ask(lambda client: client.apply(text.replace(lines[1], ""), "g", 60.0))
+            assert world.weights() == {a: 100, b: 0}
+            for door in doors:
+                door.close()
+                await door.wait_closed()
+            await until(lambda: world.weights() == {a: 0, b: 0})
+            again = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", ports[0])
+            await until(lambda: world.weights() == {a: 100, b: 0})
+            await world.ask(lambda client: client.undo())
+            assert world.weights() == {a: 100, b: 0}, "b has died meanwhile, and that is known"
+            again.close()
+            await again.wait_closed()
+            os.kill(os.getpid(), signal.SIGTERM)
+            await running
+
+    asyncio.run(main())
+
+
+def test_a_drain_removes_with_the_last_connection(world: World) -> None:
+    async def story() -> None:
+        world.kernel.carried = {(WEB, B): RealCounters(2)}
+        applied = await asyncio.to_thread(world.client.apply, WITHOUT_B, "g", None, 60.0)
+        assert applied["waiting"] == ["waiting for 2 connections of web/b to end before it is removed"]
+        assert [step["subject"] for step in applied["later"]] == ["real server web/b (10.0.0.2:80)"]
+        assert world.weights() == {A: 100, B: 0}
+        daemon = (await world.status())["daemon"]
+        assert daemon["leaving"] == [{"name": "web/b", "connections": 2}]
+        assert 50 < (daemon["drain_left_s"] or 0.0) <= 60
+        world.file.write_text(WITHOUT_B.replace("rr", "lc"))
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: world.kernel.table.entries[WEB].row == VirtualRow("lc"))
+        assert world.weights() == {A: 100, B: 0}, "a change that comes meanwhile does not end it"
+        world.kernel.carried = {}
+        await until(lambda: world.weights() == {A: 100})
+        assert (await world.status())["daemon"]["drain_left_s"] is None
+
+    world.run(story)
+
+
+def test_a_drain_ends_at_its_deadline(world: World) -> None:
+    async def story() -> None:
+        world.kernel.carried = {(WEB, B): RealCounters(2)}
+        await asyncio.to_thread(world.client.apply, WITHOUT_B, "g", None, 0.3)
+        assert world.weights() == {A: 100, B: 0}
+        await until(lambda: world.weights() == {A: 100})
+
+    world.run(story, "drift_interval: 60s\n" + FILE)
+
+
+def test_a_drain_begins_when_it_is_confirmed(world: World) -> None:
+    async def story() -> None:
+        world.kernel.carried = {(WEB, B): RealCounters(2)}
+        await asyncio.to_thread(world.client.apply, WITHOUT_B, "g", 60.0, 0.3)
+        confirmed = await asyncio.to_thread(world.client.confirm)
+        assert (confirmed["steps"], len(confirmed["later"])) == ([], 1)
+        assert world.weights() == {A: 100, B: 0}
+        await until(lambda: world.weights() == {A: 100})
+
+    world.run(story)
+
+
+def test_an_apply_that_was_cut_short_is_dropped_at_the_start(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Killed in the middle: what it had lowered serves again at once, and what was others' is as they had it."""
+    (tls,) = parse_config(MORE, "f").virtual_servers[1].keys
+    foreign = VirtualEntry(VirtualRow("wlc"), {B: RealRow(Forward.TUN, 5)})
+    checked = FILE.replace("10.0.0.2}", "10.0.0.2, check: {type: tcp, interval: 1h}}")
+
+    async def begin() -> None:
+        pass
+
+    world.run(begin, checked)
+    world.kernel.table = Table({**world.kernel.table.entries, tls: foreign})
+    state = world.directory / "state"
+    reconciler, journal = Reconciler(world.kernel, world.addresses, Memory(state)), Journal(state)
+    config = parse_config(MORE.replace("      b: {address: 10.0.0.2}\n", "", 1), "g")
+    Once(reconciler, journal, inputs_once(config, world.kernel.table, {}), "g", "").change()
+    assert world.weights() == {A: 100, B: 0}
+    assert world.kernel.table.entries[tls] != foreign
+
+    async def again() -> None:
+        assert world.weights() == {A: 100, B: 100}
+        assert world.kernel.table.entries[tls] == foreign
+        assert world.addresses.held == {VIP}
+
+    world.run(again, checked)
+    (record,) = said(caplog, "an apply was cut short, and this configuration takes its place")
+    assert record.__dict__["apply"].startswith("the apply of g by process")
+    assert journal.load() is None
 
 
 def test_a_drain_survives_a_restart_until_it_is_enabled(world: World) -> None:

@@ -22,7 +22,7 @@ from director.core.config import parse_config
 from director.core.model import ServerRef
 from director.core.status import Status
 from director.core.steps import Applied, Step
-from director.core.table import Forward, RealCounters, RealRow
+from director.core.table import Forward, RealCounters, RealRow, Table
 from director.core.vip import Vip
 from director.host.lockfile import NamespaceLock, StateLock
 from director.kit.errors import ConfigError, HostError, KernelError
@@ -44,7 +44,10 @@ virtual_servers:
     real_servers:
       a: {address: 10.0.0.1}
 """
-COMMANDS = ["check", "plan", "apply", "run", "status", "drain", "enable", "weight"]
+COMMANDS = ["check", "plan", "apply", "confirm", "undo", "run", "status", "drain", "enable", "weight"]
+
+
+NOBODY_LEAVES: dict[str, object] = {"unconfirmed": None, "leaving": [], "drain_left_s": None}
 
 
 class Ended(NamedTuple):
@@ -119,9 +122,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     made = Host(tmp_path / "lock")
     monkeypatch.setattr("director.ipvs.client.IpvsClient.open", made.open)
     monkeypatch.setattr("director.host.lockfile.NamespaceLock", made.lock)
-    monkeypatch.setattr("director.cli.table._reconciler", made.reconciler)
+    monkeypatch.setattr("director.cli.alone._reconciler", made.reconciler)
     monkeypatch.setattr("director.host.announce.Announcer", lambda: made.announcer)
-    monkeypatch.setattr("director.cli.table.ANNOUNCE_EVERY_S", 0.0)
+    monkeypatch.setattr("director.cli.alone.ANNOUNCE_EVERY_S", 0.0)
     return made
 
 
@@ -271,7 +274,12 @@ def test_plan_exits_2_while_something_would_change_and_apply_makes_it(shell: She
 def test_json_of_a_plan(shell: Shell, host: Host) -> None:
     ended = shell("plan", "--json", shell.file)
     assert ended.code == 2
-    assert json.loads(ended.out)["steps"][2] == {"sign": "+", "subject": "address 192.0.2.10 on eth0", "detail": ""}
+    assert json.loads(ended.out)["steps"][2] == {
+        "sign": "+",
+        "subject": "address 192.0.2.10 on eth0",
+        "detail": "",
+        "effect": "",
+    }
     assert host.kernel.writes == 0
 
 
@@ -283,12 +291,16 @@ def test_apply_keeps_a_drain_and_a_weight_of_0_that_a_director_left(shell: Shell
     assert [row.weight for row in entry.reals.values()] == [0, 100]
 
 
-def test_what_the_host_refuses_is_one_line_and_the_rest_is_done(shell: Shell, host: Host) -> None:
+def test_what_the_host_refuses_is_told_and_nothing_is_applied(shell: Shell, host: Host) -> None:
     host.addresses.broken = {Vip(ip_address("192.0.2.10"), "eth0")}
     ended = shell("apply", shell.file)
-    assert (ended.code, ended.err) == (1, "director: could not add 192.0.2.10 on eth0\n")
-    assert ended.out.splitlines()[-1] == "2 changes made.", "what was made is told"
-    assert len(host.kernel.table.entries) == 1
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.splitlines() == [
+        "director: could not add 192.0.2.10 on eth0",
+        f"director: nothing of {shell.file} is applied: what was there before is back",
+    ]
+    assert host.kernel.table == Table()
+    assert host.announcer.sent == []
 
 
 def test_a_new_address_is_announced_as_often_as_a_director_does(shell: Shell, host: Host) -> None:
@@ -397,7 +409,7 @@ def test_what_the_director_refuses_is_said_with_exit_1(shell: Shell, director: S
 
 def status_of(text: str, **daemon: object) -> Status:
     from director.core.status import virtual_servers
-    from director.core.table import Table, TableCounters
+    from director.core.table import TableCounters
     from director.core.weight import effective_weights
 
     config = parse_config(text, "f")
@@ -405,7 +417,7 @@ def status_of(text: str, **daemon: object) -> Status:
         config, Table(), TableCounters({}, {}), frozenset(), effective_weights(config, {}, {}, {}), {}, {}, 0.0
     )
     told = {"pid": 7, "version": "1", "config": "f", "uptime_s": 0.0, "converged": True, **daemon}
-    told = {"namespace": 1, "failures": [], "reload_refused": [], "waiting": [], **told}
+    told = {"namespace": 1, "failures": [], "reload_refused": [], "waiting": [], **NOBODY_LEAVES, **told}
     return {"daemon": told, "virtual_servers": found}  # type: ignore[typeddict-item] # the keys are right by the line above
 
 

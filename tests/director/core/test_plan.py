@@ -7,12 +7,23 @@ from ipaddress import ip_address
 import pytest
 
 from director.core.config import parse_config
+from director.core.describe import describe_virtual
 from director.core.diff import AddReal, AddVirtual, EditReal, EditVirtual, RemoveReal, RemoveVirtual
 from director.core.handover import Held
-from director.core.model import ServerRef
+from director.core.model import Config, ServerRef
 from director.core.plan import Plan
-from director.core.steps import describe_virtual, steps, waiting_for
-from director.core.table import Forward, Protocol, RealRow, SchedulerFlags, VirtualEntry, VirtualKey, VirtualRow
+from director.core.removal import Leaving
+from director.core.steps import steps, waiting_for
+from director.core.table import (
+    Forward,
+    Protocol,
+    RealCounters,
+    RealRow,
+    SchedulerFlags,
+    VirtualEntry,
+    VirtualKey,
+    VirtualRow,
+)
 from director.core.vip import Vip
 from director.core.weight import Weight
 from director.kit.net import Endpoint
@@ -56,15 +67,15 @@ def test_every_step_has_a_line_with_its_name_and_its_reason() -> None:
     )
     weights = {ServerRef("web", "a"): Weight(100, "up: connected"), ServerRef("web", "b"): Weight(0, "down: refused")}
     assert [str(step) for step in steps(plan, CONFIG, weights)] == [
-        "- address 192.0.2.11 on eth0",
         "+ virtual server web (tcp 192.0.2.10:80): wlc",
         "~ virtual server web (tcp 192.0.2.10:80): rr -> wlc persistence 5m by /24",
         "+ real server web/a (10.0.0.1:80): nat, weight 100 (up: connected)",
         "~ real server web/b (10.0.0.2:80): weight 100 -> 0 (down: refused)",
         "~ real server web/b (10.0.0.2:80): thresholds 3-9 -> 0-0 (down: refused)",
-        "- real server web/? (10.0.0.3:80): dr, weight 5, at most 9 connections",
-        "- virtual server not in the file (tcp 192.0.2.99:80): with 1 real server",
         "+ address 192.0.2.10 on eth0",
+        "- address 192.0.2.11 on eth0",
+        "- real server web/10.0.0.3:80: dr, weight 5, at most 9 connections",
+        "- virtual server not in the file (tcp 192.0.2.99:80): with 1 real server",
         "- address 192.0.2.11 on eth0",
         "+ address 192.0.2.10 on eth0: once its real servers' first verdicts are in",
     ]
@@ -111,6 +122,38 @@ def test_a_change_of_method_tells_what_it_waits_for() -> None:
         "drained when others have changed",
     ]
     assert (Plan(held=(busy,)).acts, Plan(held=(busy,)).is_empty) == (False, False)
+
+
+def test_what_a_removal_breaks_is_told_with_it() -> None:
+    plan = Plan(
+        changes=(
+            RemoveReal(WEB, B, RealRow(Forward.NAT, 5)),
+            RemoveVirtual(
+                OLD, VirtualEntry(VirtualRow("rr"), {A: RealRow(Forward.NAT, 1), B: RealRow(Forward.NAT, 1)})
+            ),
+        )
+    )
+    carried = {(WEB, B): RealCounters(212, 9), (OLD, A): RealCounters(1), (OLD, B): RealCounters()}
+    assert [(step.subject, step.effect) for step in steps(plan, Config(), {}, carried, CONFIG)] == [
+        ("real server web/b (10.0.0.2:80)", "212 active connections would break; drain first?"),
+        ("virtual server not in the file (tcp 192.0.2.99:80)", "1 active connection would break; drain first?"),
+    ]
+
+
+def test_what_leaves_is_told_until_it_has_gone() -> None:
+    lowered = EditReal(WEB, A, RealRow(Forward.NAT, 5), RealRow(Forward.NAT, 0))
+    busy, held, empty = Leaving(WEB, A, 3, True), Leaving(WEB, C, 1, False), Leaving(OLD, None, 0, False)
+    plan = Plan(changes=(lowered,), leaving=(busy, held, empty))
+    told = steps(plan, CONFIG, {})
+    assert [str(step) for step in told] == [
+        "~ real server web/a (10.0.0.1:80): weight 5 -> 0, removed when its 3 connections have ended",
+        "~ real server web/10.0.0.3:80: removed last of all",
+        "~ virtual server tcp 192.0.2.99:80: removed last of all",
+    ]
+    assert all(step.interim for step in told)
+    assert waiting_for(plan, CONFIG) == ["waiting for 3 connections of web/a to end before it is removed"]
+    assert not Plan(leaving=(busy,)).is_empty
+    assert not Plan(leaving=(busy,)).acts
 
 
 def test_an_empty_plan_has_no_lines() -> None:

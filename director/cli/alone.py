@@ -1,0 +1,246 @@
+"""plan, apply, confirm and undo where no director runs: this process takes its place for the moment.
+
+One rule: who writes holds the locks that a director would hold.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from director.kit.errors import ConfigError, DirectorError
+
+if TYPE_CHECKING:
+    from director.core.model import Config
+    from director.core.steps import AppliedAnswer, Line
+    from director.core.vip import Vip
+    from director.guardian import Answer
+    from director.ipvs.client import IpvsClient
+    from director.journal import Journal
+    from director.once import Once, Progress
+    from director.reconcile import Inputs, Reconciler
+
+ANNOUNCE_EVERY_S = 0.05
+
+
+def plan(config: Config, state_directory: Path) -> list[Line]:
+    """What an apply would change."""
+    from director.ipvs.client import IpvsClient
+    from director.undertaking import planned
+
+    with IpvsClient.open() as kernel:
+        reconciler = _reconciler(kernel, state_directory)
+        inputs = _inputs(config, reconciler, state_directory)
+        return [step.plain() for step in planned(reconciler, inputs, reconciler.observe(config))]
+
+
+def left_behind(state_directory: Path) -> Iterator[str]:
+    """A sentence about an apply that has not ended."""
+    from director.host.lockfile import NamespaceLock
+    from director.journal import Journal
+
+    waits = waiting(state_directory)
+    left = None if waits else Journal(state_directory).load()
+    if waits:
+        yield f"{waits}: `director confirm` keeps it, `director undo` takes it back now"
+    elif left and NamespaceLock("").holder():
+        yield f"{left} is on its way"
+    elif left:
+        yield (
+            f"{left} was cut short: `director undo` puts back what was there before, `director confirm` finishes it, "
+            "and another apply takes its place"
+        )
+
+
+def waiting(state_directory: Path) -> str:
+    """What awaits a confirmation, if anything."""
+    from director.guardian import ask
+
+    for answer in ask(state_directory, "status"):
+        return f"{answer['source']} awaits confirmation until {answer['until']}"
+    return ""
+
+
+def apply(
+    config: Config, text: str, source: str, state_directory: Path, drain_s: float | None, tell: Progress
+) -> AppliedAnswer:
+    """Apply `text` and see to its end. Raises: DirectorError; an interruption of the drain leaves the journal."""
+    raised: list[Vip] = []
+    with _writing(f"director apply {source}", state_directory, raised) as (reconciler, journal):
+        once = _once(reconciler, journal, config, text, source, state_directory)
+        changed = once.change()
+        rest = once.remove() if drain_s is None else once.drain(drain_s, tell)
+    _announce(raised)
+    return replace(rest, steps=changed.steps + rest.steps).plain()
+
+
+def apply_until_confirmed(
+    config: Config, text: str, source: str, state_directory: Path, confirm_s: float, drain_s: float | None
+) -> AppliedAnswer:
+    """Apply `text` in a process that goes on without this one, until it is confirmed or undoes itself."""
+    from director import guardian
+
+    def work(tell: Callable[[Answer], None]) -> None:
+        from director.undertaking import clock
+
+        raised: list[Vip] = []
+        purpose = f"director apply {source}, which awaits `director confirm` or `director undo`"
+        with _writing(purpose, state_directory, raised) as (reconciler, journal):
+            once = _once(reconciler, journal, config, text, source, state_directory)
+            changed = once.change()
+            if not (changed.steps or changed.later):
+                tell(once.remove().plain())
+                return
+            until_at, until = time.monotonic() + confirm_s, clock(confirm_s)
+            once.await_confirmation(until)
+            guards = guardian.Guardian(once, source, until_at, until, drain_s)
+            with guardian.listening(state_directory) as listener, _stop_signal() as stop:
+                tell(replace(changed, confirm_s=confirm_s).plain())
+                _announce(raised)
+                outcome = guards.guard(listener, stop)
+            _log(f"{source}: {outcome}")
+
+    answer = guardian.detach(work)
+    if "error" in answer:
+        raise DirectorError(answer["error"])
+    return cast("AppliedAnswer", answer)
+
+
+def confirm(state_directory: Path, tell: Progress) -> AppliedAnswer:
+    """Finish what awaits confirmation, or what was cut short."""
+    from director.guardian import ask
+    from director.journal import Journal
+
+    for answer in ask(state_directory, "confirm"):
+        if "draining" in answer:
+            tell([(name, connections) for name, connections in answer["draining"]], answer["left_s"])
+        else:
+            return cast("AppliedAnswer", answer)
+    left = Journal(state_directory).load()
+    if left is None:
+        raise ConfigError(NOTHING_WAITS)
+    from director.core.config import parse_config
+
+    return apply(parse_config(left.text, left.source), left.text, left.source, state_directory, None, tell)
+
+
+def undo(state_directory: Path) -> AppliedAnswer:
+    """Put back what was there before what awaits confirmation, or was cut short."""
+    from director import once
+    from director.core.model import Config
+    from director.guardian import ask
+    from director.reconcile import Inputs
+
+    for answer in ask(state_directory, "undo"):
+        return cast("AppliedAnswer", answer)
+    raised: list[Vip] = []
+    with _writing("director undo", state_directory, raised) as (reconciler, journal):
+        left = journal.load()
+        if left is None:
+            raise ConfigError(NOTHING_WAITS)
+        undone = once.undo(reconciler, journal, left, Inputs(_named(left.text) or Config()))
+    _announce(raised)
+    return undone.plain()
+
+
+NOTHING_WAITS = (
+    "nothing awaits confirmation and no apply was cut short: what was not confirmed in time has undone itself; "
+    "`director plan FILE` shows what differs from a file"
+)
+
+
+def _named(text: str) -> Config | None:
+    """The configuration in `text`, for its names."""
+    from director.core.config import parse_config
+
+    with suppress(ConfigError):
+        return parse_config(text, "")
+    return None
+
+
+@contextmanager
+def _writing(purpose: str, state_directory: Path, raised: list[Vip]) -> Iterator[tuple[Reconciler, Journal]]:
+    from director.host.lockfile import NamespaceLock, StateLock
+    from director.ipvs.client import IpvsClient
+    from director.journal import Journal
+
+    with NamespaceLock(purpose), StateLock(purpose, state_directory), IpvsClient.open() as kernel:
+        yield _reconciler(kernel, state_directory, raised.append), Journal(state_directory)
+
+
+def _once(
+    reconciler: Reconciler, journal: Journal, config: Config, text: str, source: str, state_directory: Path
+) -> Once:
+    from director.once import Once
+
+    return Once(reconciler, journal, _inputs(config, reconciler, state_directory), source, text)
+
+
+def _inputs(config: Config, reconciler: Reconciler, state_directory: Path) -> Inputs:
+    from director.journal import Journal
+    from director.once import inputs_once
+    from director.overrides import Overrides
+
+    left = Journal(state_directory).load()
+    table = reconciler.read_table()
+    # A server that an apply which was cut short has lowered is not one that was at 0.
+    return inputs_once(config, left.before.over(table) if left else table, Overrides(state_directory).wishes)
+
+
+def _reconciler(
+    kernel: IpvsClient, state_directory: Path, announce: Callable[[Vip], None] = lambda vip: None
+) -> Reconciler:
+    import logging
+
+    from director.host import addresses
+    from director.memory import Memory
+    from director.reconcile import Reconciler
+
+    # What the log would say is said by this command itself.
+    logging.getLogger("director").addHandler(logging.NullHandler())
+    return Reconciler(kernel, addresses, Memory(state_directory), announce)
+
+
+def _announce(vips: list[Vip]) -> None:
+    """Tell the neighbours as often as a director does, closer together: somebody waits for this command."""
+    from director.announcements import TIMES
+    from director.cli.lines import note
+    from director.host.announce import Announcer
+    from director.kit.errors import HostError
+
+    if not vips:
+        return
+    try:
+        with Announcer() as announcer:
+            for number in range(TIMES):
+                if number:
+                    time.sleep(ANNOUNCE_EVERY_S)
+                for vip in vips:
+                    announcer.send_once(vip)
+    except HostError as error:  # the address is there, and neighbours learn of it when their ARP entries expire
+        note([str(error)])
+
+
+@contextmanager
+def _stop_signal() -> Iterator[socket.socket]:
+    """Readable once SIGTERM has come."""
+    here, there = socket.socketpair()
+    with here, there:
+        there.setblocking(False)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.set_wakeup_fd(there.fileno())
+        yield here
+
+
+def _log(sentence: str) -> None:
+    """Tell the system's log: nobody else listens to a process without a terminal."""
+    import syslog
+
+    syslog.openlog("director", syslog.LOG_PID, syslog.LOG_DAEMON)
+    syslog.syslog(syslog.LOG_NOTICE, sentence)

@@ -1,0 +1,82 @@
+"""How plans, applies and what they wait for are printed.
+
+One rule: what was asked for goes to standard output, text or JSON; what is told beside it goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from director.core.steps import AppliedAnswer, Line
+
+_COLOURS = {"+": "green", "~": "yellow", "-": "red"}
+
+
+def print_plan(lines: Sequence[Line], as_json: bool) -> None:
+    """What would change."""
+    if as_json:
+        click.echo(json.dumps({"steps": lines}))
+        return
+    _print(lines)
+    click.echo(f"{count(len(lines), 'change')} to make." if lines else _SAME)
+
+
+def print_applied(answer: AppliedAnswer, as_json: bool, nothing: str = "") -> None:
+    """What was made, and what is to come where that depends on a confirmation or on connections that end."""
+    lines, later = answer["steps"], answer["later"]
+    if as_json:
+        more = {"later": later} if later else {}
+        confirm = {"confirm_s": answer["confirm_s"]} if answer["confirm_s"] is not None else {}
+        click.echo(json.dumps({"steps": lines, **more, **confirm}))
+        return
+    _print(lines)
+    if lines:
+        click.echo(f"{count(len(lines), 'change')} made.")
+    elif not (later or answer["failures"] or answer["waiting"]):
+        click.echo(nothing or _SAME)
+    if later:
+        click.echo("Once confirmed:" if answer["confirm_s"] is not None else "To come:")
+        _print(later)
+
+
+def note(sentences: Iterable[str]) -> None:
+    """Tell what is worth knowing beside the answer."""
+    for sentence in sentences:
+        click.echo(f"note: {sentence}", err=True)
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+class Draining:
+    """Tells who still drains, a line a change."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, int] = {}
+
+    def tell(self, who: Iterable[tuple[str, int]], left_s: float) -> None:
+        """`who` still drains, with so many connections, for `left_s` at most."""
+        now = dict(who)
+        for name, connections in now.items():
+            if self._told.get(name) != connections:
+                left = f"{max(0.0, left_s):.0f}s left"
+                click.echo(f"draining {name}: {count(connections, 'connection')}, {left}", err=True)
+        for name in self._told.keys() - now.keys():
+            click.echo(f"{name} has drained", err=True)
+        self._told = now
+
+
+_SAME = "Nothing to change: the kernel agrees with the file."
+
+
+def _print(lines: Iterable[Line]) -> None:
+    for line in lines:
+        detail = f": {line['detail']}" if line["detail"] else ""
+        effect = f"; {line['effect']}" if line["effect"] else ""
+        click.secho(f"{line['sign']} {line['subject']}{detail}{effect}", fg=_COLOURS.get(line["sign"]))

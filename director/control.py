@@ -1,0 +1,374 @@
+"""The configuration in force in a running director, and how another takes its place.
+
+One rule: another one is taken whole or not at all, and until it is confirmed nothing is removed. Whoever changes what
+this decides by (API, signals, probes) wakes the loop; only one at a time writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from director.announcements import Announcements
+from director.core.before import Before
+from director.core.desired import adopted_weights, unproven_servers
+from director.core.model import Config, ServerRef
+from director.core.plan import Plan
+from director.core.removal import Removal
+from director.core.steps import Applied, Step
+from director.core.table import Table
+from director.core.weight import Wish
+from director.journal import Entry, Journal
+from director.kit.errors import ConfigError, DirectorError
+from director.monitor import Monitor
+from director.reconcile import Inputs, Observation, Outcome, Reconciler
+from director.undertaking import NotAppliedError, begin, clock, later, planned, refusal
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A configuration, and what was found in the kernel when it was taken.
+
+    `former` is the one before it, while what that had and this has not is still there; until `drain_until_at`
+    (monotonic) its connections are waited for.
+    """
+
+    config: Config
+    source: str
+    adopted: Mapping[ServerRef, int] = field(default_factory=dict)
+    unproven: frozenset[ServerRef] = frozenset()
+    former: Config | None = None
+    drain_until_at: float | None = None
+
+    @staticmethod
+    def taken(config: Config, source: str, table: Table, former: Config | None = None) -> InForce:
+        """With the weights of `table` for servers that await a verdict."""
+        return InForce(config, source, adopted_weights(config, table), unproven_servers(config, table), former)
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """What comes back at `until_at` (monotonic), unless it is confirmed: then removals drain for `drain_s`."""
+
+    former: InForce
+    before: Before
+    until_at: float
+    until: str
+    drain_s: float | None
+
+
+class Control:
+    """Reconciles what is in force, and replaces it.
+
+    `wishes` are the operator's, `advice` says what the host lacks for a configuration, `wake` has the loop look again.
+
+    Its methods raise DirectorError; each holds `writing` while it works, but for those that say otherwise.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        source: str,
+        reconciler: Reconciler,
+        journal: Journal,
+        monitor: Monitor,
+        wishes: Callable[[], Mapping[ServerRef, Wish]],
+        announcements: Announcements,
+        advice: Callable[[Config], tuple[str, ...]],
+        wake: Callable[[], None],
+    ) -> None:
+        self.force = InForce(config, source)
+        self.unconfirmed: Unconfirmed | None = None
+        self.last: Outcome | None = None
+        self.trouble = ""
+        self.failed = 0  # looks in a row that did not bring the kernel to agree
+        self.writing = asyncio.Lock()
+        # One thread: what a cancelled task began goes on in it, and must not meet the next.
+        self.worker = ThreadPoolExecutor(1, "kernel")
+        self._reconciler = reconciler
+        self._journal = journal
+        self._monitor = monitor
+        self._wishes = wishes
+        self._announcements = announcements
+        self._advice = advice
+        self._wake = wake
+        self._owed: Before | None = None  # to be put back, which has not succeeded yet
+        self._unserved: frozenset[str] = frozenset()
+        self._advised: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> Config:
+        return self.force.config
+
+    @property
+    def converged(self) -> bool:
+        return not self.trouble and self.last is not None and self.last.converged
+
+    async def start(self) -> Outcome:
+        """Adopt what is there, and do what can be done. An apply that was cut short is not finished."""
+        async with self.writing:
+            left = await self.on_worker(self._journal.load)
+            table = await self.on_worker(self._reconciler.read_table)
+            if left is not None:
+                log.warning(
+                    "an apply was cut short, and this configuration takes its place",
+                    extra={"apply": str(left), "config": self.force.source},
+                )
+                table, self._owed = left.before.over(table), left.before.besides(self.config)
+            self._put_in_force(InForce.taken(self.config, self.force.source, table))
+            return await self._reconcile()
+
+    async def look(self) -> None:
+        """The loop's turn."""
+        async with self.writing:
+            if self.unconfirmed is not None and time.monotonic() >= self.unconfirmed.until_at:
+                await self._undo(self.unconfirmed, "not confirmed in time")
+            else:
+                await self._reconcile()
+            if self.last is not None and not self.last.plan.leaving:
+                self._forget_former()
+
+    async def change(
+        self, config: Config, source: str, text: str, confirm_s: float | None = None, drain_s: float | None = None
+    ) -> Applied:
+        """Put `config` in force; its removals come at the end, or when it is confirmed, or have drained.
+
+        One that comes while another drains joins it.
+        Raises: NotAppliedError when a part failed that had not failed before, and then the former one is back.
+        """
+        async with self.writing:
+            self._refuse_while_unconfirmed()
+            former, standing = self.force, set(self.last.failures if self.last else ())
+            table = await self.on_worker(self._reconciler.read_table)
+            self._put_in_force(InForce.taken(config, source, table, former.config))
+            if drain_s is None and former.drain_until_at is not None:
+                drain_s = max(0.0, former.drain_until_at - time.monotonic())
+            stages = [Removal.HELD]
+            if confirm_s is None:
+                stages.append(Removal.AT_ONCE if drain_s is None else Removal.WHILE_CONNECTED)
+            entry: Entry | None = None
+            outcome: Outcome | None = None
+            made: list[Step] = []
+            try:
+                inputs = self.inputs(removal=Removal.HELD)
+                entry = await self.on_worker(lambda: begin(self._reconciler, self._journal, inputs, source, text))
+                for removal in stages:
+                    outcome = await self.settle(removal)
+                    made += [step for step in outcome.steps if not step.interim]
+                    failures = [failure for failure in outcome.failures if failure not in standing]
+                    if failures:
+                        raise await self._not_applied(former, entry, failures, standing)
+            except NotAppliedError:
+                raise
+            except DirectorError as error:
+                raise await self._not_applied(former, entry, str(error).splitlines(), standing) from error
+            assert outcome is not None  # noqa: S101 -- there is a stage
+            still = [f"as before: {failure}" for failure in outcome.failures]
+            observed = outcome.observed
+            to_come = await self.on_worker(lambda: later(self._reconciler, inputs, observed))
+            waits = confirm_s is not None and (made or to_come or config != former.config)
+            if confirm_s is not None and waits:
+                until, until_at = clock(confirm_s), time.monotonic() + confirm_s
+                self.unconfirmed = Unconfirmed(former, entry.before, until_at, until, drain_s)
+                awaiting = replace(entry, until=until)
+                await self.on_worker(lambda: self._journal.save(awaiting))
+            else:
+                if drain_s is not None:
+                    self.force = replace(self.force, drain_until_at=time.monotonic() + drain_s)
+                if not outcome.plan.leaving:
+                    self._forget_former()
+                to_come = to_come if outcome.plan.leaving else ()
+                await self.on_worker(self._journal.remove)
+            log.info(
+                "configuration is in force",
+                extra={"config": source, **({"confirm_until": self.unconfirmed.until} if self.unconfirmed else {})},
+            )
+        await self.advise()
+        return Applied(tuple(made), (), (*still, *outcome.waiting), to_come, confirm_s if waits else None)
+
+    async def confirm(self) -> Applied:
+        """Keep what awaits confirmation, and remove what was held."""
+        async with self.writing:
+            pending = self._awaited()
+            self.unconfirmed = None
+            await self.on_worker(self._journal.remove)
+            if pending.drain_s is not None:
+                self.force = replace(self.force, drain_until_at=time.monotonic() + pending.drain_s)
+            log.info("confirmed", extra={"config": self.force.source})
+            outcome = await self.settle()
+            inputs = self.inputs()
+            leaving = bool(outcome.plan.leaving)
+            to_come = await self.on_worker(lambda: later(self._reconciler, inputs, outcome.observed)) if leaving else ()
+            if not leaving:
+                self._forget_former()
+        made = tuple(step for step in outcome.steps if not step.interim)
+        return Applied(made, outcome.failures, outcome.waiting, to_come)
+
+    async def undo(self) -> Applied:
+        """Take back what awaits confirmation."""
+        async with self.writing:
+            outcome = await self._undo(self._awaited(), "undone on request")
+        return Applied(outcome.steps, outcome.failures, outcome.waiting)
+
+    async def stop(self) -> None:
+        """Take back what nobody has confirmed; all else stays as it is."""
+        async with self.writing:
+            if self.unconfirmed is not None:
+                try:
+                    await self._undo(self.unconfirmed, "told to stop before it was confirmed")
+                except DirectorError as error:
+                    log.error("could not take it back: `director undo` does", extra={"reason": str(error)})
+
+    async def advise(self) -> None:
+        """Log what this host's settings lack for the configuration in force, once. Needs no `writing`."""
+        config = self.config
+        found = await self.on_worker(lambda: self._advice(config))
+        for sentence in found:
+            if sentence not in self._advised:
+                log.warning("a setting of this host does not fit", extra={"reason": sentence})
+        self._advised = found
+
+    async def on_worker(self, act: Callable[[], Answer]) -> Answer:
+        """`act` in the worker's thread: netlink and fsync answer in milliseconds mostly, and not always."""
+        return await asyncio.get_running_loop().run_in_executor(self.worker, act)
+
+    # These are called with `writing` held.
+
+    async def observe(self, config: Config) -> Observation:
+        """The kernel's state, for `config`."""
+        return await self.on_worker(lambda: self._reconciler.observe(config))
+
+    async def plan(self, inputs: Inputs, observed: Observation) -> Plan:
+        """What is to be done now."""
+        return await self.on_worker(lambda: self._reconciler.plan(inputs, observed))
+
+    async def preview(self, config: Config) -> tuple[Step, ...]:
+        """What `change` to `config` would do, all of it."""
+        observed = await self.observe(config)
+        force = InForce.taken(config, "", observed.table, self.config)
+        inputs = self.inputs(force, Removal.AT_ONCE)
+        return await self.on_worker(lambda: planned(self._reconciler, inputs, observed))
+
+    async def settle(self, removal: Removal | None = None) -> Outcome:
+        """Reconcile for whoever asked, and let the loop look at its deadlines anew."""
+        try:
+            return await self._reconcile(removal)
+        except Exception as error:
+            self.tell_trouble(error)
+            raise
+        finally:
+            self._wake()
+
+    def inputs(self, force: InForce | None = None, removal: Removal | None = None) -> Inputs:
+        """What decides now."""
+        force = force or self.force
+        health, ready = self._monitor.health(force.config), self._monitor.ready(force.config)
+        return Inputs(
+            *(force.config, health, self._wishes(), force.adopted, force.unproven, ready),
+            *(removal or self._removal(), force.former),
+        )
+
+    def tell_trouble(self, error: Exception) -> None:
+        """Log, once, that it could not even be tried."""
+        expected = isinstance(error, DirectorError)
+        trouble = str(error) if expected else f"internal error: {error!r}"
+        if trouble != self.trouble:
+            log.error(
+                "could not reconcile, trying again",
+                extra={"reason": trouble},
+                exc_info=None if expected else error,
+            )
+        self.trouble = trouble
+        self.failed += 1
+
+    def _removal(self) -> Removal:
+        if self.unconfirmed is not None:
+            return Removal.HELD
+        drains = self.force.drain_until_at is not None and time.monotonic() < self.force.drain_until_at
+        return Removal.WHILE_CONNECTED if drains else Removal.AT_ONCE
+
+    async def _reconcile(self, removal: Removal | None = None) -> Outcome:
+        inputs = self.inputs(removal=removal)
+        owed, back = self._owed, None
+        if owed is not None:
+            back = await self.on_worker(lambda: self._reconciler.put_back(owed, inputs))
+        outcome = await self.on_worker(lambda: self._reconciler.reconcile(inputs))
+        if back is not None and back.failures:
+            outcome = replace(outcome, converged=False, failures=(*back.failures, *outcome.failures))
+        elif owed is not None:
+            self._owed = None
+            await self.on_worker(self._journal.remove)
+        self.last = outcome
+        if self.trouble:
+            log.info("reconciles again")
+        self.trouble = ""
+        self.failed = self.failed + 1 if outcome.failures else 0
+        self._announcements.keep(outcome.observed.vips)
+        self._tell_unserved(inputs)
+        return outcome
+
+    async def _not_applied(
+        self, former: InForce, entry: Entry | None, failures: Sequence[str], standing: set[str]
+    ) -> NotAppliedError:
+        """Put `former` back in force; the error that says why."""
+        source = self.force.source
+        self._put_in_force(former)
+        if entry is None:  # nothing was begun
+            return refusal(source, failures)
+        self._owed = entry.before.besides(former.config)
+        try:
+            left = [failure for failure in (await self.settle()).failures if failure not in standing]
+        except DirectorError as error:
+            left = [str(error)]
+        return refusal(source, failures, left, "the director goes on trying")
+
+    async def _undo(self, pending: Unconfirmed, why: str) -> Outcome:
+        undone = self.force.source
+        self.unconfirmed, self._owed = None, pending.before.besides(pending.former.config)
+        self._put_in_force(pending.former)
+        log.warning("taken back", extra={"config": undone, "reason": why, "in_force": self.force.source})
+        return await self.settle()
+
+    def _put_in_force(self, force: InForce) -> None:
+        self.force = force
+        self._monitor.watch(force.config, force.former or Config())
+
+    def _forget_former(self) -> None:
+        """Nothing of it is there any more."""
+        if self.force.former is not None and self.unconfirmed is None:
+            self._put_in_force(replace(self.force, former=None, drain_until_at=None))
+
+    def _awaited(self) -> Unconfirmed:
+        if self.unconfirmed is None:
+            raise ConfigError("nothing awaits confirmation: `director status` shows what is in force")
+        return self.unconfirmed
+
+    def _refuse_while_unconfirmed(self) -> None:
+        if self.unconfirmed is not None:
+            raise ConfigError(
+                f"{self.force.source} awaits confirmation until {self.unconfirmed.until}: "
+                "`director confirm` or `director undo` comes first"
+            )
+
+    def _tell_unserved(self, inputs: Inputs) -> None:
+        """Log, once, which virtual servers refuse every connection for want of a real server."""
+        weights = inputs.weights()
+        unserved = frozenset(
+            vs.name
+            for vs in inputs.config.virtual_servers
+            if not any(weights[vs.ref(real)].value for real in vs.real_servers)
+        )
+        for name in sorted(unserved - self._unserved):
+            log.error("no real server takes connections", extra={"vs": name})
+        for name in sorted(self._unserved - unserved):
+            log.info("real servers take connections again", extra={"vs": name})
+        self._unserved = unserved

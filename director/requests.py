@@ -1,0 +1,156 @@
+"""What is asked of a running director, by its API: each request is one decision about inputs, and its outcome.
+
+One rule: nothing here writes to the kernel; `control` does, and what it raises is the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from importlib.metadata import version
+
+from director.control import Control
+from director.core import status
+from director.core.config import parse_config
+from director.core.model import ServerRef
+from director.core.steps import Applied, Names, Step
+from director.kit.errors import ConfigError, DirectorError
+from director.kit.schemawalk import suggestion
+from director.overrides import Overrides
+
+log = logging.getLogger(__name__)
+
+
+class Requests:
+    """The operations of a director that manages network namespace `namespace` (its inode)."""
+
+    def __init__(self, control: Control, overrides: Overrides, namespace: int) -> None:
+        self._control = control
+        self._overrides = overrides
+        self._namespace = namespace
+        self._started_at = time.monotonic()
+        self.refused: tuple[str, ...] = ()  # the problems of the file that the last reload met
+
+    async def apply(
+        self, text: str, source: str, confirm_s: float | None = None, drain_s: float | None = None
+    ) -> Applied:
+        """Use the configuration in `text` from now on.
+
+        Raises: InvalidConfigError, and NotAppliedError when a part failed; then nothing has changed.
+        """
+        # In a thread: a large file takes seconds to parse, and probes would time out meanwhile.
+        config = await asyncio.to_thread(parse_config, text, source)
+        applied = await self._control.change(config, source, text, confirm_s, drain_s)
+        self.refused = ()
+        return applied
+
+    async def plan(self, text: str, source: str) -> list[Step]:
+        """What `apply` would change. Raises: InvalidConfigError."""
+        config = await asyncio.to_thread(parse_config, text, source)
+        async with self._control.writing:
+            return list(await self._control.preview(config))
+
+    async def confirm(self) -> Applied:
+        """Keep what was applied. Raises: ConfigError when nothing awaits it."""
+        return await self._control.confirm()
+
+    async def undo(self) -> Applied:
+        """Take it back. Raises: ConfigError when nothing awaits confirmation."""
+        return await self._control.undo()
+
+    async def drain(self, ref: ServerRef) -> None:
+        """Raises: ConfigError for a server that is not in force; HostError when it cannot be saved."""
+        self._known(ref)
+        await self._control.on_worker(lambda: self._overrides.drain(ref))
+        await self._operator_changed("drained", ref)
+
+    async def enable(self, ref: ServerRef) -> None:
+        """Also for a server that is no longer in force and has a wish left. Raises: as `drain`."""
+        if ref not in self._overrides.wishes:
+            self._known(ref)
+        await self._control.on_worker(lambda: self._overrides.enable(ref))
+        await self._operator_changed("enabled", ref)
+
+    async def weight(self, ref: ServerRef, weight: int) -> None:
+        """Raises: as `drain`."""
+        self._known(ref)
+        await self._control.on_worker(lambda: self._overrides.weight(ref, weight))
+        await self._operator_changed("weight set", ref)
+
+    async def status(self) -> status.Status:
+        """A fresh look at the kernel beside what is known. Raises: KernelError."""
+        control = self._control
+        async with control.writing:
+            force, pending, last = control.force, control.unconfirmed, control.last
+            inputs = control.inputs()
+            seen = await control.observe(force.config)
+            plan = await control.plan(inputs, seen)
+            agrees = control.converged and not plan.acts
+        failures = [*([control.trouble] if control.trouble else []), *(last.failures if last else ())]
+        now = time.monotonic()
+        names = Names.of(force.config, force.former) if plan.leaving else Names({}, {})
+        return {
+            "daemon": {
+                "pid": os.getpid(),
+                "namespace": self._namespace,
+                "version": version("lvs-director"),
+                "config": force.source,
+                "uptime_s": round(now - self._started_at, 3),
+                "converged": agrees,
+                "failures": failures,
+                "reload_refused": list(self.refused),
+                "waiting": list(last.waiting) if last else [],
+                "unconfirmed": {"until": pending.until, "left_s": round(pending.until_at - now, 3)}
+                if pending
+                else None,
+                "leaving": [{"name": names.leaving(each), "connections": each.connections} for each in plan.leaving],
+                "drain_left_s": round(force.drain_until_at - now, 3) if force.drain_until_at is not None else None,
+            },
+            "virtual_servers": status.virtual_servers(
+                force.config,
+                seen.table,
+                seen.counters,
+                seen.vips,
+                inputs.weights(),
+                inputs.health,
+                inputs.wishes,
+                now,
+            ),
+        }
+
+    def _known(self, ref: ServerRef) -> None:
+        config = self._control.config
+        if config.find(ref) is not None:
+            return
+        servers = {vs.name: [real.name for real in vs.real_servers] for vs in config.virtual_servers}
+        if ref.virtual_server in servers:
+            what = f"virtual server {ref.virtual_server!r} has no real server {ref.real_server!r}"
+            known = suggestion(ref.real_server, servers[ref.virtual_server])
+        else:
+            what = f"no virtual server {ref.virtual_server!r} in the configuration in force"
+            known = suggestion(ref.virtual_server, servers)
+        raise ConfigError(what + (known if any(servers.values()) else ""))
+
+    async def _operator_changed(self, what: str, ref: ServerRef) -> None:
+        log.info("operator: %s", what, extra={"vs": ref.virtual_server, "rs": ref.real_server})
+        try:
+            async with self._control.writing:
+                outcome = await self._control.settle()
+        except DirectorError as error:
+            raise DirectorError(f"{ref}: {what} and saved, but this has not reached the kernel yet: {error}") from error
+        found = self._control.config.find(ref)
+        if found is None:
+            return
+        virtual, real = found
+        due = self._control.inputs().weights()[ref].value
+        table = outcome.observed.table
+        reached = all(
+            (row := status.found(table, place)) is not None and row.weight == due
+            for place in virtual.placements
+            if place.real is real
+        )
+        # What failed elsewhere is no answer to this request; `status` shows it.
+        if outcome.failures and not reached:
+            raise DirectorError("\n".join(outcome.failures))

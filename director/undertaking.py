@@ -1,0 +1,63 @@
+"""What every apply has in common, with a running director or without.
+
+One rule: it is written down before anything is changed, and it is all or nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from director.core.removal import Removal
+from director.core.steps import Step, steps
+from director.journal import Entry, Journal
+from director.kit.errors import DirectorError
+from director.reconcile import Inputs, Observation, Reconciler
+
+
+class NotAppliedError(DirectorError):
+    """An apply failed in a part. What was there before is back, or the message says what is not."""
+
+
+def begin(reconciler: Reconciler, journal: Journal, inputs: Inputs, source: str, text: str) -> Entry:
+    """Write down what there is before `inputs` are applied; nothing is written where they change nothing.
+
+    Where an earlier apply was cut short, what that one found is what there was. Raises: KernelError, HostError.
+    """
+    observed = reconciler.observe(inputs.config)
+    before, left = reconciler.before(inputs, observed), journal.load()
+    entry = Entry(source, text, before.under(left.before) if left else before, os.getpid(), clock())
+    if left or reconciler.plan(inputs, observed).acts:
+        journal.save(entry)
+    return entry
+
+
+def planned(reconciler: Reconciler, inputs: Inputs, observed: Observation) -> tuple[Step, ...]:
+    """All that an apply of `inputs` would do, and what that does to traffic."""
+    plan = reconciler.plan(replace(inputs, removal=Removal.AT_ONCE), observed)
+    return tuple(steps(plan, inputs.config, inputs.weights(), observed.counters.reals, inputs.former))
+
+
+def later(reconciler: Reconciler, inputs: Inputs, observed: Observation) -> tuple[Step, ...]:
+    """What is still to come once nothing is held any more, and what that does to traffic."""
+    plan = replace(reconciler.plan(replace(inputs, removal=Removal.AT_ONCE), observed), waiting=())
+    return tuple(steps(plan, inputs.config, inputs.weights(), observed.counters.reals, inputs.former))
+
+
+def refusal(
+    source: str, failures: Iterable[str], left: Sequence[str] = (), again: str = "`director undo` tries again"
+) -> NotAppliedError:
+    """The error that says what failed, and what is `left` to be put back; `again` says by whom."""
+    end = [f"could not be put back: {each}" for each in left]
+    if left:
+        end.append(f"{source} is not applied, and not all that was there before is back: {again}")
+    else:
+        end = [f"nothing of {source} is applied: what was there before is back"]
+    return NotAppliedError("\n".join([*failures, *end]))
+
+
+def clock(in_s: float = 0.0) -> str:
+    """The time of day in `in_s` seconds, for people."""
+    return (datetime.now().astimezone() + timedelta(seconds=in_s)).isoformat(" ", "seconds")
