@@ -103,6 +103,7 @@ class Control:
         self._wake = wake
         self._owed: Before | None = None  # to be put back, which has not succeeded yet
         self._unserved: frozenset[str] = frozenset()
+        self._thorough_at = 0.0
         self._advised: tuple[str, ...] = ()
 
     @property
@@ -133,7 +134,8 @@ class Control:
             if self.unconfirmed is not None and time.monotonic() >= self.unconfirmed.until_at:
                 await self._undo(self.unconfirmed, "not confirmed in time")
             else:
-                await self._reconcile()
+                looked_s = time.monotonic() - self._thorough_at
+                await self._reconcile(thorough=bool(self.failed) or looked_s >= self.config.drift_interval_s)
             if self.last is not None and not self.last.plan.leaving:
                 self._forget_former()
 
@@ -296,8 +298,10 @@ class Control:
         drains = self.force.drain_until_at is not None and time.monotonic() < self.force.drain_until_at
         return Removal.WHILE_CONNECTED if drains else Removal.AT_ONCE
 
-    async def _reconcile(self, removal: Removal | None = None) -> Outcome:
-        inputs = self.inputs(removal=removal)
+    async def _reconcile(self, removal: Removal | None = None, *, thorough: bool = True) -> Outcome:
+        inputs = replace(self.inputs(removal=removal), thorough=thorough)
+        if thorough:
+            self._thorough_at = time.monotonic()
         owed, back = self._owed, None
         if owed is not None:
             back = await self.on_worker(lambda: self._reconciler.put_back(owed, inputs))

@@ -23,6 +23,7 @@ from director.host import addresses
 from director.host.announce import Announcer
 from director.host.changes import Changes, HostChanges, woken_by
 from director.host.lockfile import NamespaceLock, StateLock, namespace_inode
+from director.host.surroundings import Surroundings as HostSurroundings
 from director.ipvs.client import IpvsClient
 from director.journal import Journal
 from director.kit.configfile import read_text
@@ -30,7 +31,7 @@ from director.kit.errors import ConfigError, DirectorError
 from director.memory import Memory
 from director.monitor import Monitor
 from director.overrides import Overrides
-from director.reconcile import Addresses, Kernel, Reconciler
+from director.reconcile import Addresses, Kernel, Reconciler, Surroundings
 from director.requests import Requests
 from director.undertaking import NotAppliedError
 
@@ -52,6 +53,7 @@ class Daemon:
         addresses: Addresses,
         announcer: Announces,
         changes: Changes | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self._changes = changes
         self._config_path = config_path
@@ -64,7 +66,7 @@ class Daemon:
         self._control = Control(
             config,
             str(config_path),
-            Reconciler(kernel, addresses, Memory(state_directory), self._announcements.soon),
+            Reconciler(kernel, addresses, Memory(state_directory), self._announcements.soon, surroundings),
             Journal(state_directory),
             self._monitor,
             lambda: overrides.wishes,
@@ -178,5 +180,6 @@ def run(config_path: Path, socket_path: Path, state_directory: Path) -> None:
         Announcer() as announcer,
         HostChanges() as changes,
     ):
-        daemon = Daemon(config_path, config, state_directory, kernel, addresses, announcer, changes)
+        around = HostSurroundings(state_directory)
+        daemon = Daemon(config_path, config, state_directory, kernel, addresses, announcer, changes, around)
         asyncio.run(daemon.run(socket_path))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from director.core.before import Before
+from director.core.standing import Standing
 from director.core.table import RealRow, SyncDaemon, Table, Timeouts, VirtualEntry, VirtualKey, VirtualRow
 from director.core.vip import Vip
 from director.host.sysctl import Epoch, epoch
@@ -97,6 +98,7 @@ class _Saved:
     virtual_servers: tuple[_SavedVirtual, ...]
     timeouts: Timeouts | None
     sync: frozenset[SyncDaemon] | None
+    around: Standing | None
 
 
 def _adapter() -> TypeAdapter[_Saved]:
@@ -122,6 +124,7 @@ def _saved(entry: Entry) -> _Saved:
         virtual_servers=tuple(virtuals),
         timeouts=before.table.timeouts,
         sync=before.table.sync,
+        around=before.around,
     )
 
 
@@ -142,5 +145,6 @@ def _entry(saved: _Saved) -> Entry:
         frozenset(saved.vips),
         frozenset(saved.own_keys),
         frozenset(saved.own_vips),
+        saved.around,
     )
     return Entry(saved.source, saved.text, before, saved.pid, saved.since, saved.until)

@@ -20,6 +20,7 @@ from director.core.handover import hold_back
 from director.core.model import Config, ServerRef
 from director.core.plan import Plan
 from director.core.removal import Removal, hold_removals, keep_methods
+from director.core.standing import Correction, Standing
 from director.core.steps import Step, steps, waiting_for
 from director.core.table import Table, TableCounters, VirtualKey
 from director.core.vip import Vip
@@ -60,12 +61,33 @@ class Addresses(Protocol):
     def remove(self, vip: Vip) -> bool: ...
 
 
+class Surroundings(Protocol):
+    """What the host has around the table for it: settings, and rules in the packet filter.
+
+    `release`: what nothing needs any more goes, too.
+    """
+
+    def pending(self, config: Config, *, release: bool) -> tuple[Correction, ...]: ...
+    def enforce(self, config: Config, *, release: bool) -> Corrected: ...
+    def standing(self) -> Standing: ...
+    def put_back(self, standing: Standing) -> Corrected: ...
+
+
+class Corrected(Protocol):
+    """What was changed, to be printed, and in sentences what could not be."""
+
+    @property
+    def changes(self) -> Iterable[object]: ...
+    @property
+    def failures(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """Everything a decision is made of, besides the kernel's own state.
 
-    `ready` names the virtual servers whose address may be raised. `former` is the configuration before, which knows
-    the names of what leaves.
+    `thorough`: also a look at what is around the table, which takes its time. `ready` names the virtual servers
+    whose address may be raised. `former` is the configuration before, which knows the names of what leaves.
     """
 
     config: Config
@@ -76,6 +98,7 @@ class Inputs:
     ready: frozenset[str] = frozenset()
     removal: Removal = Removal.AT_ONCE
     former: Config | None = None
+    thorough: bool = True
 
     def weights(self) -> dict[ServerRef, Weight]:
         return effective_weights(self.config, self.health, self.wishes, self.adopted, self.unproven)
@@ -114,11 +137,13 @@ class Reconciler:
         addresses: Addresses,
         memory: Memory,
         announce: Callable[[Vip], None] = lambda vip: None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self._kernel = kernel
         self._addresses = addresses
         self._memory = memory
         self._announce = announce
+        self._around = surroundings
         self._reported: tuple[str, ...] = ()
         self._held: tuple[str, ...] = ()
 
@@ -145,7 +170,10 @@ class Reconciler:
         inserted_at = insertion_weights(inputs.config, inputs.wishes)
         stay = inputs.removal if inputs.removal is Removal.HELD or leaving else Removal.AT_ONCE
         vips = plan_addresses(inputs.config, inputs.ready, observed.vips, owned.vips, stay)
-        return replace(vips, changes=diff(observed.table, aim, managed, inserted_at), held=held, leaving=leaving)
+        plan = replace(vips, changes=diff(observed.table, aim, managed, inserted_at), held=held, leaving=leaving)
+        if self._around is None or not inputs.thorough:
+            return plan
+        return replace(plan, around=self._around.pending(inputs.config, release=plan.releases))
 
     def reconcile(self, inputs: Inputs) -> Outcome:
         """Bring the kernel to what `inputs` ask for, as far as it lets.
@@ -176,12 +204,17 @@ class Reconciler:
             observed.vips,
             owned.virtual_servers,
             owned.vips,
+            self._around.standing() if self._around is not None else None,
         )
 
     def put_back(self, before: Before, names: Inputs) -> Outcome:
         """Make everything as `before` has it, and the memory too. `names` are for people. Raises: as `reconcile`."""
         claimed = before.own_keys & before.keys
         outcome = self._converge(lambda seen: self._plan_back(before, seen), names, claimed, before.places)
+        if self._around is not None and before.around is not None:
+            failures = self._around.put_back(before.around).failures
+            both = (*outcome.failures, *failures)
+            outcome = replace(outcome, failures=both, converged=outcome.converged and not failures)
         if not (outcome.failures or outcome.plan.acts):
             owned = self._memory.load()
             own_vips = before.own_vips & outcome.observed.vips
@@ -265,6 +298,8 @@ class Reconciler:
             note(Plan(changes=tuple(change for change in changes if id(change) not in failed)))
             refused.extend(told)
 
+        if self._around is not None and plan.around:
+            failures += self._around.enforce(inputs.config, release=False).failures
         write(plan.settles)
         unserved = {refusal.change.key for refusal in refused if isinstance(refusal.change, AddVirtual)}
         nobody_there = _unserved_vips(inputs.config, unserved)
@@ -287,6 +322,10 @@ class Reconciler:
             if vip.address not in missing and self._address(self._addresses.remove, vip, failures):
                 note(Plan(vips_replaced=(vip,)))
         self._memory.save(replace(owned, vips=owned.vips - not_ours))
+        if self._around is not None and plan.around:
+            done = self._around.enforce(inputs.config, release=plan.releases)
+            failures += (failure for failure in done.failures if failure not in failures)
+            note(Plan(around=plan.around) if not done.failures else Plan())
         # Where the virtual server could not be made, its real servers' failures say nothing more.
         told = [
             refusal

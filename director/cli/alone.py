@@ -199,12 +199,13 @@ def _reconciler(
     import logging
 
     from director.host import addresses
+    from director.host.surroundings import Surroundings
     from director.memory import Memory
     from director.reconcile import Reconciler
 
     # What the log would say is said by this command itself.
     logging.getLogger("director").addHandler(logging.NullHandler())
-    return Reconciler(kernel, addresses, Memory(state_directory), announce)
+    return Reconciler(kernel, addresses, Memory(state_directory), announce, Surroundings(state_directory))
 
 
 def _announce(vips: list[Vip]) -> None:

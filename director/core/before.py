@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from director.core.model import Config
+from director.core.standing import Standing
 from director.core.table import Table, VirtualEntry, VirtualKey
 from director.core.vip import Vip
 
@@ -18,7 +19,8 @@ class Before:
     """The virtual servers `keys` and the addresses `places`, as they were.
 
     What is in `keys` and not in `table` was not there, nor was what is in `places` and not in `vips`. A table's
-    `timeouts` or `sync` None are not touched. `own_keys` and `own_vips` were the director's.
+    `timeouts` or `sync` None are not touched. `own_keys` and `own_vips` were the director's; so was `around` (None: it
+    is not touched).
     """
 
     keys: frozenset[VirtualKey]
@@ -27,6 +29,7 @@ class Before:
     vips: frozenset[Vip]
     own_keys: frozenset[VirtualKey]
     own_vips: frozenset[Vip]
+    around: Standing | None = None
 
     def under(self, earlier: Before) -> Before:
         """This, but as `earlier` found it where both may touch: that one was cut short, and did not end whole."""
@@ -42,6 +45,7 @@ class Before:
             (self.vips - earlier.places) | earlier.vips,
             (self.own_keys - earlier.keys) | earlier.own_keys,
             (self.own_vips - earlier.places) | earlier.own_vips,
+            earlier.around or self.around,
         )
 
     def besides(self, config: Config) -> Before:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from director.core.diff import Change, RemoveReal, RemoveVirtual, StartSync
 from director.core.handover import Held
 from director.core.removal import Leaving
+from director.core.standing import Correction
 from director.core.vip import Vip
 
 
@@ -21,6 +22,7 @@ class Plan:
     end, when they have come to the right one. `waiting` are addresses that come only when their virtual server's
     first verdicts are in; `held` are real servers whose forwarding method changes only when their connections have
     ended; `leaving` are those at weight 0 that are removed later, and `vips_leaving` the addresses that go with them.
+    `around`: what comes before the table, and goes after it.
     """
 
     changes: tuple[Change, ...] = ()
@@ -31,6 +33,12 @@ class Plan:
     held: tuple[Held, ...] = ()
     leaving: tuple[Leaving, ...] = ()
     vips_leaving: tuple[Vip, ...] = ()
+    around: tuple[Correction, ...] = ()
+
+    @property
+    def releases(self) -> bool:
+        """What nothing needs any more may go from around the table: nobody leaves it later."""
+        return not (self.held or self.leaving or self.vips_leaving)
 
     @property
     def settles(self) -> tuple[Change, ...]:
@@ -45,7 +53,7 @@ class Plan:
     @property
     def acts(self) -> bool:
         """There is something to do now, and not only to wait for."""
-        return bool(self.changes or self.vips_remove or self.vips_add or self.vips_replaced)
+        return bool(self.changes or self.vips_remove or self.vips_add or self.vips_replaced or self.around)
 
     @property
     def is_empty(self) -> bool:

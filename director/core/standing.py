@@ -6,6 +6,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Correction:
+    """One of them that is to become different: what, from what to what and why, and what else that does."""
+
+    subject: str
+    detail: str
+    effect: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class KeptSetting:
     """A setting by its sysctl name: what it was before us, and what we made it."""
 

@@ -164,7 +164,8 @@ def steps(
             else:
                 yield _step(change, names, weights, carried)
 
-    lines = [*lines_of(plan.settles)]
+    lines = [Step("~", each.subject, each.detail, each.effect) for each in plan.around]
+    lines += lines_of(plan.settles)
     lines += [_held_step(each, names) for each in held.values()]
     lines += [Step("+", f"address {vip}", "") for vip in plan.vips_add]
     lines += [Step("-", f"address {vip}", "") for vip in plan.vips_remove]

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from director.core.model import Config, DeadConnections
 from director.core.rules import rules_of
-from director.core.standing import KeptSetting, Standing
-from director.core.steps import Step
+from director.core.standing import Correction, KeptSetting, Standing
 from director.host import settings, sysctl
 from director.host.change import Attempt
 from director.host.firewall import Firewall
@@ -25,15 +24,14 @@ class Surroundings:
         self._settings = KeptSettings(directory)
         self._firewall = Firewall()
 
-    def pending(self, config: Config, *, release: bool) -> tuple[Step, ...]:
+    def pending(self, config: Config, *, release: bool) -> tuple[Correction, ...]:
         """What `enforce` would change. Raises: HostError when it cannot be looked at."""
         found = self._settings.plan(_requirements(config), release=release)
-        steps = [Step("~", f"setting {sysctl.name(each.key)}", each.detail, each.effect) for each in found]
-        steps += [
-            Step("~", "firewall", sentence)
-            for sentence in self._firewall.differences(rules_of(config), keep_more=not release)
-        ]
-        return tuple(steps)
+        rules = self._firewall.differences(rules_of(config), keep_more=not release)
+        return (
+            *(Correction(f"setting {sysctl.name(each.key)}", each.detail, each.effect) for each in found),
+            *(Correction("packet filter", sentence) for sentence in rules),
+        )
 
     def enforce(self, config: Config, *, release: bool) -> Attempt:
         """Make settings and rules what `config` needs; what it does not need goes too where `release` is set.
