@@ -21,7 +21,7 @@ from director.core.model import Config, ServerRef
 from director.core.plan import Plan
 from director.core.removal import Removal, hold_removals, keep_methods
 from director.core.standing import Correction, Standing
-from director.core.steps import Step, steps, waiting_for
+from director.core.steps import Account, Step, waiting_for
 from director.core.table import Table, TableCounters, VirtualKey
 from director.core.vip import Vip
 from director.core.weight import Weight, Wish, effective_weights
@@ -121,11 +121,16 @@ class Outcome:
     """
 
     converged: bool
-    steps: tuple[Step, ...]
+    account: Account
     failures: tuple[str, ...]
     waiting: tuple[str, ...]
     observed: Observation
     plan: Plan
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What was done, as lines; they are made when they are asked for."""
+        return self.account.steps()
 
 
 class Reconciler:
@@ -157,9 +162,11 @@ class Reconciler:
 
     def plan(self, inputs: Inputs, observed: Observation) -> Plan:
         """What would have to change. Raises: HostError when the memory is damaged."""
+        return self._plan(inputs, desired_table(inputs.config, inputs.weights()), observed)
+
+    def _plan(self, inputs: Inputs, desired: Table, observed: Observation) -> Plan:
         owned = self._memory.load()
         managed = owned.virtual_servers
-        desired = desired_table(inputs.config, inputs.weights())
         carried = observed.counters.reals
         if inputs.removal is Removal.HELD:
             desired = keep_methods(observed.table, desired)
@@ -182,7 +189,10 @@ class Reconciler:
         written. What was changed before that stands, and is in the log.
         """
         declared, vips = inputs.config.keys(), frozenset(inputs.config.vips())
-        outcome = self._converge(lambda observed: self.plan(inputs, observed), inputs, declared, vips)
+        weights = inputs.weights()
+        desired = desired_table(inputs.config, weights)
+        account = Account(inputs.config, weights, inputs.former)
+        outcome = self._converge(lambda seen: self._plan(inputs, desired, seen), inputs, account, declared, vips)
         if not (outcome.failures or outcome.plan.acts):
             self._forget(declared, outcome.observed)
         return outcome
@@ -210,7 +220,8 @@ class Reconciler:
     def put_back(self, before: Before, names: Inputs) -> Outcome:
         """Make everything as `before` has it, and the memory too. `names` are for people. Raises: as `reconcile`."""
         claimed = before.own_keys & before.keys
-        outcome = self._converge(lambda seen: self._plan_back(before, seen), names, claimed, before.places)
+        account = Account(names.config, names.weights(), names.former)
+        outcome = self._converge(lambda seen: self._plan_back(before, seen), names, account, claimed, before.places)
         if self._around is not None and before.around is not None:
             failures = self._around.put_back(before.around).failures
             both = (*outcome.failures, *failures)
@@ -242,11 +253,11 @@ class Reconciler:
         self,
         plan_for: Callable[[Observation], Plan],
         inputs: Inputs,
+        account: Account,
         claimed: frozenset[VirtualKey],
         vips: frozenset[Vip],
     ) -> Outcome:
         """Do what `plan_for` says until it says nothing. `claimed` become ours before anything is made."""
-        done: list[Step] = []
         failures: list[str] = []
         for _ in range(PASSES):
             observed = self._observe(vips)
@@ -254,8 +265,7 @@ class Reconciler:
             if not plan.acts:
                 failures = []
                 break
-            made, failures, stale = self._apply(plan, inputs, claimed)
-            done += made
+            failures, stale = self._apply(plan, inputs.config, account, claimed)
             if failures and not stale:
                 observed = self._observe(vips)
                 plan = plan_for(observed)
@@ -268,29 +278,31 @@ class Reconciler:
         waiting = waiting_for(plan, inputs.config, inputs.former)
         held = (*(str(each.real) for each in plan.held), *(str(each.real) for each in plan.leaving if each.drains))
         self._report(tuple(failures), held, waiting)
-        return Outcome(not failures and not waiting, tuple(done), tuple(failures), tuple(waiting), observed, plan)
+        return Outcome(not failures and not waiting, account, tuple(failures), tuple(waiting), observed, plan)
 
-    def _apply(self, plan: Plan, inputs: Inputs, claimed: frozenset[VirtualKey]) -> tuple[list[Step], list[str], bool]:
-        """Make one plan's changes: what was made, what failed, and whether a failure means "read again"."""
+    def _apply(
+        self, plan: Plan, config: Config, account: Account, claimed: frozenset[VirtualKey]
+    ) -> tuple[list[str], bool]:
+        """Make one plan's changes: what failed, and whether a failure means "read again". `account` is kept of them."""
         owned = self._memory.load()
         # A VIP that was there before us is not ours to take away.
         owned = Owned(owned.virtual_servers | claimed, owned.vips | set(plan.vips_add))
         self._memory.save(owned)
-        made: list[Step] = []
         failures: list[str] = []
         refused: list[Refusal] = []
-        weights = inputs.weights()
 
         def note(part: Plan) -> None:
-            edited = _edited(part)
-            part = replace(
-                part,
-                held=tuple(each for each in plan.held if (each.key, each.real) in edited),
-                leaving=tuple(each for each in plan.leaving if (each.key, each.real) in edited),
-            )
-            for step in steps(part, inputs.config, weights, former=inputs.former):
-                made.append(step)
-                log.info("changed", extra={"step": str(step)})
+            if plan.held or plan.leaving:
+                edited = _edited(part)
+                part = replace(
+                    part,
+                    held=tuple(each for each in plan.held if (each.key, each.real) in edited),
+                    leaving=tuple(each for each in plan.leaving if (each.key, each.real) in edited),
+                )
+            account.add(part)
+            if log.isEnabledFor(logging.INFO):
+                for step in account.lines_of(part):
+                    log.info("changed", extra={"step": str(step)})
 
         def write(changes: tuple[Change, ...]) -> None:
             told = list(self._kernel.write(changes)) if changes else []
@@ -299,10 +311,10 @@ class Reconciler:
             refused.extend(told)
 
         if self._around is not None and plan.around:
-            failures += self._around.enforce(inputs.config, release=False).failures
+            failures += self._around.enforce(config, release=False).failures
         write(plan.settles)
         unserved = {refusal.change.key for refusal in refused if isinstance(refusal.change, AddVirtual)}
-        nobody_there = _unserved_vips(inputs.config, unserved)
+        nobody_there = _unserved_vips(config, unserved)
         not_ours = set()
         missing = {vip.address for vip in plan.vips_add}
         for vip in plan.vips_add:
@@ -323,7 +335,7 @@ class Reconciler:
                 note(Plan(vips_replaced=(vip,)))
         self._memory.save(replace(owned, vips=owned.vips - not_ours))
         if self._around is not None and plan.around:
-            done = self._around.enforce(inputs.config, release=plan.releases)
+            done = self._around.enforce(config, release=plan.releases)
             failures += (failure for failure in done.failures if failure not in failures)
             note(Plan(around=plan.around) if not done.failures else Plan())
         # Where the virtual server could not be made, its real servers' failures say nothing more.
@@ -332,7 +344,7 @@ class Reconciler:
             for refusal in refused
             if isinstance(refusal.change, AddVirtual | NamespaceChange) or refusal.change.key not in unserved
         ]
-        return made, [*(refusal.reason for refusal in told), *failures], any(refusal.is_stale for refusal in told)
+        return [*(refusal.reason for refusal in told), *failures], any(refusal.is_stale for refusal in told)
 
     def _address(self, act: Callable[[Vip], bool], vip: Vip, failures: list[str]) -> bool | None:
         """Whether `act` changed anything; None when it failed."""

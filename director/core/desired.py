@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from director.core.model import Config, DeadConnections, RealServer, ServerRef, VirtualServer
+from director.core.model import Config, DeadConnections, ServerRef, VirtualServer
 from director.core.table import Protocol, RealRow, Table, VirtualEntry, VirtualKey
 from director.core.weight import NO_WISH, Weight, Wish
 from director.kit.net import Endpoint
@@ -20,10 +20,11 @@ def desired_table(config: Config, weights: Mapping[ServerRef, Weight]) -> Table:
     leave_out = config.dead_connections is DeadConnections.EXPIRE
     entries: dict[VirtualKey, VirtualEntry] = {}
     for virtual in config.virtual_servers:
-        rows = {real.name: _row(virtual, real, weights) for real in virtual.real_servers}
+        rows = _rows(virtual, weights)
+        down = {ref.real_server for ref in virtual.refs if weights[ref].is_down} if leave_out else set()
         reals: dict[VirtualKey, dict[Endpoint, RealRow]] = {key: {} for key in virtual.keys}
         for key, real, endpoint in virtual.placements:
-            if leave_out and key.protocol is Protocol.UDP and weights[virtual.ref(real)].is_down:
+            if real.name in down and key.protocol is Protocol.UDP:
                 continue
             reals[key][endpoint] = rows[real.name]
         for key in virtual.keys:
@@ -31,14 +32,22 @@ def desired_table(config: Config, weights: Mapping[ServerRef, Weight]) -> Table:
     return Table(MappingProxyType(entries), config.timeouts, config.sync)
 
 
-def _row(virtual: VirtualServer, real: RealServer, weights: Mapping[ServerRef, Weight]) -> RealRow:
-    return RealRow(
-        virtual.method.forward,
-        weights[virtual.ref(real)].value,
-        real.upper_threshold,
-        real.lower_threshold,
-        real.tunnel,
-    )
+def _rows(virtual: VirtualServer, weights: Mapping[ServerRef, Weight]) -> dict[str, RealRow]:
+    """The row of each real server by its name; neighbours that have the same share one."""
+    forward = virtual.method.forward
+    rows: dict[str, RealRow] = {}
+    row: RealRow | None = None
+    for ref, real in zip(virtual.refs, virtual.real_servers, strict=True):
+        weight = weights[ref].value
+        if (
+            row is None
+            or row.weight != weight
+            or row.tunnel is not real.tunnel
+            or (row.upper_threshold, row.lower_threshold) != (real.upper_threshold, real.lower_threshold)
+        ):
+            row = RealRow(forward, weight, real.upper_threshold, real.lower_threshold, real.tunnel)
+        rows[real.name] = row
+    return rows
 
 
 def insertion_weights(config: Config, wishes: Mapping[ServerRef, Wish]) -> dict[tuple[VirtualKey, Endpoint], int]:

@@ -100,6 +100,8 @@ def diff(
     remove_virtual: list[Change] = []
     for key, entry in desired.entries.items():
         have = current.get(key)
+        if have == entry:
+            continue
         if have is None:
             create.append(AddVirtual(key, entry.row))
             have = VirtualEntry(entry.row)
@@ -139,10 +141,12 @@ def _diff_reals(
         if before is not None:
             # Another method: made anew. `handover` has seen to it that nothing goes by the old one.
             settle.append(RemoveReal(key, real, before))
-        first = replace(row, weight=row.weight or inserted_at.get((key, real), 0))
-        settle.append(AddReal(key, real, first))
-        if first != row:
-            settle.append(EditReal(key, real, first, row))
+        due = row.weight or inserted_at.get((key, real), 0)
+        if due == row.weight:
+            settle.append(AddReal(key, real, row))
+        else:
+            first = replace(row, weight=due)
+            settle += (AddReal(key, real, first), EditReal(key, real, first, row))
     remove.extend(RemoveReal(key, real, row) for real, row in have.reals.items() if real not in want.reals)
 
 

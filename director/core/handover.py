@@ -54,8 +54,10 @@ def hold_back(current: Table, desired: Table, carried: Reals) -> tuple[Table, tu
     held: list[Held] = []
     for key, want in desired.entries.items():
         have = current.get(key)
-        found = _held(key, have, want, carried) if have is not None else []
-        if have is not None and found:
+        if have is None or have == want:
+            continue
+        found = _held(key, have, want, carried)
+        if found:
             rows = {each.real: _meanwhile(each, want.reals[each.real]) for each in found}
             entries[key] = VirtualEntry(want.row, MappingProxyType({**want.reals, **rows}))
             held += found

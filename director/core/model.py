@@ -124,8 +124,9 @@ class Placement(NamedTuple):
 class VirtualServer:
     """A virtual server as configured: one entry in the kernel's table for each of its `keys`.
 
-    `real_servers` are in the order in which they are inserted; `placements` are those that are not disabled, under
-    every key. `source` is what full NAT rewrites the client's address to, None is the address of the way out.
+    `real_servers` are in the order in which they are inserted, and `refs` name them in that order; `placements` are
+    those that are not disabled, under every key. `source` is what full NAT rewrites the client's address to, None is
+    the address of the way out.
     """
 
     name: str
@@ -137,9 +138,11 @@ class VirtualServer:
     on_drift: OnDrift = OnDrift.REPAIR
     traffic: tuple[Traffic, ...] = ()
     source: IPAddress | None = None
+    refs: tuple[ServerRef, ...] = field(init=False, repr=False, compare=False)
     placements: tuple[Placement, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "refs", tuple(ServerRef(self.name, real.name) for real in self.real_servers))
         placements = tuple(
             Placement(key, real, real.at(key))
             for key in self.keys

@@ -146,7 +146,36 @@ def steps(
 
     `carried` are the connections of now: what a removal would break. `former` names what `config` has no more.
     """
-    names = Names.of(config, former)
+    return _lines(plan, Names.of(config, former), weights, carried)
+
+
+class Account:
+    """Plans that were carried out, to be told as lines if anybody asks: those of ten thousand changes take longer to
+    word than to make."""
+
+    def __init__(self, config: Config, weights: Mapping[ServerRef, Weight], former: Config | None = None) -> None:
+        self._config = config
+        self._weights = weights
+        self._former = former
+        self._names: Names | None = None
+        self._parts: list[Plan] = []
+
+    def add(self, part: Plan) -> None:
+        """`part` was done."""
+        self._parts.append(part)
+
+    def lines_of(self, part: Plan) -> list[Step]:
+        """The lines of one part."""
+        if self._names is None:
+            self._names = Names.of(self._config, self._former)
+        return _lines(part, self._names, self._weights, _NOTHING_CARRIED)
+
+    def steps(self) -> tuple[Step, ...]:
+        """The lines of all that was done, in order."""
+        return tuple(step for part in self._parts for step in self.lines_of(part))
+
+
+def _lines(plan: Plan, names: Names, weights: Mapping[ServerRef, Weight], carried: Carried) -> list[Step]:
     held = {(each.key, each.real): each for each in plan.held}
     leaving = {(each.key, each.real): each for each in plan.leaving}
 
@@ -206,6 +235,9 @@ def _joined(changes: Iterable[Change]) -> list[Change | _Changed]:
     """`changes` with those to one real server that follow each other in one: what people call one change."""
     joined: list[Change | _Changed] = []
     for change in changes:
+        if not isinstance(change, AddReal | EditReal):
+            joined.append(change)
+            continue
         match (joined[-1] if joined else None), change:
             case (RemoveReal(key, real, before), AddReal(same_key, same, row)) if (key, real) == (same_key, same):
                 joined[-1] = _Changed(key, real, before, row)
@@ -276,16 +308,8 @@ def _step(
     weights: Mapping[ServerRef, Weight],
     carried: Carried,
 ) -> Step:
-    virtual = f"virtual server {names.virtuals.get(change.key, 'not in the file')} ({change.key})"
-    match change:
-        case AddVirtual(_, row):
-            return Step("+", virtual, describe_virtual(row))
-        case EditVirtual(_, before, row):
-            return Step("~", virtual, f"{describe_virtual(before)} -> {describe_virtual(row)}")
-        case RemoveVirtual(_, entry):
-            count = len(entry.reals)
-            active = sum(carried.get((change.key, real), _NOBODY).active for real in entry.reals)
-            return Step("-", virtual, f"with {count} real server{'' if count == 1 else 's'}", _breaks(active))
+    if isinstance(change, VirtualChange):
+        return _virtual_step(change, names, carried)
     ref = names.reals.get((change.key, change.real))
     real = _subject(names, change.key, change.real)
     reason = weights[ref].reason if ref is not None and ref in weights else ""
@@ -301,6 +325,21 @@ def _step(
         case RemoveReal(_, _, before_real):
             active = carried.get((change.key, change.real), _NOBODY).active
             return Step("-", real, describe_real(before_real), _breaks(active))
+        case _:
+            assert_never(change)
+
+
+def _virtual_step(change: VirtualChange, names: Names, carried: Carried) -> Step:
+    virtual = f"virtual server {names.virtuals.get(change.key, 'not in the file')} ({change.key})"
+    match change:
+        case AddVirtual(_, row):
+            return Step("+", virtual, describe_virtual(row))
+        case EditVirtual(_, before, row):
+            return Step("~", virtual, f"{describe_virtual(before)} -> {describe_virtual(row)}")
+        case RemoveVirtual(_, entry):
+            count = len(entry.reals)
+            active = sum(carried.get((change.key, real), _NOBODY).active for real in entry.reals)
+            return Step("-", virtual, f"with {count} real server{'' if count == 1 else 's'}", _breaks(active))
         case _:
             assert_never(change)
 

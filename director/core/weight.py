@@ -30,6 +30,7 @@ class Weight:
 
 
 NO_WISH = Wish()
+_UNKNOWN = HealthState()
 
 
 def effective_weight(
@@ -78,9 +79,8 @@ def effective_weights(
     """`effective_weight` of every real server of `config`."""
     return {
         ref: effective_weight(
-            real, health.get(ref, HealthState()), wishes.get(ref, NO_WISH), adopted.get(ref), ref in unproven
+            real, health.get(ref, _UNKNOWN), wishes.get(ref, NO_WISH), adopted.get(ref), ref in unproven
         )
         for virtual in config.virtual_servers
-        for real in virtual.real_servers
-        for ref in (virtual.ref(real),)
+        for ref, real in zip(virtual.refs, virtual.real_servers, strict=True)
     }
