@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -101,6 +102,7 @@ class _Saved:
     around: Standing | None
 
 
+@cache
 def _adapter() -> TypeAdapter[_Saved]:
     from pydantic import TypeAdapter  # half a second in the lab, which whoever finds no journal need not pay
 

@@ -50,6 +50,8 @@ virtual_servers:
 """
 NEW = """
 defaults: {interface: eth0, check: {type: tcp}}
+timeouts: {tcp: 10m, tcpfin: 1m, udp: 2m}
+sync: {master: {interface: lan, maxlen: 1400}}
 virtual_servers:
   web:
     address: 192.0.2.10
@@ -137,14 +139,16 @@ class World:
         once.remove()
 
     def seen(self) -> tuple[Table, frozenset[Vip], Owned]:
-        return self.kernel.table, frozenset(self.addresses.held), Memory(self.directory).load()
+        return self.kernel.read()[0], frozenset(self.addresses.held), Memory(self.directory).load()
 
     def has(self, config: Config) -> bool:
         """All of `config`, and nothing of the other one."""
         wanted = desired_table(config, Inputs(config).weights()).entries
         others = {} if config is NEW_CONFIG else {MAIL: FOREIGN}
         vips = {*config.vips(), MAIL_VIP}
-        return self.kernel.table.entries == {**wanted, **others} and self.addresses.held == vips
+        found = self.kernel.read()[0]
+        agrees = config.timeouts in {None, found.timeouts} and config.sync in {None, found.sync}
+        return found.entries == {**wanted, **others} and self.addresses.held == vips and agrees
 
 
 @pytest.fixture
@@ -364,7 +368,8 @@ def test_the_journal_holds_what_may_be_touched_and_no_more(world: World) -> None
     entry = begin(world.reconciler, world.journal, inputs, "new", NEW)
     keys = OLD_CONFIG.keys() | NEW_CONFIG.keys()
     vips = frozenset(OLD_CONFIG.vips())
-    table = Table({each: world.kernel.table.entries[each] for each in (WEB, TLS, MAIL)})
+    found = world.kernel.read()[0]
+    table = replace(found, entries={each: found.entries[each] for each in (WEB, TLS, MAIL)})
     assert entry.before == Before(
         keys, table, vips | set(NEW_CONFIG.vips()), vips | {MAIL_VIP}, OLD_CONFIG.keys(), vips
     )
