@@ -97,7 +97,7 @@ def _run(kernel: str, file: Path | None, timeout_s: float, host: str, command: t
     from director.lab import boot
 
     with boot(kernel) as booted, booted.lay_out(file) as laid_out:
-        return laid_out.host(host).run(*command, timeout_s=timeout_s)
+        return laid_out.host(host).run(*command, timeout_s=timeout_s, fresh=True)
 
 
 def _demo(kernel: str, keep: bool) -> bool:

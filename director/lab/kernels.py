@@ -30,6 +30,7 @@ MEMORY = "1G"
 _AGENT = Path(__file__).with_name("guest") / "__main__.py"
 _PYTHON = os.path.realpath(sys.executable)
 _CLOSE_S = 25.0
+_IMPORTED_WHEN_NEEDED = ("pyroute2", "rich.console", "rich.table", "rich.text", "yaml._yaml")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -142,7 +143,7 @@ class _Keeper:
 
     def __init__(self, kind: str, bell: socket.socket) -> None:
         self.folder, self._lock = folders.make_folder()
-        machine = {"environment": environment(), "programs": _programs()}
+        machine = {"environment": environment(), "programs": _programs(), "forker": _forker_command()}
         (self.folder / "machine.json").write_text(json.dumps(machine), encoding="utf-8")
         code = f"import sys; sys.path.insert(0, {str(PROJECT)!r}); from director.lab.keeper import main; main()"
         command = _uml_command(self.folder, bell) if kind == "uml" else _host_command(self.folder, bell)
@@ -208,6 +209,17 @@ def _programs() -> dict[str, str]:
         "l7proxy": script(python, "l7proxy.__main__", "main()"),
         "modprobe": script(f"{_PYTHON} -SEsB", "director.lab.guest.modules", "main(sys.argv[1:])"),
     }
+
+
+def _forker_command() -> list[str]:
+    """A Python with all of director but the lab, and what that imports only when needed, to fork commands from."""
+    package = PROJECT / "director"
+    files = [path.relative_to(PROJECT).with_suffix("") for path in package.rglob("*.py")]
+    modules = [".".join(path.parts) for path in files if path.parts[1] != "lab" and not path.name.startswith("__")]
+    wanted = ["director.__main__", *sorted(modules), *_IMPORTED_WHEN_NEEDED]
+    programs = {"director": "director.__main__:main"}
+    code = f"import sys; del sys.path[0]; from director.lab.guest.forker import main; main({programs}, {wanted})"
+    return [sys.executable, "-c", code]
 
 
 def _require_uml(because: str) -> None:

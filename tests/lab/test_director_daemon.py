@@ -43,7 +43,7 @@ def backends(lab: Lab) -> Scene:
 @pytest.fixture
 def scene(backends: Scene) -> Iterator[Scene]:
     backends.write_config(FILE)
-    backends.start_director()
+    backends.start_director(fresh=False)
     backends.wait_for_vip("10.9.0.101")
     backends.wait_for_weights({WEB1: 100, WEB2: 100})
     yield backends
@@ -93,7 +93,7 @@ def test_an_adopted_server_keeps_weight_0_until_its_probe_says_otherwise(scene: 
     scene.director.run("ipvsadm", "-e", "-t", "10.9.0.101:80", "-r", WEB1, "-m", "-w", "0").check()
     watch = scene.watch(LONG_S)
     wait_until("the watch sees it", lambda: told(watch))
-    scene.start_director()
+    scene.start_director(fresh=False)
     scene.wait_for_weights({WEB1: 100})
     wait_until("the watch sees it too", lambda: {"real": WEB1, "weight": 100}.items() <= told(watch)[-1].items())
     end(watch)
@@ -120,7 +120,7 @@ def test_drain_weight_and_enable_reach_the_kernel_and_survive_a_restart(scene: S
     director(scene, "weight", "plain", "web-2", "7")
     assert scene.weights() == {WEB1: 0, WEB2: 7}
     stop(scene)
-    process = scene.start_director()
+    process = scene.start_director(fresh=False)
     wait_until("verdicts", lambda: process.output().count("real server is up") == 2)
     assert scene.weights() == {WEB1: 0, WEB2: 7}
     assert "drained by the operator" in director(scene, "status")

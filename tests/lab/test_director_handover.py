@@ -174,13 +174,13 @@ def test_maglev_chooses_alike_whether_a_server_was_lowered_or_found_down(scene: 
     director = scene.director
     director.run("sysctl", "-q", "-w", "net.ipv4.vs.expire_nodest_conn=1").check()
     scene.write_config(MAGLEV)
-    scene.start_director()
+    scene.start_director(fresh=False)
     scene.wait_for_vip(VIP)
     director.run("director", "drain", "maglev", "b").check()
     lowered = choices(scene)
     stop(scene)
     forget(scene)
-    scene.start_director()
+    scene.start_director(fresh=False)
     scene.wait_for_weights({"10.9.1.11:5353": 3, "10.9.1.12:5353": 0, "10.9.1.13:5353": 2})
     assert choices(scene) == lowered
     stop(scene)

@@ -105,9 +105,9 @@ def test_plan_says_what_apply_then_does_and_a_second_apply_changes_nothing(direc
     held = director.run("ip", "-o", "addr", "show", "lan").check().stdout
     assert "10.9.0.100/32" in held
     assert "fd09::100/128" in held
-    again = run(director, "apply", CONFIG).check()
+    again = director.run("director", "apply", CONFIG, fresh=True).check()
     assert "Nothing to change" in again.stdout
-    assert run(director, "plan", CONFIG).exit_code == 0
+    assert director.run("director", "plan", CONFIG, fresh=True).exit_code == 0
 
 
 def test_apply_removes_what_it_made_and_leaves_what_others_made(director: LabHost) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
@@ -30,7 +29,7 @@ MAC_1, MAC_2 = "02:09:00:00:00:21", "02:09:00:00:00:22"
 
 def python(host: LabHost, code: str, *arguments: str) -> Any:
     """Run code on a host; it says what it has to say as JSON."""
-    return json.loads(host.run(sys.executable, "-c", code, *arguments).check().stdout)
+    return json.loads(host.run("python", "-c", code, *arguments, fresh=False).check().stdout)
 
 
 def pings(client: LabHost, address: str) -> bool:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +37,7 @@ lab.host("client").start("sleep", "4720")
 print(kernel.folder, flush=True)
 time.sleep(600)
 """
+SLEEP = "import time; time.sleep(4715)"
 
 
 def kinds(kernel: Kernel) -> list[str]:
@@ -86,12 +88,28 @@ def test_layouts_follow_each_other_and_take_their_processes_along(kernel: Kernel
             host.run(
                 "sh", "-c", "unshare -n setsid sleep 4715 & setsid sleep 4715 & (setsid sleep 4715 &) ; true"
             ).check()
-            background = host.start("sleep", "4715")
+            background = [host.start("sleep", "4715"), host.start("python", "-c", SLEEP, fresh=False)]
             host.write("/tmp/turn", str(turn))
             host.run("ip", "link", "add", "left", "type", "veth", "peer", "name", "right").check()
-        assert not background.alive()
+            assert all(process.alive() for process in background)
+        assert not any(process.alive() for process in background)
         with pytest.raises(LabError):
             host.run("true")
+
+
+def test_a_layout_can_go_while_a_command_waits_for_its_fork(kernel: Kernel) -> None:
+    with kernel.lay_out() as lab, ThreadPoolExecutor(1) as pool:
+        host = lab.host("client")
+        host.run("director", "--version").check()
+        forker = host.run("pgrep", "-f", "guest.forker").check().stdout.strip()
+        host.run("kill", "-STOP", forker).check()
+        waiting = pool.submit(host.run, "director", "--version")
+        assert wait_until(lambda: any(kernel.folder.glob("*.order")))
+        host.run("true").check()
+        lab.close()
+        assert waiting.result(10.0).exit_code == -signal.SIGKILL
+    with kernel.lay_out() as lab:
+        lab.host("client").run("director", "--version").check()
 
 
 @pytest.mark.parametrize("turn", ["first", "second"])

@@ -73,9 +73,9 @@ class Scene:
     def write_config(self, text: str | None = None) -> None:
         self.director.write(CONFIG, text or FILES.joinpath("director.yaml").read_text())
 
-    def start_director(self) -> Process:
-        """`director run`, from the file that `write_config` wrote."""
-        self.running["director"] = self.director.start("director", "run", CONFIG, name="director")
+    def start_director(self, *, fresh: bool = True) -> Process:
+        """`director run`, from the file that `write_config` wrote; not fresh, it begins a second or two sooner."""
+        self.running["director"] = self.director.start("director", "run", CONFIG, name="director", fresh=fresh)
         return self.running["director"]
 
     def wait_for_vip(self, address: str, timeout_s: float = 30.0) -> None:

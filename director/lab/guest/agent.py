@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from director.lab.guest import jobs, machine, syscalls
+from director.lab.guest.commands import Commands
 from director.lab.guest.layout import Layout, Place
 
 PRELOADED = (
@@ -25,23 +26,21 @@ PRELOADED = (
 )
 """Modules that labs often need, at a few ms each; others load by themselves, at half a second each."""
 
-_TICK_S = 30.0
 _Order = Mapping[str, object]
 
 
 class Agent:
     """The state of the agent: the layout, and the commands that run in it."""
 
-    def __init__(self, folder: str, doorbell: int, keep: Sequence[str]) -> None:
+    def __init__(self, folder: str, doorbell: int, keep: Sequence[str], forker: list[str]) -> None:
         self._folder = folder
         self._keep = keep
         self._doorbell = doorbell
         self._unread = b""
         self._home = Place.current()
         self._layout: Layout | None = None
-        self._jobs: dict[int, jobs.Job] = {}  # by process id
-        self._streams: dict[int, jobs.Stream] = {}  # by file descriptor of the pipe
         self._poll = select.epoll()
+        self._commands = Commands(folder, self._poll, self.answer, forker)
         self._wakeup, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         os.set_blocking(write_end, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -52,18 +51,17 @@ class Agent:
     def serve(self) -> None:
         """Answer until the owner is gone."""
         while True:
-            for fd, _ in self._poll.poll(self._until_next_deadline_s()):
+            for fd, _ in self._poll.poll(self._commands.until_next_deadline_s()):
                 if fd == self._doorbell:
                     if not self._hear():
                         return
                 elif fd == self._wakeup:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._wakeup, 4096)
-                elif fd in self._streams and not self._streams[fd].pump():
-                    self._poll.unregister(fd)
-                    self._streams.pop(fd).close()
-            self._reap()
-            self._stop_late()
+                else:
+                    self._commands.ready(fd)
+            self._commands.reap()
+            self._commands.stop_late()
 
     def answer(self, message: dict[str, object]) -> None:
         """Send one line, kept far below what the serial line holds."""
@@ -106,45 +104,24 @@ class Agent:
     def do_clear(self, _number: int, _order: _Order) -> _Order:
         killed = 0
         if self._layout is not None:
+            self._commands.leave()
             for _ in range(50):
                 found = jobs.kill_inside(self._layout.identities())
                 killed += found
-                if not found:
+                self._commands.reap()
+                if not found and not self._commands.any_forked():
                     break
                 time.sleep(0.01)
-                self._reap()
             self._layout.remove()
             self._layout = None
         return {"killed": killed}
 
     def do_run(self, number: int, order: _Order) -> None:
         """Start a command; the answer follows when it ends, and for a background command one at the start too."""
-        background = order["timeout_s"] is None
-        names = ("out",) if background else ("out", "err")
-        streams = [jobs.Stream(f"{self._folder}/{number}.{name}") for name in names]
-        argv: list[str] = order["argv"]  # type: ignore[assignment]
-        stdin = f"{self._folder}/{number}.in" if order["stdin"] else None
-        try:
-            with self._standing().inside(str(order["host"])):
-                os.chdir(str(order["cwd"]))
-                pid = jobs.spawn(argv, order["env"], stdin, streams)  # type: ignore[arg-type]
-        except jobs.NotStartedError as error:
-            self._discard(streams)
-            self.answer({"job": number, **jobs.never_started(str(error), len(streams))})
-            return
-        except (OSError, KeyError):
-            self._discard(streams)
-            raise
-        deadline = None if background else time.monotonic() + float(order["timeout_s"])  # type: ignore[arg-type]
-        self._jobs[pid] = jobs.Job(number, pid, streams, deadline)
-        for stream in streams:
-            self._streams[stream.pipe] = stream
-            self._poll.register(stream.pipe, select.EPOLLIN)
-        if background:
-            self.answer({"job": number, "pid": pid})
+        self._commands.start(number, order, self._standing())
 
     def do_signal(self, _number: int, order: _Order) -> _Order:
-        job = self._find(order["target"])
+        job = self._commands.find(order["target"])
         if job is None:
             return {"sent": False}
         number = int(order["signal"])  # type: ignore[call-overload]
@@ -157,7 +134,7 @@ class Agent:
         return {"sent": True}
 
     def do_flush(self, _number: int, order: _Order) -> _Order:
-        job = self._find(order["target"])
+        job = self._commands.find(order["target"])
         for stream in job.streams if job else ():
             stream.pump()
             stream.flush()
@@ -196,42 +173,10 @@ class Agent:
             self._run_ip(f"link set {order['port']} {order['state']}")
         return {}
 
-    def _discard(self, streams: list[jobs.Stream]) -> None:
-        for stream in streams:
-            stream.close_write_end()
-            stream.close()
-
     def _standing(self) -> Layout:
         if self._layout is None:
             raise OSError("no layout stands: its hosts are gone")
         return self._layout
-
-    def _find(self, number: object) -> jobs.Job | None:
-        self._reap()
-        return next((job for job in self._jobs.values() if job.number == number), None)
-
-    def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if job := self._jobs.pop(pid, None):
-                self.answer(job.finish(os.waitstatus_to_exitcode(status)))
-
-    def _until_next_deadline_s(self) -> float:
-        deadlines = [job.deadline for job in self._jobs.values() if job.deadline is not None]
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else _TICK_S
-
-    def _stop_late(self) -> None:
-        now = time.monotonic()
-        for job in self._jobs.values():
-            if job.deadline is not None and job.deadline <= now:
-                job.timed_out = True
-                job.deadline = now + 1.0  # again, should a fork have raced the first
-                jobs.kill_tree(job.pid)
 
     def _run_ip(self, batch: str) -> None:
         read_end, write_end = os.pipe()
@@ -283,6 +228,6 @@ def _prepare(kind: str, folder: str, doorbell: str, keep: Sequence[str]) -> Agen
     machine.write_programs(told["programs"])
     if kind == "uml":
         machine.load_modules(PRELOADED)
-    agent = Agent(machine.SHARED, bell, keep)
+    agent = Agent(machine.SHARED, bell, keep, told["forker"])
     agent.answer({"job": 0, "release": os.uname().release, "ip_vs": os.path.exists("/proc/net/ip_vs")})
     return agent

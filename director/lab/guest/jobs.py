@@ -82,22 +82,34 @@ class Stream:
 
 
 class Job:
-    """One command, whose process leads a session of its own.
+    """One command, whose process leads a session of its own; its time counts from `begin`.
 
     `deadline` is monotonic, or None for a background command.
     """
 
-    def __init__(self, number: int, pid: int, streams: list[Stream], deadline: float | None) -> None:
+    def __init__(self, number: int, streams: list[Stream], limit_s: float | None) -> None:
         self.number = number
-        self.pid = pid
+        self.pid = 0
         self.streams = streams
-        self.deadline = deadline
-        self.started_at = time.monotonic()
+        self.deadline: float | None = None
         self.timed_out = False
+        self._limit_s = limit_s
+        self._started_at = time.monotonic()
 
-    def finish(self, exit_code: int) -> dict[str, object]:
+    @property
+    def in_background(self) -> bool:
+        return self._limit_s is None
+
+    def begin(self, pid: int) -> None:
+        """It runs, as process `pid`."""
+        self.pid = pid
+        self._started_at = time.monotonic()
+        if self._limit_s is not None:
+            self.deadline = self._started_at + self._limit_s
+
+    def finish(self, exit_code: int, note: str = "") -> dict[str, object]:
         """What the owner is told at the end."""
-        duration_s = time.monotonic() - self.started_at
+        duration_s = time.monotonic() - self._started_at if self.pid else 0.0
         for stream in self.streams:
             stream.pump()
             stream.finish()
@@ -108,10 +120,17 @@ class Job:
             "kept": [stream.kept_bytes for stream in self.streams],
             "dropped": [stream.dropped_bytes for stream in self.streams],
             "s": round(duration_s, 4),
+            **({"note": note} if note else {}),
         }
 
+    def discard(self) -> None:
+        """Let go of its pipes: it never began, and nobody listens to them."""
+        for stream in self.streams:
+            stream.close_write_end()
+            stream.close()
 
-def spawn(argv: list[str], env: dict[str, str], stdin: str | None, streams: list[Stream]) -> int:
+
+def spawn(argv: list[str], env: dict[str, str], stdin: str, streams: list[Stream]) -> int:
     """Start a command in the current namespaces and folder; its process id.
 
     With one stream, output and errors share it. posix_spawn, because a fork of Python costs 30 ms in the
@@ -119,7 +138,7 @@ def spawn(argv: list[str], env: dict[str, str], stdin: str | None, streams: list
 
     Raises: NotStartedError when there is no such program, or it cannot be executed.
     """
-    source = os.open(stdin or "/dev/null", os.O_RDONLY)
+    source = os.open(stdin, os.O_RDONLY)
     try:
         actions = [(os.POSIX_SPAWN_DUP2, source, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, streams[0].write_end, 1)]
@@ -132,12 +151,6 @@ def spawn(argv: list[str], env: dict[str, str], stdin: str | None, streams: list
         os.close(source)
         for stream in streams:
             stream.close_write_end()
-
-
-def never_started(note: str, streams: int) -> dict[str, object]:
-    """The end of a command that did not start, in a shell's words."""
-    nothing = [0] * streams
-    return {"exit": 127, "timed_out": False, "kept": nothing, "dropped": nothing, "s": 0.0, "note": note}
 
 
 def kill_tree(pid: int) -> None:
