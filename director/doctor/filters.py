@@ -39,13 +39,13 @@ def answers(facts: Facts) -> Iterator[Finding]:
     hooks = ("prerouting", "forward")
     for by, cases in _dropped(facts, hooks, _answers(facts)).items():
         packet = cases[0][1]
-        by_tracking = dropper(need(facts.filters), hooks, replace(packet, state="established")) is None
+        tracked = [at_hook(need(facts.filters), hook, replace(packet, state="established")) for hook in hooks]
         yield error(
             Code.FORWARD_DROPPED,
             _subjects(cases),
             f"answers to clients are dropped on their way through this host ({by})",
             "sysctl -w net.ipv4.vs.conntrack=1, so that they count as established"
-            if by_tracking
+            if all(outcome.certainly_accepted for outcome in tracked)
             else f"accept them before that: {_accept(by, 'FORWARD', packet)}",
         )
 
@@ -82,10 +82,11 @@ def invalid(facts: Facts) -> Iterator[Finding]:
             continue
         only_nat = not any(virtual.vip_is_at_real_servers for virtual in halves if virtual.name in names)
         tracked = "sysctl -w net.ipv4.vs.conntrack=1, or " if only_nat else ""
+        lost = "all but its first packet" if _is_tracked(facts) else "its end (FIN, RST)"
         yield error(
             Code.INVALID_DROPPED,
             _subjects(mine),
-            f"connection tracking sees half of each flow, calls the rest invalid, and that is dropped ({by})",
+            f"connection tracking sees half of each flow and calls {lost} invalid, which is dropped ({by})",
             f"{tracked}accept the VIP's packets before that, or keep them untracked: iptables -t raw -A PREROUTING "
             "-d VIP -j CT --notrack",
         )
@@ -134,7 +135,9 @@ def _outbound(facts: Facts) -> Iterator[Case]:
     for virtual in facts.directs:
         for real in virtual.reals if virtual.forward in {"nat", "dr"} else ():
             state = "new" if _is_tracked(facts) else "untracked"
-            packet = replace(_to_vip(facts, virtual), state=state, interfaces=frozenset())
+            route = facts.network.routes.get(real.address)
+            leaves = frozenset({route.interface}) if route else frozenset()
+            packet = replace(_to_vip(facts, virtual), state=state, interfaces=frozenset(), leaves=leaves)
             if virtual.forward == "nat":
                 packet = replace(packet, destination=real.address, destination_port=real.port)
             yield f"{virtual.name}/{real.name}", packet
@@ -167,6 +170,7 @@ def _answer(facts: Facts, virtual: Virtual, real: Real) -> Packet:
         source_port=real.port,
         state="established" if _is_tracked(facts) else unknown,
         interfaces=frozenset({route.interface}) if route else frozenset(),
+        leaves=frozenset(link.name for link in facts.network.holders(virtual.vip) if link.speaks_arp),
     )
 
 

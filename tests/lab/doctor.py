@@ -53,7 +53,7 @@ ip addr add fd09::100/128 dev lo nodad
 class Case:
     """One way to break a host: what the doctor must say then and nothing else, and how it is mended.
 
-    `more` is what tests/lab/guest/doctor_cases.py takes besides.
+    `more` is what tests/lab/guest/doctor_cases.py takes besides; `served` whether clients are, where `tries` tries it.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Case:
     breaks: str = ""
     mends: str = ""
     more: dict[str, Any] = field(default_factory=dict)
+    served: bool | None = None
 
     def plain(self) -> dict[str, Any]:
         return {"name": self.name, "breaks": self.breaks, "mends": self.mends, **self.more}
@@ -89,6 +90,11 @@ def undone(ways: tuple[str, str]) -> tuple[str, str]:
     return ways[1], ways[0]
 
 
+def both(first: tuple[str, str], second: tuple[str, str]) -> tuple[str, str]:
+    """Two ways at once."""
+    return f"{first[0]}; {second[0]}", f"{first[1]}; {second[1]}"
+
+
 def in_health(lab: Lab) -> dict[str, str]:
     """Make the lab's hosts serve FILE; a process on each host, by whose number another gets into its namespace."""
     for name in ("l7proxy-1", "l7proxy-2"):
@@ -113,7 +119,10 @@ def try_all(
     done = host.run(
         "python", "-m", "tests.lab.guest.doctor_cases", "/etc/director/cases.yaml", stdin=text, env=pids, timeout_s=90
     )
-    said: dict[str, list[str]] = json.loads(done.check().stdout)
+    said: dict[str, dict[str, Any]] = json.loads(done.check().stdout)
     print(json.dumps(said, indent=1))  # noqa: T201 -- pytest shows it with -rP or on failure
-    found = {name: sorted({line.split()[1] for line in lines} - besides) for name, lines in said.items()}
-    assert found == {case.name: sorted(code.value for code in case.codes) for case in cases}
+    found = {
+        name: (sorted({line.split()[1] for line in each["found"]} - besides), each["served"])
+        for name, each in said.items()
+    }
+    assert found == {case.name: (sorted(code.value for code in case.codes), case.served) for case in cases}

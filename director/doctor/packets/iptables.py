@@ -134,8 +134,10 @@ def _conditions(option: _Option) -> Iterator[Condition]:
         elif option.name == "-p":
             if values[0] != "all":
                 yield Condition(Field.PROTOCOL, (_protocol(values[0]),), option.negated)
-        elif option.name == "-i":
-            yield Condition(Field.INTERFACE, (_interface(values[0]),), option.negated)
+        elif option.name in {"-i", "-o"}:
+            yield Condition(
+                Field.INTERFACE if option.name == "-i" else Field.LEAVES, (_interface(values[0]),), option.negated
+            )
         elif option.name in _PORTS:
             yield Condition(
                 _PORTS[option.name][0], tuple(_ports(each) for each in values[0].split(",")), option.negated

@@ -31,8 +31,10 @@ _PAYLOADS = {
     ("ip", "protocol"): Field.PROTOCOL, ("ip6", "nexthdr"): Field.PROTOCOL,
 }  # fmt: skip
 _METAS = {
-    "iifname": Field.INTERFACE, "iif": Field.INTERFACE, "l4proto": Field.PROTOCOL, "nfproto": Field.VERSION
+    "iifname": Field.INTERFACE, "iif": Field.INTERFACE, "oifname": Field.LEAVES, "oif": Field.LEAVES,
+    "l4proto": Field.PROTOCOL, "nfproto": Field.VERSION,
 }  # fmt: skip
+_NAMED = {Field.STATE, Field.INTERFACE, Field.LEAVES}
 
 
 def parse(text: str, without: frozenset[tuple[str, str]] = frozenset()) -> tuple[Table, ...]:
@@ -159,6 +161,8 @@ def _field(left: Json) -> Field:
             return _METAS.get(key, Field.UNKNOWN)
         case {"ct": {"key": "state"}}:
             return Field.STATE
+        case {"ct": {"key": "status"}}:
+            return Field.TRANSLATED
     return Field.UNKNOWN
 
 
@@ -175,7 +179,7 @@ def _value(field: Field, item: Json) -> Value | None:
                 return (low, high)
             case bool() | None:
                 return None
-            case int(number) if field not in {Field.STATE, Field.INTERFACE}:
+            case int(number) if field not in _NAMED:
                 return (number, number)
             case str(text) if field in {Field.SOURCE, Field.DESTINATION}:
                 return ip_network(text)
@@ -184,7 +188,9 @@ def _value(field: Field, item: Json) -> Value | None:
             case "ipv4" | "ipv6" if field is Field.VERSION:
                 number = 4 if item == "ipv4" else 6
                 return (number, number)
-            case str(text) if field in {Field.STATE, Field.INTERFACE}:
+            case "dnat" | "snat" if field is Field.TRANSLATED:
+                return str(item)
+            case str(text) if field in _NAMED:
                 return text
     except ValueError:
         return None

@@ -27,7 +27,8 @@ class Packet:
     """A packet from the network; None is unknown, so any.
 
     `state` is what connection tracking calls it: new, established, invalid or untracked. `interfaces` are those it
-    may come in by.
+    may come in by, `leaves` those it may go out by; empty is any.
+    `translated` is dnat or snat where connection tracking changes its addresses.
     """
 
     version: int
@@ -38,6 +39,8 @@ class Packet:
     destination_port: int | None = None
     state: str | None = "new"
     interfaces: frozenset[str] = frozenset()
+    leaves: frozenset[str] = frozenset()
+    translated: str = "not"
 
 
 class Match(Enum):
@@ -62,6 +65,8 @@ class Field(Enum):
     DESTINATION_PORT = "destination_port"
     STATE = "state"
     INTERFACE = "interfaces"
+    LEAVES = "leaves"
+    TRANSLATED = "translated"
     UNKNOWN = "unknown"
 
 
@@ -84,7 +89,7 @@ class Condition:
 
     def _found(self, packet: Packet) -> Match:
         actual = getattr(packet, self.field.value)
-        if self.field is Field.INTERFACE:
+        if self.field in {Field.INTERFACE, Field.LEAVES}:
             return _of_all([_names(self.values, name) for name in actual])
         if actual is None:
             everything = any(isinstance(v, IPv4Network | IPv6Network) and v.prefixlen == 0 for v in self.values)

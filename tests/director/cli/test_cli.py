@@ -156,8 +156,7 @@ def test_help_names_the_exit_codes_and_every_command(shell: Shell) -> None:
     words = " ".join(ended.out.split())
     assert (
         "Exit codes: 0 done, 1 an error that the message explains, 2 `plan` found changes or `doctor` only warnings, "
-        "64 the command line is wrong"
-        in words
+        "64 the command line is wrong" in words
     )
     for command in COMMANDS:
         assert f"\n  {command} " in ended.out

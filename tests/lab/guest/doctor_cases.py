@@ -3,7 +3,8 @@
 `python -m tests.lab.guest.doctor_cases FILE < CASES`: FILE is a director.yaml, CASES a JSON list of objects: `name`;
 `breaks` and `mends`, shell scripts (each host's name is a variable with a process of it); `only`, names of virtual
 servers to look at; `change`, by a virtual server's name what its file cannot say yet; `listen`, addresses to listen
-on. Prints a JSON object: by each case's name the lines found.
+on; `tries`, a shell script that succeeds where clients are served. Prints a JSON object: by each case's name the lines
+`found`, and whether clients were `served` (null: not tried).
 """
 
 from __future__ import annotations
@@ -51,28 +52,30 @@ class Shell:
     def __init__(self) -> None:
         self._bash = subprocess.Popen(["bash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def __call__(self, script: str) -> None:
+    def run(self, script: str) -> None:
+        if script and not self.succeeds(script):
+            raise SystemExit(f"{script!r}: {Path('/tmp/said').read_text()}")
+
+    def succeeds(self, script: str) -> bool:
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None
-        if not script:
-            return
         self._bash.stdin.write(f"( set -e; {script}\n) >/tmp/said 2>&1; echo $?\n")
         self._bash.stdin.flush()
-        if self._bash.stdout.readline() != "0\n":
-            raise SystemExit(f"{script!r}: {Path('/tmp/said').read_text()}")
+        return self._bash.stdout.readline() == "0\n"
 
 
 def main() -> None:
     said = {}
     shell = Shell()
     for case in json.load(sys.stdin):
-        shell(case.get("breaks", ""))
+        shell.run(case.get("breaks", ""))
         with ExitStack() as stack:
             for address in case.get("listen", ["0.0.0.0", "[::]"]):
                 listening(stack, address)
             report = checkup(situation(sys.argv[1], case), patience_s=PATIENCE_S)
-        said[case["name"]] = [str(finding) for finding in report.findings]
-        shell(case.get("mends", ""))
+        served = shell.succeeds(case["tries"]) if "tries" in case else None
+        said[case["name"]] = {"found": [str(finding) for finding in report.findings], "served": served}
+        shell.run(case.get("mends", ""))
     print(json.dumps(said))  # noqa: T201 -- the answer
 
 
