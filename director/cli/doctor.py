@@ -49,8 +49,14 @@ def doctor(file: Path | None, vips: tuple[str, ...], forward: str | None, role: 
     from director.doctor.checkup import checkup
     from director.doctor.finding import Severity
     from director.doctor.gather import Role
+    from director.kit.errors import ConfigError
 
     report = checkup(_situation(file, vips, forward, role), Role("realserver" if vips else role))
+    if role == "realserver" and not report.serves:
+        raise ConfigError(
+            f"{file or DEFAULT_FILE}: no virtual server has an address of this host as a real server: run this on a "
+            "real server, or name what it serves with --vip and --forward"
+        )
     if as_json:
         click.echo(json.dumps(_plain(report)))
     else:

@@ -26,6 +26,7 @@ from director.doctor.facts import Facts, Unseen
 from director.doctor.packets import read as packet_filters
 from director.doctor.packets.rules import Table as FilterTable
 from director.doctor.situation import Situation
+from director.host.addresses import FAMILIES
 from director.host.sysctl import Key, read
 from director.kit.errors import DirectorError, HostError
 from director.kit.net import IPAddress
@@ -155,13 +156,9 @@ def _heard(facts: Facts, patience_s: float) -> wire.Answers:
 def _nudge(facts: Facts, patience_s: float) -> None:
     """Have the kernel look for its neighbours, by sending each something; ends when all are found."""
     asked = {(question.interface, question.address) for question in addresses.questions(facts)}
-    with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as four,
-        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as six,
-    ):
-        for _, address in asked:
-            with suppress(OSError):
-                (four if address.version == 4 else six).sendto(b"", (str(address), DISCARD))
+    for _, address in asked:
+        with suppress(OSError), socket.socket(FAMILIES[address.version], socket.SOCK_DGRAM) as opened:
+            opened.sendto(b"", (str(address), DISCARD))
     until = time.monotonic() + patience_s
     while time.monotonic() < until and asked - network.neighbours().keys():
         time.sleep(patience_s / 10)

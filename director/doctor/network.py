@@ -8,11 +8,13 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from director.host.addresses import FAMILIES
 from director.kit.errors import HostError
 from director.kit.net import IPAddress
 
@@ -141,7 +143,7 @@ def neighbours() -> Neighbours:
     found = {}
     with _iproute() as ipr:
         names = dict(socket.if_nameindex())
-        for family in (socket.AF_INET, socket.AF_INET6):
+        for family in FAMILIES.values():
             for message in ipr.get_neighbours(family=family):
                 mac = message.get("lladdr")
                 state, index = message["state"], message["ifindex"]
@@ -151,14 +153,18 @@ def neighbours() -> Neighbours:
     return found
 
 
-def _iproute() -> IPRoute:
+@contextmanager
+def _iproute() -> Iterator[IPRoute]:
     # Imported here: 0.1 s (0.4 s in the lab).
-    from pyroute2 import IPRoute
+    from pyroute2 import IPRoute, NetlinkError
 
     try:
-        return IPRoute()
+        with IPRoute() as ipr:
+            yield ipr
+    except NetlinkError as error:
+        raise HostError(f"could not list this host's network: {error.args[1]}") from error
     except OSError as error:
-        raise HostError(f"no rtnetlink socket: {error.strerror}") from error
+        raise HostError(f"could not list this host's network: {error.strerror}") from error
 
 
 def _link(message: Any) -> Link:
@@ -205,7 +211,7 @@ def _route(ipr: IPRoute, target: IPAddress, names: Mapping[int, str]) -> Route |
     except NetlinkError as error:
         if error.code in _NO_WAY:
             return None
-        raise HostError(f"could not look up the route to {target}: {error.args[1]}") from error
+        raise
     gateway = message.get("gateway")
     return Route(
         names.get(message.get("oif"), "?"),

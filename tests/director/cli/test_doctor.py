@@ -40,10 +40,12 @@ class Checkup:
     def __init__(self) -> None:
         self.asked: list[tuple[Situation, Role]] = []
         self.severities: list[str] = []
+        self.is_server = False
 
     def __call__(self, situation: Situation, role: Role) -> Report:
         self.asked.append((situation, role))
-        return Report(tuple(FOUND[each] for each in self.severities), ("VIPs",), (), situation.virtuals, ())
+        serves = situation.virtuals if self.is_server else ()
+        return Report(tuple(FOUND[each] for each in self.severities), ("VIPs",), (), situation.virtuals, serves)
 
 
 @pytest.fixture
@@ -85,6 +87,7 @@ def test_it_looks_at_the_file_or_at_the_vips_that_it_is_given(
     checkup: Checkup, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "DEFAULT_FILE", Path(file))
+    checkup.is_server = True
     for words in ([], [file], ["--role", "realserver"], ["--vip", "192.0.2.7", "--vip", "fd00::7", "--forward", "tun"]):
         assert exits.run(cli, "director", ["doctor", *words]) == 0
     assert [role for _, role in checkup.asked] == [Role.AUTO, Role.AUTO, Role.REALSERVER, Role.REALSERVER]
@@ -116,6 +119,9 @@ def test_a_file_that_cannot_be_used_and_a_host_that_cannot_be_looked_at_are_told
     monkeypatch.setattr(doctor, "DEFAULT_FILE", Path(file).with_name("none.yaml"))
     assert exits.run(cli, "director", ["doctor"]) == 1
     assert "none.yaml:1:1: no such file" in capsys.readouterr().err
+
+    assert exits.run(cli, "director", ["doctor", file, "--role", "realserver"]) == 1
+    assert "no virtual server has an address of this host" in capsys.readouterr().err
 
     def refuse(*_: object) -> Report:
         raise HostError("could not list addresses: no")
