@@ -1,6 +1,7 @@
 """How every command ends: one line on standard error and a documented exit code, never a traceback.
 
-One rule: 0 done, 1 an error that the message explains, 2 `plan` found changes, 64 the command line is wrong.
+One rule: 0 done, 1 an error that the message explains, 2 `plan` found changes or `doctor`
+only warnings, 64 the command line is wrong.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from director.kit.errors import DirectorError
 OK = 0
 ERROR = 1
 CHANGES = 2
+WARNINGS = 2  # of `doctor`, without errors
 USAGE = 64  # EX_USAGE of sysexits.h
 INTERRUPTED = 130
 

@@ -20,6 +20,7 @@ _COMMANDS = {
     "weight": "director.cli.daemon:weight",
     "schema": "director.cli.schema:schema",
     "realserver": "director.cli.realserver:realserver",
+    "doctor": "director.cli.doctor:doctor",
     "lab": "director.cli.lab:lab",
 }
 
@@ -44,5 +45,6 @@ class _LazyGroup(click.Group):
 def cli() -> None:
     """Program Linux IPVS, keep it right, and say why.
 
-    Exit codes: 0 done, 1 an error that the message explains, 2 `plan` found changes, 64 the command line is wrong.
+    Exit codes: 0 done, 1 an error that the message explains, 2 `plan` found changes or `doctor` only warnings, 64 the
+    command line is wrong.
     """

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 import director.core
+import director.doctor
 import director.kit
 import l7proxy.core
 
@@ -20,7 +21,7 @@ def _modules(*packages: ModuleType) -> list[str]:
     return [info.name for each in packages for info in pkgutil.walk_packages(each.__path__, f"{each.__name__}.")]
 
 
-@pytest.mark.parametrize("name", _modules(director.core, director.kit, l7proxy.core))
+@pytest.mark.parametrize("name", _modules(director.core, director.doctor, director.kit, l7proxy.core))
 def test_examples_hold(name: str) -> None:
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 

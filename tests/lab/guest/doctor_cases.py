@@ -1,0 +1,83 @@
+"""Breaks the host it runs on in one way after another, and says what the doctor found each time.
+
+`python -m tests.lab.guest.doctor_cases FILE < CASES`: FILE is a director.yaml, CASES a JSON list of objects: `name`;
+`breaks` and `mends`, shell scripts (each host's name is a variable with a process of it); `only`, names of virtual
+servers to look at; `change`, by a virtual server's name what its file cannot say yet; `listen`, addresses to listen
+on; `tries`, a shell script that succeeds where clients are served. Prints a JSON object: by each case's name the lines
+`found`, and whether clients were `served` (null: not tried).
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from director.core.config import parse_config
+from director.doctor.checkup import checkup
+from director.doctor.situation import Situation, of_config
+
+PATIENCE_S = 0.2
+PORT = 80
+
+
+def situation(path: str, case: dict[str, Any]) -> Situation:
+    found = of_config(parse_config(Path(path).read_text(), path), path)
+    changed = [
+        replace(virtual, **case.get("change", {}).get(virtual.name, {}))
+        for virtual in found.virtuals
+        if virtual.name in case.get("only", [virtual.name])
+    ]
+    return replace(found, virtuals=tuple(changed))
+
+
+def listening(stack: ExitStack, address: str) -> None:
+    """Wait for clients there; `[::]` takes none of IPv4."""
+    listener = stack.enter_context(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if ":" in address:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.bind((address.strip("[]"), PORT))
+    listener.listen()
+
+
+class Shell:
+    """One bash for all scripts: to start one for each costs more than what they do."""
+
+    def __init__(self) -> None:
+        self._bash = subprocess.Popen(["bash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(self, script: str) -> None:
+        if script and not self.succeeds(script):
+            raise SystemExit(f"{script!r}: {Path('/tmp/said').read_text()}")
+
+    def succeeds(self, script: str) -> bool:
+        assert self._bash.stdin is not None
+        assert self._bash.stdout is not None
+        self._bash.stdin.write(f"( set -e; {script}\n) >/tmp/said 2>&1; echo $?\n")
+        self._bash.stdin.flush()
+        return self._bash.stdout.readline() == "0\n"
+
+
+def main() -> None:
+    said = {}
+    shell = Shell()
+    for case in json.load(sys.stdin):
+        shell.run(case.get("breaks", ""))
+        with ExitStack() as stack:
+            for address in case.get("listen", ["0.0.0.0", "[::]"]):
+                listening(stack, address)
+            report = checkup(situation(sys.argv[1], case), patience_s=PATIENCE_S)
+        served = shell.succeeds(case["tries"]) if "tries" in case else None
+        said[case["name"]] = {"found": [str(finding) for finding in report.findings], "served": served}
+        shell.run(case.get("mends", ""))
+    print(json.dumps(said))  # noqa: T201 -- the answer
+
+
+if __name__ == "__main__":
+    main()
