@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from director.core.before import Before
+from director.core.namespace import OwnedNamespace
 from director.core.standing import Standing
 from director.core.table import RealRow, SyncDaemon, Table, Timeouts, VirtualEntry, VirtualKey, VirtualRow
 from director.core.vip import Vip
@@ -100,6 +101,7 @@ class _Saved:
     timeouts: Timeouts | None
     sync: frozenset[SyncDaemon] | None
     around: Standing | None
+    own_namespace: OwnedNamespace
 
 
 @cache
@@ -127,6 +129,7 @@ def _saved(entry: Entry) -> _Saved:
         timeouts=before.table.timeouts,
         sync=before.table.sync,
         around=before.around,
+        own_namespace=before.own_namespace,
     )
 
 
@@ -148,5 +151,6 @@ def _entry(saved: _Saved) -> Entry:
         frozenset(saved.own_keys),
         frozenset(saved.own_vips),
         saved.around,
+        saved.own_namespace,
     )
     return Entry(saved.source, saved.text, before, saved.pid, saved.since, saved.until)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from director.core.table import VirtualKey
+from director.core.namespace import NOTHING, OwnedNamespace
+from director.core.table import SyncDaemon, SyncRole, Timeouts, VirtualKey
 from director.core.vip import Vip
 from director.host.sysctl import Epoch, epoch
 from director.kit import statefile
@@ -21,10 +22,11 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """Virtual servers and addresses that this director made or took over."""
+    """Virtual servers and addresses that this director made or took over, and timeouts and sync daemons."""
 
     virtual_servers: frozenset[VirtualKey] = frozenset()
     vips: frozenset[Vip] = frozenset()
+    namespace: OwnedNamespace = NOTHING
 
 
 class Memory:
@@ -60,6 +62,7 @@ class Memory:
                 "namespace": now.namespace,
                 "virtual_servers": keys,
                 "vips": vips,
+                **_namespace_to_json(owned.namespace),
             }
             statefile.save(self._path, VERSION, content)
             self._owned = owned
@@ -76,10 +79,43 @@ class Memory:
             owned = Owned(
                 frozenset(VirtualKey.parse(str(key)) for key in keys),
                 frozenset(Vip(ip_address(str(vip["address"])), str(vip["interface"])) for vip in map(_object, vips)),
+                _namespace_from_json(content),
             )
             return owned if made == self._now() else Owned()
         except (KeyError, TypeError, ValueError) as error:
             raise statefile.damaged(self._path, f"its content is not what was saved ({error})") from error
+
+
+def _namespace_to_json(owned: OwnedNamespace) -> dict[str, statefile.Json]:
+    pair = (owned.timeouts, owned.timeouts_before)
+    return {
+        "timeouts": [[each.tcp_s, each.tcpfin_s, each.udp_s] for each in pair if each],
+        "sync": [
+            [each.role.value, each.interface, each.id, str(each.group), each.port, each.ttl, each.maxlen]
+            for each in sorted(owned.sync, key=str)
+        ],
+    }
+
+
+def _namespace_from_json(content: dict[str, statefile.Json]) -> OwnedNamespace:
+    pair, sync = content.get("timeouts", []), content.get("sync", [])  # absent in files of before
+    match pair:
+        case []:
+            timeouts = before = None
+        case [[int(tcp), int(tcpfin), int(udp)], [int(tcp_was), int(tcpfin_was), int(udp_was)]]:
+            timeouts, before = Timeouts(tcp, tcpfin, udp), Timeouts(tcp_was, tcpfin_was, udp_was)
+        case _:
+            raise ValueError("timeouts")
+    if not isinstance(sync, list):
+        raise TypeError("sync is not a list")
+    return OwnedNamespace(timeouts, before, frozenset(map(_daemon, sync)))
+
+
+def _daemon(value: statefile.Json) -> SyncDaemon:
+    match value:
+        case [str(role), str(interface), int(number), str(group), int(port), int(ttl), int() | None as maxlen]:
+            return SyncDaemon(SyncRole(role), interface, number, ip_address(group), port, ttl, maxlen)
+    raise ValueError("a sync daemon")
 
 
 def _object(value: statefile.Json) -> dict[str, statefile.Json]:

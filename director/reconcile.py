@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol
 
+from director.core import namespace
 from director.core.addressing import plan_addresses
 from director.core.before import Before
 from director.core.desired import desired_table, insertion_weights
@@ -167,6 +168,7 @@ class Reconciler:
     def _plan(self, inputs: Inputs, desired: Table, observed: Observation) -> Plan:
         owned = self._memory.load()
         managed = owned.virtual_servers
+        desired = namespace.aim(inputs.config, owned.namespace, desired, observed.table)
         carried = observed.counters.reals
         if inputs.removal is Removal.HELD:
             desired = keep_methods(observed.table, desired)
@@ -194,7 +196,7 @@ class Reconciler:
         account = Account(inputs.config, weights, inputs.former)
         outcome = self._converge(lambda seen: self._plan(inputs, desired, seen), inputs, account, declared, vips)
         if not (outcome.failures or outcome.plan.acts):
-            self._forget(declared, outcome.observed)
+            self._forget(inputs.config, outcome.observed)
         return outcome
 
     def before(self, inputs: Inputs, observed: Observation) -> Before:
@@ -207,14 +209,15 @@ class Reconciler:
             keys,
             Table(
                 MappingProxyType({key: entry for key, entry in observed.table.entries.items() if key in keys}),
-                None if config.timeouts is None else observed.table.timeouts,
-                None if config.sync is None else observed.table.sync,
+                observed.table.timeouts if config.timeouts or owned.namespace.timeouts else None,
+                observed.table.sync if config.sync or owned.namespace.sync or config.exclusive else None,
             ),
             owned.vips | frozenset(config.vips()),
             observed.vips,
             owned.virtual_servers,
             owned.vips,
             self._around.standing() if self._around is not None else None,
+            owned.namespace,
         )
 
     def put_back(self, before: Before, names: Inputs) -> Outcome:
@@ -230,7 +233,11 @@ class Reconciler:
             owned = self._memory.load()
             own_vips = before.own_vips & outcome.observed.vips
             self._memory.save(
-                Owned((owned.virtual_servers - before.keys) | claimed, (owned.vips - before.places) | own_vips)
+                Owned(
+                    (owned.virtual_servers - before.keys) | claimed,
+                    (owned.vips - before.places) | own_vips,
+                    before.own_namespace,
+                )
             )
         return outcome
 
@@ -265,7 +272,7 @@ class Reconciler:
             if not plan.acts:
                 failures = []
                 break
-            failures, stale = self._apply(plan, inputs.config, account, claimed)
+            failures, stale = self._apply(plan, inputs.config, observed.table, account, claimed)
             if failures and not stale:
                 observed = self._observe(vips)
                 plan = plan_for(observed)
@@ -281,12 +288,13 @@ class Reconciler:
         return Outcome(not failures and not waiting, account, tuple(failures), tuple(waiting), observed, plan)
 
     def _apply(
-        self, plan: Plan, config: Config, account: Account, claimed: frozenset[VirtualKey]
+        self, plan: Plan, config: Config, table: Table, account: Account, claimed: frozenset[VirtualKey]
     ) -> tuple[list[str], bool]:
         """Make one plan's changes: what failed, and whether a failure means "read again". `account` is kept of them."""
         owned = self._memory.load()
         # A VIP that was there before us is not ours to take away.
-        owned = Owned(owned.virtual_servers | claimed, owned.vips | set(plan.vips_add))
+        ours = namespace.claim(config, owned.namespace, table)
+        owned = Owned(owned.virtual_servers | claimed, owned.vips | set(plan.vips_add), ours)
         self._memory.save(owned)
         failures: list[str] = []
         refused: list[Refusal] = []
@@ -354,11 +362,12 @@ class Reconciler:
             failures.append(str(error))
             return None
 
-    def _forget(self, declared: frozenset[VirtualKey], observed: Observation) -> None:
+    def _forget(self, config: Config, observed: Observation) -> None:
         """Drop what is neither declared nor there any more from the memory."""
-        owned = self._memory.load()
+        owned, declared = self._memory.load(), config.keys()
         keys = frozenset(key for key in owned.virtual_servers | declared if key in declared or observed.table.get(key))
-        self._memory.save(Owned(keys, owned.vips & observed.vips))
+        ours = namespace.settled(config, owned.namespace, observed.table)
+        self._memory.save(Owned(keys, owned.vips & observed.vips, ours))
 
     def _report(self, failures: tuple[str, ...], held: tuple[str, ...], waiting: list[str]) -> None:
         if failures != self._reported:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from director.core.model import Config
+from director.core.namespace import NOTHING, OwnedNamespace
 from director.core.standing import Standing
 from director.core.table import Table, VirtualEntry, VirtualKey
 from director.core.vip import Vip
@@ -30,6 +31,7 @@ class Before:
     own_keys: frozenset[VirtualKey]
     own_vips: frozenset[Vip]
     around: Standing | None = None
+    own_namespace: OwnedNamespace = NOTHING
 
     def under(self, earlier: Before) -> Before:
         """This, but as `earlier` found it where both may touch: that one was cut short, and did not end whole."""
@@ -46,6 +48,7 @@ class Before:
             (self.own_keys - earlier.keys) | earlier.own_keys,
             (self.own_vips - earlier.places) | earlier.own_vips,
             earlier.around or self.around,
+            earlier.own_namespace,
         )
 
     def besides(self, config: Config) -> Before:
@@ -62,6 +65,7 @@ class Before:
             self.vips - vips,
             frozenset(),
             frozenset(),
+            own_namespace=self.own_namespace,
         )
 
     def over(self, table: Table) -> Table:
