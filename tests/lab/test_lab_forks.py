@@ -180,4 +180,4 @@ def test_a_forker_that_cannot_begin_is_done_without(kernel: Kernel, monkeypatch:
     with boot(kernel.kind) as other, other.lay_out() as lab:
         for _ in range(2):
             assert "version" in lab.host("client").run("director", "--version").check().stdout
-        assert "forker is gone" in other.console()
+        assert "forker did not come up" in other.console()

@@ -166,6 +166,9 @@ class Commands:
             for said in forker.hear():
                 self._learn(said)
         except EOFError:
+            if not forker.has_served:
+                self._forker_argv = []
+                sys.stderr.write("the lab's forker did not come up: every command is started by exec\n")
             self._lose(forker)
 
     def _learn(self, said: Mapping[str, int]) -> None:
@@ -178,21 +181,18 @@ class Commands:
             self._begin(job, said["started"])
         elif number in self._forked:
             self._end(self._forked[number].pid, said["ended"])
-        else:  # it has failed before it could begin
+        elif number in self._asked:  # it has failed before it could begin
             job, _, _ = self._asked.pop(number)
             self._end_unbegun(job, said["ended"])
 
     def _lose(self, forker: "Forker") -> None:
-        """What it has started ends with it, and what it has not is started by exec, as everything is from now on."""
+        """What it has started ends with it, and what it has not is started by exec."""
         self._poll.unregister(forker.line)
         forker.close()
         self._forker = None
         for job in list(self._forked.values()):
             jobs.kill_tree(job.pid)
             self._end(job.pid, -9)
-        if self._asked:
-            self._forker_argv = []
-            sys.stderr.write("the lab's forker is gone: from now on every command is started by exec\n")
         asked = list(self._asked.values())
         self._asked.clear()
         for job, order, layout in asked:

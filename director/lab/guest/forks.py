@@ -24,6 +24,7 @@ class Forker:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         self.line = self._socket.fileno()
+        self.has_served = False
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
         with theirs:
             self.pid = os.posix_spawn(argv[0], argv, dict(os.environ), file_actions=actions, setsid=True)
@@ -50,6 +51,7 @@ class Forker:
                 text = b""
             if not text:
                 raise EOFError
+            self.has_served = True
             yield json.loads(text)
 
     def close(self) -> None:
