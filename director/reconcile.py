@@ -320,6 +320,8 @@ class Reconciler:
 
         if self._around is not None and plan.around:
             failures += self._around.enforce(config, release=False).failures
+            if not failures:
+                note(Plan(around=plan.around))
         write(plan.settles)
         unserved = {refusal.change.key for refusal in refused if isinstance(refusal.change, AddVirtual)}
         nobody_there = _unserved_vips(config, unserved)
@@ -345,7 +347,6 @@ class Reconciler:
         if self._around is not None and plan.around:
             done = self._around.enforce(config, release=plan.releases)
             failures += (failure for failure in done.failures if failure not in failures)
-            note(Plan(around=plan.around) if not done.failures else Plan())
         # Where the virtual server could not be made, its real servers' failures say nothing more.
         told = [
             refusal

@@ -149,6 +149,26 @@ def undo(state_directory: Path) -> AppliedAnswer:
     return undone.plain()
 
 
+def forget(state_directory: Path) -> str:
+    """Leave to the operator all that is ours; what that was, in a sentence. Raises: DirectorError."""
+    from director.host.kept import KeptSettings
+    from director.host.lockfile import NamespaceLock, StateLock
+    from director.journal import Journal
+    from director.memory import Memory, Owned
+
+    purpose = "director down --keep-table"
+    with NamespaceLock(purpose), StateLock(purpose, state_directory):
+        memory = Memory(state_directory)
+        owned = memory.load()
+        settings = KeptSettings(state_directory).forget()
+        memory.save(Owned())
+        Journal(state_directory).remove()
+    found = ((len(owned.virtual_servers), "virtual server"), (len(owned.vips), "address"), (settings, "setting"))
+    what = ", ".join(f"{number} {noun}{('es' if noun == 'address' else 's') * (number != 1)}" for number, noun in found)
+    again = "A director that starts again takes over what its file names."
+    return f"Left as it is, and no longer the director's: {what}. {again}"
+
+
 NOTHING_WAITS = (
     "nothing awaits confirmation and no apply was cut short: what was not confirmed in time has undone itself; "
     "`director plan FILE` shows what differs from a file"

@@ -13,6 +13,7 @@ _COMMANDS = {
     "apply": "director.cli.apply:apply",
     "confirm": "director.cli.apply:confirm",
     "undo": "director.cli.apply:undo",
+    "down": "director.cli.down:down",
     "run": "director.cli.daemon:run",
     "status": "director.cli.daemon:status",
     "drain": "director.cli.daemon:drain",

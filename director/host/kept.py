@@ -54,6 +54,13 @@ class KeptSettings:
         """What is ours now. Raises: HostError when the state file cannot be read."""
         return self._load().sysctls
 
+    def forget(self) -> int:
+        """Leave the settings as they are, to whoever wants them; how many. Raises: HostError."""
+        known = len(self._load().sysctls)
+        statefile.remove(self._path)
+        self._state = None
+        return known
+
     def put_back(self, entries: tuple[Remembered, ...]) -> Attempt:
         """Make `entries` ours again, and nothing else. Raises: as `enforce`."""
         keys = {entry.key for entry in entries}
