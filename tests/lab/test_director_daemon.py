@@ -200,6 +200,7 @@ def test_a_dead_server_that_joins_serving_ones_gets_no_connection(scene: Scene) 
     process = scene.running["director"]
     process.kill(signal.SIGHUP)
     wait_until("its verdict", lambda: "real server is down vs=plain rs=dead" in process.output())
+    wait_until("it is in the table", lambda: "10.9.1.13:9999" in [change["real"] for change in told(watch)])
     assert {change["weight"] for change in finish(watch) if change["real"] == "10.9.1.13:9999"} == {0}
     assert all(request["ok"] for request in finish(load))
 
@@ -208,7 +209,7 @@ def test_a_virtual_server_without_any_server_says_so(scene: Scene) -> None:
     director(scene, "drain", "plain", "web-1")
     director(scene, "drain", "plain", "web-2")
     assert "NO REAL SERVER TAKES CONNECTIONS" in director(scene, "status")
-    assert "ERROR director.daemon no real server takes connections vs=plain" in scene.running["director"].output()
+    assert "ERROR director.control no real server takes connections vs=plain" in scene.running["director"].output()
     director(scene, "enable", "plain", "web-1")
     director(scene, "enable", "plain", "web-2")
     assert "real servers take connections again vs=plain" in scene.running["director"].output()
