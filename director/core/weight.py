@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from director.core.model import Config, RealServer, RealState, ServerRef
 from director.kit.health import HealthState, Status
@@ -29,6 +30,12 @@ class Weight:
     is_down: bool = False
 
 
+@lru_cache(maxsize=1024)
+def _weight(value: int, reason: str, is_down: bool = False) -> Weight:
+    """Thousands of servers have the same weight for the same reason: one value serves them all."""
+    return Weight(value, reason, is_down)
+
+
 NO_WISH = Wish()
 _UNKNOWN = HealthState()
 
@@ -48,25 +55,25 @@ def effective_weight(
     nominal = server.weight if wish.weight is None else wish.weight
     source = "" if wish.weight is None else f", weight {wish.weight} by the operator"
     if server.state is RealState.DISABLED:
-        return Weight(0, "disabled in the file: not in the table")
+        return _weight(0, "disabled in the file: not in the table")
     if wish.drain:
-        return Weight(0, "drained by the operator")
+        return _weight(0, "drained by the operator")
     if server.state is RealState.DRAINED:
-        return Weight(0, "drained in the file")
+        return _weight(0, "drained in the file")
     if server.check is None:
-        return Weight(nominal, f"not checked{source}")
+        return _weight(nominal, f"not checked{source}")
     seen = health.last.reason if health.last else ""
     match health.status:
         case Status.DOWN:
-            return Weight(0, f"down: {seen}", is_down=True)
+            return _weight(0, f"down: {seen}", is_down=True)
         case Status.PENDING if adopted is not None:
-            return Weight(adopted, "no verdict yet: keeps the kernel's weight")
+            return _weight(adopted, "no verdict yet: keeps the kernel's weight")
         case Status.PENDING if unproven:
-            return Weight(0, "no verdict yet: new, waits for one while others serve")
+            return _weight(0, "no verdict yet: new, waits for one while others serve")
         case Status.PENDING:
-            return Weight(nominal, f"no verdict yet: new, begins at its weight{source}")
+            return _weight(nominal, f"no verdict yet: new, begins at its weight{source}")
         case Status.UP:
-            return Weight(nominal, f"up: {seen}{source}")
+            return _weight(nominal, f"up: {seen}{source}")
 
 
 def effective_weights(

@@ -16,6 +16,7 @@ from director.core.diff import Change
 from director.core.table import SyncDaemon, Table, TableCounters, Timeouts, VirtualEntry, VirtualKey
 from director.ipvs import attributes as a
 from director.ipvs import encode, tlv
+from director.ipvs.batch import Batch, batches
 from director.ipvs.channel import Channel, LostError, RefusedError
 from director.ipvs.decode import Foreign, Service, decode_daemon, decode_family, decode_timeouts, decode_version
 from director.ipvs.dump import CarriedByKey, Decoder, Reals
@@ -139,15 +140,16 @@ class IpvsClient:
         """
         failures: list[Failure] = []
         requests: list[tuple[Change, bytes]] = []
+        encoder = encode.Encoder()
         for change in changes:
             try:
-                requests.append((change, encode.encode(change)))
+                requests.append((change, encoder.encode(change)))
             except KernelError as error:
                 failures.append(Failure(change, errno.ERANGE, str(error)))
         if requests:
             channel = self._connected()
             first = channel.reserve(2 * len(requests))
-            for batch in encode.batches(requests, self._family, first):
+            for batch in batches(requests, self._family, first):
                 try:
                     failures.extend(_write(channel, batch))
                 except KernelError:
@@ -187,7 +189,7 @@ class IpvsClient:
         return channel
 
 
-def _write(channel: Channel, batch: encode.Batch) -> Iterator[Failure]:
+def _write(channel: Channel, batch: Batch) -> Iterator[Failure]:
     """Send one batch and take in its answers; the last request's comes last."""
     channel.send(batch.data)
     answered: set[int] = set()
@@ -201,13 +203,14 @@ def _write(channel: Channel, batch: encode.Batch) -> Iterator[Failure]:
         if not received and lost:  # all that was delivered has been read
             break
         for kind, flags, sequence, body in received:
-            if kind != a.NLMSG_ERROR or not (sequence in batch.changes or sequence == batch.last):
+            change = batch.change(sequence)
+            if kind != a.NLMSG_ERROR or (change is None and sequence != batch.last):
                 continue
             answered.add(sequence)
             answer = tlv.acknowledgement(flags, body)
-            if answer.errno and sequence in batch.changes:
-                yield failure(batch.changes[sequence], answer.errno, answer.message)
+            if answer.errno and change is not None:
+                yield failure(change, answer.errno, answer.message)
     if lost:
-        for sequence, change in batch.changes.items():
-            if sequence not in answered:
+        for place, change in enumerate(batch.changes):
+            if (batch.first + place) & 0xFFFFFFFF not in answered:
                 yield failure(change, errno.ENOBUFS)

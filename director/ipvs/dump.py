@@ -32,6 +32,9 @@ stands there), totals; by the long way: the value itself."""
 
 _ROWS = 4096
 """Rows of real servers that are kept for the next of the same: weights and thresholds make some dozens."""
+_ENDPOINTS = 250_000
+"""Real servers whose names are kept for the next dump, about 200 bytes each."""
+_AF_BYTES = {af: bytes([family]) for af, family in FAMILY_BY_AF.items()}
 _NO_COUNTERS = Counters()
 
 
@@ -76,7 +79,8 @@ class Decoder:
     def __init__(self) -> None:
         self._services = Layouts(a.NEW_SERVICE, SERVICE)
         self._destinations = Layouts(a.NEW_DEST, DESTINATION)
-        self._rows: dict[tuple[object, ...], RealRow | str] = {}
+        self._endpoints: dict[bytes, Endpoint] = {}
+        self._rows: dict[tuple[object, ...], RealRow] = {}
 
     def service(self, body: bytes) -> Service | Foreign:
         """Read one message of a dump of virtual servers. Raises: KernelError."""
@@ -94,26 +98,42 @@ class Decoder:
     def destinations(self, key: VirtualKey, bodies: Iterable[bytes]) -> Reals:
         """Read the messages of a dump of the real servers of `key`. Raises: KernelError."""
         reals = Reals()
+        read, rows, endpoints = self._destinations.read, self._rows, self._endpoints
         for body in bodies:
-            found = self._destinations.read(body)
-            row = self._row(found[2:9]) if found is not None and found[12] in FAMILY_BY_AF else None
-            if found is None or not isinstance(row, RealRow):
+            found = read(body)
+            if found is None:
                 self._long_way(key, body, reals)
                 continue
-            real = Endpoint(_address(found[12], found[0]), int.from_bytes(found[1], "big"))
+            row = rows.get(found[2:9]) or self._row(found[2:9])
+            at = found[0] + found[1] + _AF_BYTES.get(found[12], b"")
+            real = endpoints.get(at) or self._endpoint(at)
+            if row is None or real is None:
+                self._long_way(key, body, reals)
+                continue
             reals.rows[real] = row
             reals.endpoints.append(real)
             reals.carried.append(found[9:])
         return reals
 
-    def _row(self, found: tuple[Any, ...]) -> RealRow | str:
-        row = self._rows.get(found)
-        if row is None:
-            forward, weight, kind, port, flags, upper, lower = found
-            row = real_row(forward, weight, kind, int.from_bytes(port, "big"), flags, upper, lower)
-            if len(self._rows) >= _ROWS:
-                self._rows.clear()
-            self._rows[found] = row
+    def _endpoint(self, at: bytes) -> Endpoint | None:
+        """`at`: address, port, and one byte for the family, if that is known."""
+        if len(at) != 19:
+            return None
+        if len(self._endpoints) >= _ENDPOINTS:
+            self._endpoints.clear()
+        family = at[18]
+        address = IPv4Address(at[:4]) if family == 4 else IPv6Address(at[:16])
+        real = self._endpoints[at] = Endpoint(address, (at[16] << 8) + at[17])
+        return real
+
+    def _row(self, found: tuple[Any, ...]) -> RealRow | None:
+        forward, weight, kind, port, flags, upper, lower = found
+        row = real_row(forward, weight, kind, int.from_bytes(port, "big"), flags, upper, lower)
+        if isinstance(row, str):
+            return None
+        if len(self._rows) >= _ROWS:
+            self._rows.clear()
+        self._rows[found] = row
         return row
 
     def _long_way(self, key: VirtualKey, body: bytes, reals: Reals) -> None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import assert_never
 
@@ -21,6 +19,7 @@ from director.core.diff import (
     Change,
     EditReal,
     EditVirtual,
+    RealChange,
     RemoveReal,
     RemoveVirtual,
     SetTimeouts,
@@ -60,101 +59,75 @@ NUMBER_BY_FORWARD = {
     Forward.BYPASS: a.FWD_BYPASS,
 }
 FULL_PREFIX = {4: 32, 6: 128}
-BATCH_BYTES = 32 * 1024
-"""Requests of one send: well below the default send buffer (208 KiB, above which a send is EMSGSIZE)."""
-
 # A length and a type stand before every value; `x` is padding to 4 bytes.
 _MARK = struct.Struct("=HHHxxHHI")
 _ENDPOINT = struct.Struct("=HHHxxHHHxxHH16sHH2sxx")
 _ROW = struct.Struct("=HHIIHHIHH4s")
-_REAL = struct.Struct("=HH16sHH2sxxHHHxx")
+_REAL = struct.Struct("=HHHH16sHH2sxxHHHxx")
+_REAL_BYTES = _REAL.size - a.NLA_HEADER_BYTES
 _REAL_ROW = struct.Struct("=HHIHHIHHIHHI")
 _TUNNEL = struct.Struct("=HHBxxxHH2sxxHHHxx")
 _TIMEOUTS = struct.Struct("=HHIHHIHHI")
 _DAEMON = struct.Struct("=HHIHHIHHHxxHHBxxx")
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Requests of one send; each has a sequence number of its own, only the last asks for an acknowledgement.
+class Encoder:
+    """Makes requests of changes. Of those that follow each other most are about one virtual server, and have one row:
+    the last one's parts are kept for the next."""
 
-    `changes` are by sequence number; `last` is the last request's number, which may be that of no change.
-    """
+    def __init__(self) -> None:
+        self._key: VirtualKey | None = None
+        self._service = b""
+        self._row: RealRow | None = None
+        self._real_row = b""
 
-    data: bytes
-    changes: dict[int, Change]
-    last: int
+    def encode(self, change: Change) -> bytes:
+        """The body of the one request that makes `change`.
 
-
-def batches(
-    requests: Iterable[tuple[Change, bytes]], family: int, sequence: int, limit_bytes: int = BATCH_BYTES
-) -> Iterator[Batch]:
-    """Join encoded changes into batches, numbered from `sequence` on; a batch takes up to one number more than changes.
-
-    An acknowledgement of each would say no more: the kernel works through a batch before the send returns,
-    and reports an error whether or not it was asked to (net/netlink/af_netlink.c, netlink_rcv_skb). So the
-    last one's answer means that every error before it has been delivered, unless the receive says ENOBUFS.
-    """
-    pending: list[tuple[Change, bytes]] = []
-    size = 0
-    for change, body in requests:
-        length = a.NLMSG_HEADER_BYTES + len(body)
-        if pending and size + length > limit_bytes:
-            yield _join(pending, family, sequence)
-            sequence += len(pending) + 1
-            pending, size = [], 0
-        pending.append((change, body))
-        size += length
-    if pending:
-        yield _join(pending, family, sequence)
-
-
-def _join(pending: list[tuple[Change, bytes]], family: int, sequence: int) -> Batch:
-    bodies = [body for _, body in pending]
-    if isinstance(pending[-1][0], StartSync | StopSync):
-        # A sync daemon's thread that is stopped before it ran ends with EINTR (kthread_stop), and the kernel answers
-        # nothing to that (netlink_rcv_skb): a request that it does answer comes after it.
-        bodies.append(get_info())
-    last = len(bodies) - 1
-    parts = [
-        tlv.message(
-            family, a.NLM_F_REQUEST | (a.NLM_F_ACK if index == last else 0), (sequence + index) & 0xFFFFFFFF, body
-        )
-        for index, body in enumerate(bodies)
-    ]
-    changes = {(sequence + index) & 0xFFFFFFFF: change for index, (change, _) in enumerate(pending)}
-    return Batch(b"".join(parts), changes, (sequence + last) & 0xFFFFFFFF)
+        Raises: KernelError when a value does not fit the kernel's field.
+        """
+        try:
+            command = _REAL_COMMANDS.get(type(change))
+            if command is None or not isinstance(change, RealChange):
+                return _encode(change)
+            if change.key is not self._key:
+                self._service, self._key = service(change.key), change.key
+            if isinstance(change, RemoveReal):
+                return command + self._service + destination(change.real)
+            if change.row is not self._row:
+                self._real_row, self._row = _real_row(change.row), change.row
+            return command + self._service + _destination(change.real, self._real_row)
+        except (struct.error, UnicodeEncodeError, OverflowError) as error:
+            raise KernelError(f"{subject(change)}: a value does not fit the kernel's field: {error}") from error
 
 
 def encode(change: Change) -> bytes:
-    """The body of the one request that makes `change`.
+    """The body of the one request that makes `change`. Raises: as `Encoder.encode`."""
+    return Encoder().encode(change)
 
-    Raises: KernelError when a value does not fit the kernel's field.
-    """
-    try:
-        match change:
-            case AddVirtual(key, row):
-                return _request(a.NEW_SERVICE, service(key, row))
-            case EditVirtual(key, _, row):
-                return _request(a.SET_SERVICE, service(key, row))
-            case RemoveVirtual(key, _):
-                return _request(a.DEL_SERVICE, service(key))
-            case AddReal(key, real, real_row):
-                return _request(a.NEW_DEST, service(key), destination(real, real_row))
-            case EditReal(key, real, _, real_row):
-                return _request(a.SET_DEST, service(key), destination(real, real_row))
-            case RemoveReal(key, real, _):
-                return _request(a.DEL_DEST, service(key), destination(real))
-            case SetTimeouts(_, timeouts):
-                return _request(a.SET_CONFIG, _timeouts(timeouts))
-            case StartSync(sync):
-                return _request(a.NEW_DAEMON, daemon(sync))
-            case StopSync(sync):
-                return _request(a.DEL_DAEMON, daemon(sync))
-            case _:
-                assert_never(change)
-    except (struct.error, UnicodeEncodeError, OverflowError) as error:
-        raise KernelError(f"{subject(change)}: a value does not fit the kernel's field: {error}") from error
+
+def _encode(change: Change) -> bytes:
+    match change:
+        case AddVirtual(key, row):
+            return _request(a.NEW_SERVICE, service(key, row))
+        case EditVirtual(key, _, row):
+            return _request(a.SET_SERVICE, service(key, row))
+        case RemoveVirtual(key, _):
+            return _request(a.DEL_SERVICE, service(key))
+        case AddReal(key, real, real_row):
+            return _request(a.NEW_DEST, service(key), destination(real, real_row))
+        case EditReal(key, real, _, real_row):
+            return _request(a.SET_DEST, service(key), destination(real, real_row))
+        case RemoveReal(key, real, _):
+            return _request(a.DEL_DEST, service(key), destination(real))
+        case SetTimeouts(_, timeouts):
+            return _request(a.SET_CONFIG, _timeouts(timeouts))
+        case StartSync(sync):
+            return _request(a.NEW_DAEMON, daemon(sync))
+        case StopSync(sync):
+            return _request(a.DEL_DAEMON, daemon(sync))
+        case _:
+            assert_never(change)
 
 
 def list_services() -> bytes:
@@ -217,25 +190,36 @@ def destination(real: Endpoint, row: RealRow | None = None) -> bytes:
 
     Raises: struct.error when a value does not fit.
     """
-    attributes = _REAL.pack(
-        *(20, a.DEST_ADDR, real.address.packed),
-        *(6, a.DEST_PORT, real.port.to_bytes(2, "big")),
-        *(6, a.DEST_ADDR_FAMILY, AF_BY_FAMILY[real.address.version]),
-    )
-    if row is not None:
-        attributes += _REAL_ROW.pack(
-            *(8, a.DEST_FWD_METHOD, NUMBER_BY_FORWARD[row.forward]),
-            *(8, a.DEST_WEIGHT, row.weight),
-            *(8, a.DEST_U_THRESH, row.upper_threshold),
-            *(8, a.DEST_L_THRESH, row.lower_threshold),
+    return _destination(real, b"" if row is None else _real_row(row))
+
+
+def _destination(real: Endpoint, row: bytes) -> bytes:
+    address = real.address
+    return (
+        _REAL.pack(
+            *(a.NLA_HEADER_BYTES + _REAL_BYTES + len(row), a.CMD_DEST | a.NLA_F_NESTED),
+            *(20, a.DEST_ADDR, address.packed),
+            *(6, a.DEST_PORT, real.port.to_bytes(2, "big")),
+            *(6, a.DEST_ADDR_FAMILY, a.AF_INET if address.version == 4 else a.AF_INET6),
         )
-        if row.forward is Forward.TUN:
-            attributes += _TUNNEL.pack(
-                *(5, a.DEST_TUN_TYPE, NUMBER_BY_TUNNEL[row.tunnel.kind]),
-                *(6, a.DEST_TUN_PORT, row.tunnel.port.to_bytes(2, "big")),
-                *(6, a.DEST_TUN_FLAGS, int(row.tunnel.flags)),
-            )
-    return tlv.nested(a.CMD_DEST, attributes)
+        + row
+    )
+
+
+def _real_row(row: RealRow) -> bytes:
+    attributes = _REAL_ROW.pack(
+        *(8, a.DEST_FWD_METHOD, NUMBER_BY_FORWARD[row.forward]),
+        *(8, a.DEST_WEIGHT, row.weight),
+        *(8, a.DEST_U_THRESH, row.upper_threshold),
+        *(8, a.DEST_L_THRESH, row.lower_threshold),
+    )
+    if row.forward is not Forward.TUN:
+        return attributes
+    return attributes + _TUNNEL.pack(
+        *(5, a.DEST_TUN_TYPE, NUMBER_BY_TUNNEL[row.tunnel.kind]),
+        *(6, a.DEST_TUN_PORT, row.tunnel.port.to_bytes(2, "big")),
+        *(6, a.DEST_TUN_FLAGS, int(row.tunnel.flags)),
+    )
 
 
 def daemon(sync: SyncDaemon) -> bytes:
@@ -272,6 +256,12 @@ def _name(kind: int, text: str) -> bytes:
 
 def _request(command: int, *parts: bytes) -> bytes:
     return tlv.generic(command, a.IPVS_GENL_VERSION, b"".join(parts))
+
+
+_REAL_COMMANDS: dict[type[Change], bytes] = {
+    kind: tlv.generic(command, a.IPVS_GENL_VERSION)
+    for kind, command in ((AddReal, a.NEW_DEST), (EditReal, a.SET_DEST), (RemoveReal, a.DEL_DEST))
+}
 
 
 def _netmask(family: int, prefix: int) -> bytes:

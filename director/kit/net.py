@@ -28,6 +28,9 @@ class Endpoint:
     address: IPAddress
     port: int
 
+    def __hash__(self) -> int:  # an address's own hash writes it out in hexadecimal first
+        return hash((int(self.address), self.port))
+
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
 

@@ -41,6 +41,7 @@ from director.core.table import (
 )
 from director.ipvs import attributes as a
 from director.ipvs import encode, tlv
+from director.ipvs.batch import batches
 from director.ipvs.decode import (
     Destination,
     Foreign,
@@ -121,7 +122,7 @@ def test_bound_that_nobody_asked_for_is_left_to_the_kernel() -> None:
 @pytest.mark.parametrize("last", [StartSync(DAEMON), StopSync(DAEMON)], ids=["start", "stop"])
 def test_batch_that_ends_with_a_sync_daemon_ends_with_a_request_that_is_answered(last: Change) -> None:
     changes = [AddVirtual(KEY, ROW), last]
-    (batch,) = encode.batches([(change, encode.encode(change)) for change in changes], 29, 2**32 - 1)
+    (batch,) = batches([(change, encode.encode(change)) for change in changes], 29, 2**32 - 1)
     parts = list(tlv.messages(batch.data))
     assert [(sequence, bool(flags & a.NLM_F_ACK)) for _, flags, sequence, _ in parts] == [
         (2**32 - 1, False),
@@ -129,7 +130,7 @@ def test_batch_that_ends_with_a_sync_daemon_ends_with_a_request_that_is_answered
         (1, True),
     ]
     assert (batch.last, parts[-1][3]) == (1, encode.get_info())
-    assert batch.changes == {2**32 - 1: changes[0], 0: changes[1]}
+    assert [batch.change(number) for number in (2**32 - 1, 0, 1)] == [*changes, None]
 
 
 @pytest.mark.parametrize(("change", "command"), ALL_CHANGES, ids=lambda value: type(value).__name__)
@@ -154,16 +155,18 @@ def test_batches_hold_all_changes_in_order(changes: list[Change], first: int, li
     requests = [(change, encode.encode(change)) for change in changes]
     sent: list[tuple[Change, bytes]] = []
     due = first
-    for batch in encode.batches(requests, 29, first, limit_bytes):
+    for batch in batches(requests, 29, first, limit_bytes):
         parts = list(tlv.messages(batch.data))
         assert [kind for kind, _, _, _ in parts] == [29] * len(parts)
         assert [bool(flags & a.NLM_F_ACK) for _, flags, _, _ in parts] == [False] * (len(parts) - 1) + [True]
         assert batch.last == parts[-1][2]
-        assert parts[-1][2] in batch.changes or parts.pop()[3] == encode.get_info()
+        assert batch.change(parts[-1][2]) is not None or parts.pop()[3] == encode.get_info()
         assert sum(len(body) + 16 for _, _, _, body in parts) <= limit_bytes or len(parts) == 1
         assert all((sequence - due) % 2**32 < 2 * len(requests) for _, _, sequence, _ in parts)
         due = (batch.last + 1) % 2**32
-        sent += [(batch.changes[sequence], body) for _, _, sequence, body in parts]
+        found = [(batch.change(sequence), body) for _, _, sequence, body in parts]
+        sent += [(change, body) for change, body in found if change is not None]
+        assert len(found) == len(batch.changes)
     assert sent == requests
 
 
