@@ -8,9 +8,10 @@ from types import MappingProxyType
 import pytest
 
 from director.core.config import parse_config
-from director.core.desired import adopted_weights, unproven_servers
+from director.core.desired import adopted_weights, desired_table, unproven_servers
 from director.core.model import ServerRef
 from director.core.table import Forward, Protocol, RealRow, Table, VirtualEntry, VirtualKey, VirtualRow
+from director.core.weight import Weight
 from director.kit.net import Endpoint
 
 pytestmark = pytest.mark.unit
@@ -60,3 +61,45 @@ def test_new_servers_wait_only_beside_servers_that_serve_and_stay(kernel: Table,
 
 def test_what_the_kernel_holds_is_adopted_with_its_weight() -> None:
     assert adopted_weights(CONFIG, table(a=0, gone=5)) == {ServerRef("web", "a"): 0}
+
+
+def test_a_udp_server_that_is_down_leaves_the_table_where_its_connections_are_to_expire() -> None:
+    text = """
+dead_connections: {choice}
+virtual_servers:
+  dns: {{address: 192.0.2.10, port: 53, protocol: udp, forward: nat, real_servers: {{a: {{address: 10.0.0.1}}}}}}
+  web: {{address: 192.0.2.10, port: 53, forward: nat, real_servers: {{a: {{address: 10.0.0.1}}}}}}
+"""
+    down = {ServerRef(name, "a"): Weight(0, "down", is_down=True) for name in ("dns", "web")}
+    drained = {ref: Weight(0, "drained") for ref in down}
+    for choice, weights, held in (("keep", down, [1, 1]), ("expire", down, [0, 1]), ("expire", drained, [1, 1])):
+        table = desired_table(parse_config(text.format(choice=choice), "f"), weights)
+        assert [len(entry.reals) for entry in table.entries.values()] == held, (choice, weights)
+
+
+def test_every_port_and_address_has_its_own_entry_with_the_same_servers() -> None:
+    config = parse_config(
+        """
+virtual_servers:
+  web:
+    address: [192.0.2.10, 192.0.2.11]
+    port: [80, 8000-8001]
+    forward: nat
+    real_servers:
+      a: {address: 10.0.0.1}
+      b: {address: 10.0.0.2, port: 8080, weight: 7}
+      c: {address: 10.0.0.3, state: disabled}
+""",
+        "f",
+    )
+    weights = {ServerRef("web", name): Weight(weight, "") for name, weight in (("a", 100), ("b", 7), ("c", 0))}
+    table = desired_table(config, weights)
+    assert [str(key) for key in table] == [
+        f"tcp 192.0.2.{host}:{port}" for host in (10, 11) for port in (80, 8000, 8001)
+    ]
+    for key, entry in table.entries.items():
+        port = key.endpoint.port if key.endpoint else 0
+        assert {str(real): row.weight for real, row in entry.reals.items()} == {
+            f"10.0.0.1:{port}": 100,
+            "10.0.0.2:8080": 7,
+        }
