@@ -90,7 +90,7 @@ class Requests:
             agrees = control.converged and not plan.acts
         failures = [*([control.trouble] if control.trouble else []), *(last.failures if last else ())]
         now = time.monotonic()
-        names = Names.of(force.config, force.former) if plan.leaving else Names({}, {})
+        names = Names.of(force.config, force.former) if plan.leaving else Names({}, {}, {})
         return {
             "daemon": {
                 "pid": os.getpid(),

@@ -6,6 +6,7 @@ stands in `describe`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -112,6 +113,7 @@ class Names:
 
     virtuals: Mapping[VirtualKey, str]
     reals: Mapping[tuple[VirtualKey, Endpoint], ServerRef]
+    counts: Mapping[str, int]
 
     @staticmethod
     def of(config: Config, former: Config | None = None) -> Names:
@@ -124,7 +126,11 @@ class Names:
                     virtuals.setdefault(key, virtual.name)
             for virtual, (key, real, endpoint) in each.placed() if each else ():
                 reals.setdefault((key, endpoint), virtual.ref(real))
-        return Names(virtuals, reals)
+        return Names(virtuals, reals, Counter(virtuals.values()))
+
+    def has_several(self, key: VirtualKey) -> bool:
+        """Whether the virtual server of `key` has more of them, so that its real servers need telling apart."""
+        return self.counts.get(self.virtuals.get(key, ""), 0) > 1
 
     def real(self, key: VirtualKey, real: Endpoint) -> str:
         """`web/a`; `web/10.0.0.1:80` where only the kernel knows it."""
@@ -207,7 +213,7 @@ def _lines(plan: Plan, names: Names, weights: Mapping[ServerRef, Weight], carrie
 
 def waiting_for(plan: Plan, config: Config, former: Config | None = None) -> list[str]:
     """One sentence for each real server whose forwarding method cannot change, or which cannot go, yet."""
-    names = Names.of(config, former) if plan.held or plan.leaving else Names({}, {})
+    names = Names.of(config, former) if plan.held or plan.leaving else Names({}, {}, {})
     return [
         f"waiting for {_connections(each.connections)} of {names.real(each.key, each.real)} under "
         f"{describe_path(each.before, each.tunnel)} to end before it changes to "
@@ -252,7 +258,8 @@ def _joined(changes: Iterable[Change]) -> list[Change | _Changed]:
 
 def _subject(names: Names, key: VirtualKey, real: Endpoint) -> str:
     at = f" ({real})" if (key, real) in names.reals else ""
-    return f"real server {names.real(key, real)}{at}"
+    of = f" of {key}" if names.has_several(key) else ""
+    return f"real server {names.real(key, real)}{at}{of}"
 
 
 def _connections(number: int) -> str:

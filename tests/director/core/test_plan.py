@@ -174,3 +174,18 @@ def test_an_empty_plan_has_no_lines() -> None:
 )
 def test_a_virtual_server_in_a_few_words(row: VirtualRow, words: str) -> None:
     assert describe_virtual(row) == words
+
+
+def test_servers_of_several_ports_are_told_apart() -> None:
+    text = """
+virtual_servers:
+  web: {address: 192.0.2.10, port: [80, 81], forward: nat, real_servers: {a: {address: 10.0.0.1, port: 8}}}
+"""
+    config = parse_config(text, "f")
+    key = config.virtual_servers[0].keys[1]
+    plan = Plan(changes=(RemoveReal(key, Endpoint(ip_address("10.0.0.1"), 8), RealRow(Forward.NAT, 5)),))
+    carried = {(key, Endpoint(ip_address("10.0.0.1"), 8)): RealCounters(active=212)}
+    assert [str(step) for step in steps(plan, config, {}, carried)] == [
+        "- real server web/a (10.0.0.1:8) of tcp 192.0.2.10:81: nat, weight 5; "
+        "212 active connections would break; drain first?"
+    ]
