@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from director.cli import exits
-from director.cli.options import json_option
+from director.cli.options import json_option, vip_address
 
 if TYPE_CHECKING:
     from director.doctor.checkup import Report
     from director.doctor.situation import Situation
-    from director.kit.net import IPAddress
 
 DEFAULT_FILE = Path("/etc/director/director.yaml")
 
@@ -78,21 +77,12 @@ def _situation(file: Path | None, vips: tuple[str, ...], forward: str | None, ro
     if forward and role == "director":
         raise click.UsageError("--vip is for a real server: a director needs FILE")
     if forward:
-        return of_vips([_address(vip) for vip in vips], METHODS[forward])
+        return of_vips([vip_address(vip) for vip in vips], METHODS[forward])
     from director.core.config import parse_config
     from director.kit.configfile import read_text
 
     file = file or DEFAULT_FILE
     return of_config(parse_config(read_text(file), str(file)), str(file))
-
-
-def _address(text: str) -> IPAddress:
-    from director.kit.net import parse_unicast
-
-    try:
-        return parse_unicast(text)
-    except ValueError as error:
-        raise click.UsageError(f"--vip: {error}") from None
 
 
 def _plain(report: Report) -> dict[str, object]:

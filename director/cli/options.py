@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from director.api import SOCKET
 from director.kit import statefile
+
+if TYPE_CHECKING:
+    from director.kit.net import IPAddress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -64,3 +67,16 @@ def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float 
     if not seconds:
         raise click.BadParameter(f"{value!r} is no time at all: leave the option out")
     return seconds
+
+
+def vip_address(text: str) -> IPAddress:
+    """The address that `--vip` names. Raises: UsageError."""
+    from director.kit.net import parse_unicast
+
+    try:
+        address = parse_unicast(text)
+    except ValueError as error:
+        raise click.UsageError(f"--vip: {error}") from None
+    if address.is_loopback:
+        raise click.UsageError(f"--vip: {text} is a loopback address: give the address that clients connect to")
+    return address

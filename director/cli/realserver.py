@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from director.cli.options import state_option
+from director.cli.options import state_option, vip_address
 from director.kit.errors import HostError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def apply(
         parts = of.parts_of_file(file, there)
     else:
         wrapping = _tunnel(tunnel or "ipip", tunnel_port, tunnel_checksum)
-        parts = [of.Part(text, _vip(text), forward or "dr", tunnel=wrapping) for text in vips]
+        parts = [of.Part(text, vip_address(text), forward or "dr", tunnel=wrapping) for text in vips]
     wanted = of.served(parts, ends, there)
     for each in wanted:
         if each.tunnel and not each.directors:
@@ -212,18 +212,6 @@ def _tunnel(kind: str, port: int | None, checksum: bool) -> Tunnel:
 
     flags = TunnelFlags.CHECKSUM if checksum else TunnelFlags.NONE
     return Tunnel(TunnelKind(kind), (port or GUE_PORT) if kind == "gue" else 0, flags)
-
-
-def _vip(text: str) -> IPAddress:
-    from director.kit.net import parse_unicast
-
-    try:
-        address = parse_unicast(text)
-    except ValueError as error:
-        raise click.UsageError(f"--vip: {error}") from None
-    if address.is_loopback:
-        raise click.UsageError(f"--vip: {text} is a loopback address: give the address that clients connect to")
-    return address
 
 
 def _address(option: str, text: str) -> IPAddress:

@@ -31,7 +31,7 @@ def held(facts: Facts) -> Iterator[Finding]:
         yield error(Code.VIP_NOT_LOCAL, vip, f"{found}, so packets for {_names(virtuals)} are not this host's", remedy)
     for vip, virtuals in _by_vip(virtual for virtual in facts.serves if virtual.vip_is_at_real_servers).items():
         holders = facts.network.holders(vip)
-        apply = f"director realserver apply {facts.situation.source if virtuals[0].key else f'--vip {vip}'}"
+        apply = virtuals[0].apply_command(facts.situation.source)
         if not holders:
             yield error(
                 Code.VIP_NOT_LOCAL,

@@ -34,6 +34,7 @@ REALSERVER: tuple[tuple[str, Judgement], ...] = (
     ("listeners", listening.listeners),
     ("default route", ways.from_nat_servers),
     ("tunnel devices", tunnels.devices),
+    ("tunnel segments", tunnels.segments),
     ("open tunnels", tunnels.openness),
 )
 BOTH: tuple[tuple[str, Judgement], ...] = (

@@ -118,7 +118,6 @@ class Facts:
     directs: tuple[Virtual, ...] = ()
     serves: tuple[Virtual, ...] = ()
     network: Network = field(default_factory=Network)
-    release: str = "6.1"
     sysctls: Mapping[Key, str | None] = field(default_factory=lambda: MappingProxyType({}))
     modules: Modules = Modules("6.1")
     has_ipvs: bool = True
@@ -131,6 +130,7 @@ class Facts:
     neighbours: Neighbours = field(default_factory=lambda: MappingProxyType({}))
     echoes: Mapping[IPAddress, Echo] | Unseen = field(default_factory=lambda: MappingProxyType({}))
     sockets: tuple[Socket, ...] = ()
+    gue_ports: frozenset[int] | Unseen = frozenset()
     unseen: tuple[Unseen, ...] = ()
     answering: Mapping[tuple[IPAddress, int], bool] = field(default_factory=lambda: MappingProxyType({}))
 

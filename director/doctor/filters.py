@@ -16,9 +16,9 @@ from director.doctor.facts import Facts, need
 from director.doctor.finding import Code, Finding, error, listed
 from director.doctor.packets.rules import PROTOCOLS, Fate, Packet, Table, at_hook
 from director.doctor.situation import Real, Virtual
-from director.doctor.tunnels import envelope
+from director.doctor.tunnels import ends, envelope
+from director.host.settings import CONNTRACK
 
-VS_CONNTRACK = ("net", "ipv4", "vs", "conntrack")
 Case = tuple[str, Packet]
 """A packet and what it is for, as a finding names it."""
 
@@ -35,7 +35,7 @@ def incoming(facts: Facts) -> Iterator[Finding]:
 
 
 def answers(facts: Facts) -> Iterator[Finding]:
-    """What nat real servers answer, on its way through the director."""
+    """What nat and fullnat real servers answer, on its way through the director."""
     hooks = ("prerouting", "forward")
     for by, cases in _dropped(facts, hooks, _answers(facts)).items():
         packet = cases[0][1]
@@ -123,7 +123,7 @@ def _inbound(facts: Facts) -> Iterator[Case]:
         yield virtual.name, _to_vip(facts, virtual)
     for virtual in facts.serves:
         if virtual.forward == "tun":
-            yield f"{virtual.name} (the tunnel)", envelope(facts, virtual)
+            yield from ((f"{virtual.name} (the tunnel)", envelope(facts, end)) for end in ends(facts, virtual))
         if virtual.vip_is_at_real_servers:
             yield virtual.name, _to_vip(facts, virtual)
             continue
@@ -133,19 +133,19 @@ def _inbound(facts: Facts) -> Iterator[Case]:
 
 def _outbound(facts: Facts) -> Iterator[Case]:
     for virtual in facts.directs:
-        for real in virtual.reals if virtual.forward in {"nat", "dr"} else ():
+        for real in virtual.reals if virtual.forward != "tun" else ():
             state = "new" if _is_tracked(facts) else "untracked"
             route = facts.network.routes.get(real.address)
             leaves = frozenset({route.interface}) if route else frozenset()
             packet = replace(_to_vip(facts, virtual), state=state, interfaces=frozenset(), leaves=leaves)
-            if virtual.forward == "nat":
+            if virtual.forward != "dr":
                 packet = replace(packet, destination=real.address, destination_port=real.port)
             yield f"{virtual.name}/{real.name}", packet
 
 
 def _answers(facts: Facts) -> Iterator[Case]:
     for virtual in facts.directs:
-        for real in virtual.reals if virtual.forward == "nat" else ():
+        for real in virtual.reals if not virtual.vip_is_at_real_servers else ():
             yield f"{virtual.name}/{real.name}", _answer(facts, virtual, real)
 
 
@@ -175,7 +175,7 @@ def _answer(facts: Facts, virtual: Virtual, real: Real) -> Packet:
 
 
 def _is_tracked(facts: Facts) -> bool:
-    return facts.sysctl(*VS_CONNTRACK) == "1"
+    return facts.sysctl(*CONNTRACK) == "1"
 
 
 def _accept(by: str, chain: str, packet: Packet) -> str:

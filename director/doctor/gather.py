@@ -9,7 +9,6 @@ to each VIP; on a real server a connection to itself where only that tells wheth
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,13 +19,14 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TypeVar
 
-from director.core.table import Table
+from director.core.table import Table, TunnelKind
 from director.doctor import addresses, listening, network, proc, sysctls, ways, wire
 from director.doctor.facts import Facts, Unseen
 from director.doctor.packets import read as packet_filters
 from director.doctor.packets.rules import Table as FilterTable
 from director.doctor.situation import Situation
-from director.host.addresses import FAMILIES
+from director.host import gue
+from director.host.rtnetlink import FAMILIES
 from director.host.sysctl import Key, read
 from director.kit.errors import DirectorError, HostError
 from director.kit.net import IPAddress
@@ -59,13 +59,13 @@ def gather(situation: Situation, role: Role = Role.AUTO, patience_s: float = PAT
     facts = _with_roles(Facts(situation, network=seen, table=table), role)
     facts = replace(
         facts,
-        release=os.uname().release,
         modules=proc.modules(),
         has_ipvs=proc.has_ipvs(),
         flows=proc.flows() if facts.directs else (),
         processes=proc.processes("kube-ipvs0" in seen.links) if facts.directs else (),
         conntrack=proc.conntrack(),
         sockets=proc.sockets() if facts.serves else (),
+        gue_ports=_gue_ports(facts),
         sysctls=_sysctls(sysctls.wanted(facts)),
     )
     with ThreadPoolExecutor(max_workers=8) as pool:
@@ -143,6 +143,13 @@ def _filters(facts: Facts) -> tuple[tuple[FilterTable, ...], tuple[str, ...]]:
         raise HostError("not permitted to read it: run as root, or with CAP_NET_ADMIN")
     known = facts.modules
     return packet_filters.read(versions, has_nft="nf_tables" in known.loaded or not known.complete)
+
+
+def _gue_ports(facts: Facts) -> frozenset[int] | Unseen:
+    kinds = {real.tunnel.kind for virtual in facts.serves if virtual.forward == "tun" for real in virtual.reals}
+    if TunnelKind.GUE not in kinds:
+        return frozenset()
+    return _or_unseen("UDP ports that unpack gue", lambda: frozenset(each.port for each in gue.present()))
 
 
 def _heard(facts: Facts, patience_s: float) -> wire.Answers:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
+from director.core.table import VirtualKey
 from director.doctor.facts import Facts, Process, Unseen, need, skipped
 from director.doctor.finding import Code, Finding, error, listed, note, warning
-from director.doctor.situation import Virtual
 
 RIVALS = ("keepalived", "kube-proxy", "ldirectord", "surealived")
 """Programs that write the table; keepalived and kube-proxy also does other things, hence `Process.declares`."""
@@ -61,7 +61,11 @@ def table(facts: Facts) -> Iterator[Finding]:
         return
     entries = need(facts.table).entries
     source = facts.situation.source
-    for name, missing in _by_name(each for each in facts.directs if each.key not in entries).items():
+    absent: dict[str, list[VirtualKey]] = {}
+    for key, name in facts.situation.keys.items():
+        if key not in entries:
+            absent.setdefault(name, []).append(key)
+    for name, missing in absent.items():
         yield error(
             Code.NOT_APPLIED,
             name,
@@ -103,10 +107,3 @@ def rivals(facts: Facts) -> Iterator[Finding]:
 
 def _named(process: Process) -> str:
     return f"{process.name} (process {process.pid})"
-
-
-def _by_name(virtuals: Iterable[Virtual]) -> dict[str, list[Virtual]]:
-    found: dict[str, list[Virtual]] = {}
-    for virtual in virtuals:
-        found.setdefault(virtual.name, []).append(virtual)
-    return found

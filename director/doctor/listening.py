@@ -10,13 +10,18 @@ from director.doctor.finding import Code, Finding, error, listed
 from director.doctor.situation import Virtual
 from director.kit.net import Endpoint, IPAddress
 
+SEEN = {Protocol.TCP, Protocol.UDP}
+
 
 def listeners(facts: Facts) -> Iterator[Finding]:
     """Whether each address and port that packets arrive at has a socket."""
     for virtual, address, port in targets(facts):
         if port is None:
-            why = "without a file the port is not known"
-            yield skipped(Unseen(f"whether anybody listens on {address}", why, "give the director's file"))
+            why = "every port is served" if virtual.key else "without a file the port is not known"
+            yield skipped(Unseen(f"whether anybody listens on {address}", why, "look at ss -ltu, or give the file"))
+        elif virtual.protocol not in SEEN:
+            why = f"sockets of {virtual.protocol.value} are not looked at"
+            yield skipped(Unseen(f"whether anybody listens on {address}", why, "look at ss --all"))
         elif not _is_served(facts, virtual.protocol, address, port):
             at_port = [each for each in facts.sockets if (each.protocol, each.port) == (virtual.protocol, port)]
             there = listed(dict.fromkeys(str(Endpoint(each.address, port)) for each in at_port))

@@ -5,37 +5,36 @@ One rule: this is the only file of the package that reads a `Config`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import get_args
 
-from director.core.model import Config, VirtualServer
-from director.core.table import Protocol, VirtualKey
-from director.host.settings import Method, Use
+from director.core.model import Config, RealState, VirtualServer
+from director.core.table import IPIP, Protocol, Tunnel, VirtualKey
+from director.host.settings import DeadConnections, Method, Use
+from director.host.surroundings import dead_connections, uses
 from director.kit.net import IPAddress
 
 METHODS: Mapping[str, Method] = MappingProxyType({method: method for method in get_args(Method)})
 """Forwarding methods by their names in a file."""
-IPIP_BYTES = {4: 20, 6: 40}
-"""What an outer header adds to a packet, by its IP version (ip_vs_xmit.c, ip_vs_tunnel_xmit)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Real:
-    """A real server; `overhead_bytes` is what a tunnel to it adds to each packet."""
+    """A real server; `port` None is the one that the client named."""
 
     name: str
     address: IPAddress
     port: int | None
-    overhead_bytes: int = 20
+    tunnel: Tunnel = IPIP
 
 
 @dataclass(frozen=True, slots=True)
 class Virtual:
-    """One entry of the table: a virtual server with several addresses or ports is several of these, of one name.
+    """One address and port that clients use: a virtual server with several is several of these, of one name.
 
-    Of one named on the command line, `key`, `port` and `scheduler` are None and `reals` is empty.
+    `port` None is any. Of one named on the command line, `key` and `scheduler` are None and `reals` is empty.
     """
 
     name: str
@@ -44,7 +43,6 @@ class Virtual:
     port: int | None
     forward: Method
     scheduler: str | None = None
-    persistent: bool = False
     reals: tuple[Real, ...] = ()
     interface: str | None = None
     key: VirtualKey | None = None
@@ -57,17 +55,26 @@ class Virtual:
         """Whether packets reach the real server with the VIP as their destination."""
         return self.forward in {"dr", "tun"}
 
+    def apply_command(self, source: str) -> str:
+        """What makes a host its real server."""
+        return f"director realserver apply {source if self.key else f'--vip {self.vip} --forward {self.forward}'}"
+
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """All that should be served; `keys` are all entries of the table that `source` declares, firewall marks too."""
+    """All that should be served.
+
+    `keys` are all entries of the table that `source` declares, with the names of their virtual servers; those known
+    by a firewall mark that others set have no address, and so are among `keys` alone. `managed`: the director makes
+    the settings that `uses` and `dead_connections` ask for.
+    """
 
     source: str
     virtuals: tuple[Virtual, ...]
-    keys: frozenset[VirtualKey] = frozenset()
-
-    def uses(self) -> tuple[Use, ...]:
-        return tuple(dict.fromkeys(Use(each.name, each.forward, each.vip.version) for each in self.virtuals))
+    keys: Mapping[VirtualKey, str] = field(default_factory=lambda: MappingProxyType({}))
+    uses: tuple[Use, ...] = ()
+    dead_connections: DeadConnections | None = None
+    managed: bool = False
 
     def vips(self) -> tuple[IPAddress, ...]:
         """Every VIP once."""
@@ -93,8 +100,14 @@ class Situation:
 
 def of_config(config: Config, source: str) -> Situation:
     """The situation that a file declares; `source` is its name."""
-    virtuals = tuple(each for virtual in config.virtual_servers for each in _virtuals(virtual))
-    return Situation(source, virtuals, frozenset(virtual.key for virtual in config.virtual_servers))
+    return Situation(
+        source,
+        virtuals=tuple(each for virtual in config.virtual_servers for each in _virtuals(virtual)),
+        keys=MappingProxyType({key: virtual.name for virtual in config.virtual_servers for key in virtual.keys}),
+        uses=uses(config),
+        dead_connections=dead_connections(config),
+        managed=config.manage_settings,
+    )
 
 
 def of_vips(vips: Iterable[IPAddress], forward: Method) -> Situation:
@@ -104,22 +117,31 @@ def of_vips(vips: Iterable[IPAddress], forward: Method) -> Situation:
     )
 
 
-def _virtuals(virtual: VirtualServer) -> Iterable[Virtual]:
-    key = virtual.key
-    if key.endpoint is None or key.protocol is None:
-        return  # a firewall mark has no address of its own to look for
-    yield Virtual(
+def _virtuals(virtual: VirtualServer) -> Iterator[Virtual]:
+    for key in virtual.keys:
+        if key.endpoint is not None and key.protocol is not None:
+            yield _virtual(virtual, key, key.protocol, key.endpoint.address, key.endpoint.port)
+            continue
+        for traffic in virtual.traffic:
+            for port in traffic.ports or (0,):
+                if traffic.address.version == key.family:
+                    yield _virtual(virtual, key, traffic.protocol, traffic.address, port)
+
+
+def _virtual(virtual: VirtualServer, key: VirtualKey, protocol: Protocol, vip: IPAddress, port: int) -> Virtual:
+    reals = tuple(
+        Real(real.name, real.address, real.at(key).port or port or None, real.tunnel)
+        for real in virtual.real_servers
+        if real.state is not RealState.DISABLED
+    )
+    return Virtual(
         name=virtual.name,
-        protocol=key.protocol,
-        vip=key.endpoint.address,
-        port=key.endpoint.port,
-        forward=METHODS[virtual.forward.value],
+        protocol=protocol,
+        vip=vip,
+        port=port or None,
+        forward=METHODS[virtual.method.value],
         scheduler=virtual.row.scheduler,
-        persistent=virtual.row.persistence_s > 0,
-        reals=tuple(
-            Real(real.name, real.endpoint.address, real.endpoint.port, IPIP_BYTES[real.endpoint.address.version])
-            for real in virtual.real_servers
-        ),
-        interface=virtual.vip.interface if virtual.vip else None,
+        reals=reals,
+        interface=next((each.interface for each in virtual.vips if each.address == vip), None),
         key=key,
     )

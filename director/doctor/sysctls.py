@@ -5,27 +5,38 @@ One rule: what holds is judged, not what one file of /proc/sys says: `all` and t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from director.core.table import Protocol
 from director.doctor.facts import Facts
 from director.doctor.finding import Code, Finding, error, listed, warning
-from director.host.settings import Requirement, required
+from director.doctor.situation import Virtual
+from director.host.settings import (
+    CONN_REUSE,
+    CONNTRACK,
+    EXPIRE_NODEST,
+    EXPIRE_QUIESCENT,
+    Requirement,
+    SettingChange,
+    pending,
+    required,
+)
 from director.host.sysctl import Key, conf, name
 
-VS = ("net", "ipv4", "vs")
+PMTU_DISC: Key = ("net", "ipv4", "vs", "pmtu_disc")
 CONNTRACK_COUNT: Key = ("net", "netfilter", "nf_conntrack_count")
 CONNTRACK_MAX: Key = ("net", "netfilter", "nf_conntrack_max")
 FULL, FILLING = 0.95, 0.80
 """Parts of nf_conntrack_max: at the first new connections are being lost or soon are."""
 _VITAL = {"ip_forward", "forwarding"}
-_JUDGED_HERE = {"expire_nodest_conn", "expire_quiescent_template", "conn_reuse_mode"}
+_CODES = {EXPIRE_NODEST: Code.EXPIRE_NODEST, EXPIRE_QUIESCENT: Code.EXPIRE_TEMPLATE, CONN_REUSE: Code.REUSE_MODE}
+"""Settings that have a code of their own; all others are SETTING_WRONG."""
 
 
 def wanted(facts: Facts) -> set[Key]:
     """Every setting that these looks want to see."""
     found = {requirement.key for requirement in _requirements(facts)}
-    found |= {(*VS, setting) for setting in (*_JUDGED_HERE, "conntrack", "pmtu_disc")}
+    found |= {EXPIRE_NODEST, CONNTRACK, PMTU_DISC}
     for interface in ("all", *facts.network.links):
         found |= {conf(4, interface, setting) for setting in ("arp_ignore", "arp_announce", "rp_filter")}
     return found
@@ -33,87 +44,43 @@ def wanted(facts: Facts) -> set[Key]:
 
 def _requirements(facts: Facts) -> tuple[Requirement, ...]:
     names = {virtual.name for virtual in facts.directs}
-    uses = [use for use in facts.situation.uses() if use.virtual_server in names]
-    return required(uses, [link.name for link in facts.network.outsides()])
+    uses = [use for use in facts.situation.uses if use.virtual_server in names]
+    interfaces = [link.name for link in facts.network.outsides()]
+    return required(uses, interfaces, facts.situation.dead_connections if facts.directs else None)
 
 
 def forwarding(facts: Facts) -> Iterator[Finding]:
-    """What the forwarding methods need of a director's settings."""
-    wrong: dict[tuple[str, str], list[Requirement]] = {}
-    for requirement in _requirements(facts):
-        value = facts.sysctls.get(requirement.key)
-        if requirement.key[-1] in _JUDGED_HERE or value is None or value in requirement.allowed:
-            continue
-        wrong.setdefault((requirement.key[-1], requirement.advised), []).append(requirement)
-    for (setting, advised), requirements in wrong.items():
-        first = requirements[0]
-        is_vital = setting in _VITAL or (setting == "conntrack" and advised == "1")
-        make = error if is_vital else warning
-        names = [name(each.key) for each in requirements]
-        yield make(
-            Code.SETTING_WRONG,
+    """What the forwarding methods, and what else the file asks for, need of a director's settings."""
+    wrong: dict[tuple[str, str], list[SettingChange]] = {}
+    for change in pending(_requirements(facts), facts.sysctls.get):
+        wrong.setdefault((change.key[-1], change.after), []).append(change)
+    for (setting, after), changes in wrong.items():
+        first = changes[0]
+        is_vital = setting in _VITAL or (first.key == CONNTRACK and after == "1")
+        names = [name(each.key) for each in changes]
+        by_hand = "sysctl -w " + " ".join(f"{each}={after}" for each in names)
+        yield (error if is_vital else warning)(
+            _CODES.get(first.key, Code.SETTING_WRONG),
             listed(names),
-            f"it is {facts.sysctls[first.key]}, and {listed(first.needed_by)} needs {advised} ({first.because})",
-            "sysctl -w " + " ".join(f"{each}={advised}" for each in names),
+            f"it is {first.before}, and {listed(first.needed_by)} needs {after} ({first.because})",
+            f"`director apply {facts.situation.source}`, or {by_hand}" if facts.situation.managed else by_hand,
         )
 
 
 def expiry(facts: Facts) -> Iterator[Finding]:
-    """Settings of IPVS about what happens to connections and clients of servers that go."""
-    if not facts.directs:
+    """What becomes of connections to servers that go, where the file leaves that to the kernel's default."""
+    if facts.situation.dead_connections is not None or facts.sysctl(*EXPIRE_NODEST) != "0":
         return
-    if facts.sysctl(*VS, "expire_nodest_conn") == "0" and any(
-        virtual.forward in {"dr", "tun"} or virtual.protocol is Protocol.UDP for virtual in facts.directs
-    ):
+    touched = [each for each in facts.directs if each.forward in {"dr", "tun"} or each.protocol is Protocol.UDP]
+    if touched:
         yield warning(
             Code.EXPIRE_NODEST,
-            "net.ipv4.vs.expire_nodest_conn",
-            "it is 0: packets of connections to a server that was removed are dropped without a word, and a client "
-            "that takes one of their ports again meets the dead server",
-            "sysctl -w net.ipv4.vs.expire_nodest_conn=1",
+            name(EXPIRE_NODEST),
+            "it is 0: packets of connections to a server that was removed are dropped without a word, and a client of "
+            f"{listed(dict.fromkeys(each.name for each in touched))} that takes one of their ports again meets the "
+            "dead server",
+            f"`dead_connections: expire` in {facts.situation.source}, or sysctl -w {name(EXPIRE_NODEST)}=1",
         )
-    persistent = [virtual.name for virtual in facts.directs if virtual.persistent]
-    if facts.sysctl(*VS, "expire_quiescent_template") == "0" and persistent:
-        yield warning(
-            Code.EXPIRE_TEMPLATE,
-            "net.ipv4.vs.expire_quiescent_template",
-            f"it is 0: known clients of {listed(dict.fromkeys(persistent))} go on to get a server at weight 0, "
-            "drained or dead",
-            "sysctl -w net.ipv4.vs.expire_quiescent_template=1",
-        )
-    if facts.sysctl(*VS, "conn_reuse_mode") == "0" and _version(facts.release) >= (5, 9):
-        yield warning(
-            Code.REUSE_MODE,
-            "net.ipv4.vs.conn_reuse_mode",
-            "it is 0: a client that takes a port again is sent where its last connection went, even to a server at "
-            "weight 0",
-            "sysctl -w net.ipv4.vs.conn_reuse_mode=1 (from kernel 5.9 on it costs no delay)",
-        )
-    elif (
-        facts.number(*VS, "conn_reuse_mode") == 1
-        and facts.number(*VS, "conntrack") == 1
-        and _version(facts.release) < (5, 9)
-    ):
-        yield warning(
-            Code.REUSE_MODE,
-            "net.ipv4.vs.conn_reuse_mode",
-            f"it is 1 with net.ipv4.vs.conntrack=1: kernels before 5.9 (this is {facts.release}) drop the first packet "
-            "of a client that takes a port again, which costs it a second",
-            "sysctl -w net.ipv4.vs.conn_reuse_mode=0, or run a newer kernel",
-        )
-
-
-def _version(release: str) -> tuple[int, int]:
-    """The first two numbers of a kernel's release.
-
-    >>> _version("6.1.0-32-amd64")
-    (6, 1)
-    """
-    numbers: Sequence[str] = (*release.partition("-")[0].split("."), "0")
-    try:
-        return int(numbers[0]), int(numbers[1])
-    except ValueError:
-        return (99, 0)
 
 
 def tracking(facts: Facts) -> Iterator[Finding]:
@@ -133,33 +100,27 @@ def tracking(facts: Facts) -> Iterator[Finding]:
 
 def silence(facts: Facts) -> Iterator[Finding]:
     """Whether a real server under dr or tun keeps silent about the VIPs: IPv4 alone needs settings for that."""
-    for interface, vips in _asked_on(facts).items():
+    for interface, virtuals in _asked_on(facts).items():
+        vips = listed(dict.fromkeys(virtual.vip for virtual in virtuals))
         ignore, announce = (facts.effective(setting, interface) for setting in ("arp_ignore", "arp_announce"))
-        # 3 is silent about addresses of scope host alone, and a VIP on lo is global (arp_ignore in inet_addr.c).
-        for setting, value, good in (
-            ("arp_ignore", ignore, ignore in {1, 2, 8}),
-            ("arp_announce", announce, announce >= 2),
+        # 3 is silent about addresses of scope host alone, and a VIP on lo is global (arp_ignore in net/ipv4/arp.c).
+        for setting, value, good, best, so in (
+            ("arp_ignore", ignore, ignore in {1, 2, 8}, 1, f"it answers ARP for {vips}"),
+            ("arp_announce", announce, announce >= 2, 2, f"it asks others in the name of {vips}"),
         ):
-            if good:
-                continue
-            best = 1 if setting == "arp_ignore" else 2
-            says = "it answers ARP for" if setting == "arp_ignore" else "it asks others in the name of"
-            yield error(
-                Code.ARP_SETTINGS,
-                f"{setting} on {interface}",
-                f"the maximum of `all` and {interface} is {value}: {says} {listed(vips)}, and the director loses it",
-                f"`director realserver apply {_source(facts)}`, or sysctl -w net.ipv4.conf.all.{setting}={best}",
-            )
+            if not good:
+                yield error(
+                    Code.ARP_SETTINGS,
+                    f"{setting} on {interface}",
+                    f"the maximum of `all` and {interface} is {value}: {so}, and the director loses it",
+                    f"`{virtuals[0].apply_command(facts.situation.source)}`, or "
+                    f"sysctl -w net.ipv4.conf.all.{setting}={best}",
+                )
 
 
-def _source(facts: Facts) -> str:
-    known = [virtual for virtual in facts.serves if virtual.key is not None]
-    return facts.situation.source if known else " ".join(f"--vip {virtual.vip}" for virtual in facts.serves)
-
-
-def _asked_on(facts: Facts) -> dict[str, list[str]]:
-    """The VIPs that this host must be silent about, by the interface that others may ask on."""
-    found: dict[str, list[str]] = {}
+def _asked_on(facts: Facts) -> dict[str, list[Virtual]]:
+    """What this host must keep silent about, by the interface that others may ask on."""
+    found: dict[str, list[Virtual]] = {}
     for virtual in facts.serves:
         if not virtual.vip_is_at_real_servers or virtual.vip.version != 4:
             continue
@@ -168,7 +129,5 @@ def _asked_on(facts: Facts) -> dict[str, list[str]]:
             link = facts.network.links[held.interface]
             near = held.address in own or (held.prefix_length < 31 and held.covers(virtual.vip))
             if link.speaks_arp and link.up and held.address != virtual.vip and (near or not own):
-                vips = found.setdefault(link.name, [])
-                if str(virtual.vip) not in vips:
-                    vips.append(str(virtual.vip))
+                found.setdefault(link.name, []).append(virtual)
     return found

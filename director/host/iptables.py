@@ -56,6 +56,10 @@ class Backend:
         """All of one table, as iptables-save(8) prints it. Raises: HostError."""
         return self._run(f"{self.stem}-save", "-t", table)
 
+    def save_all(self) -> str:
+        """Every table that there is, as iptables-save(8) prints it; the kernel loads none by it. Raises: HostError."""
+        return self._run(f"{self.stem}-save")
+
     def restore(self, text: str) -> None:
         """Make all of `text`'s changes to a table or none, and leave what it does not name. Raises: HostError."""
         self._run(f"{self.stem}-restore", "--noflush", "--wait", str(LOCK_WAIT_S), stdin=text)

@@ -11,6 +11,7 @@ from director.lab.demo.scene import CONFIG
 from director.lab.hosts import Lab, LabHost
 
 FILE = """
+dead_connections: expire
 defaults: {interface: lan}
 virtual_servers:
   web:
@@ -102,10 +103,7 @@ def in_health(lab: Lab) -> dict[str, str]:
     director = lab.host("director")
     director.write(CONFIG, FILE)
     director.run("director", "apply", CONFIG).check()
-    settings = [
-        "net.ipv4.vs.expire_nodest_conn=1",
-        *(f"net.ipv6.conf.{link}.accept_ra=2" for link in ("lan", "inside")),
-    ]
+    settings = ["net.ipv4.vs.expire_nodest_conn=1", "net.ipv6.conf.lan.accept_ra=2", "net.ipv6.conf.inside.accept_ra=2"]
     director.run("sysctl", "-qw", *settings).check()
     return {host.name.replace("-", "_"): str(host.start("sleep", "1000").pid) for host in lab.hosts()}
 

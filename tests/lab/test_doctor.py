@@ -15,8 +15,9 @@ from tests.lab.doctor import FILE, Case, address, in_health, rules, sysctl, try_
 pytestmark = pytest.mark.lab
 
 VS = "net.ipv4.vs"
-PERSISTENT = {"change": {"shop": {"persistent": True}}}
-TUNNELLED = {"change": {"shop": {"forward": "tun"}}}
+PERSISTENT = {"replace": [["forward: nat", "forward: nat\n    persistence: {timeout: 5m}"]]}
+TUNNELED = {"replace": [["forward: nat", "forward: tun"]]}
+LEFT_ALONE = {"replace": [["dead_connections: expire", ""]]}
 DR_ALONE = {"only": ["web", "web6"]}
 
 
@@ -35,7 +36,11 @@ def keepalived(text: str) -> tuple[str, str]:
 INVALID = "INPUT -m conntrack --ctstate INVALID -j DROP"
 CASES = [
     Case("in health", ()),
-    Case("no such scheduler", (Code.SCHEDULER_MISSING,), more={"change": {"web": {"scheduler": "twos"}}}),
+    Case(
+        "no such scheduler",
+        (Code.SCHEDULER_MISSING,),
+        more={"replace": [["forward: dr", "forward: dr\n    scheduler: twos"]]},
+    ),
     Case(
         "not applied",
         (Code.NOT_APPLIED,),
@@ -55,6 +60,7 @@ CASES = [
     Case("redirects by all", (Code.SETTING_WRONG,), *sysctl("net.ipv4.conf.all.send_redirects", 1, 0)),
     Case("redirects by an interface", (Code.SETTING_WRONG,), *sysctl("net.ipv4.conf.lan.send_redirects", 1, 0)),
     Case("connections outlive servers", (Code.EXPIRE_NODEST,), *sysctl(f"{VS}.expire_nodest_conn", 0, 1)),
+    Case("and the file leaves it alone", (Code.EXPIRE_NODEST,), *sysctl(f"{VS}.expire_nodest_conn", 0, 1), LEFT_ALONE),
     Case("stickiness outlives servers", (Code.EXPIRE_TEMPLATE,), more=PERSISTENT),
     Case("stickiness ends with them", (), *sysctl(f"{VS}.expire_quiescent_template", 1, 0), PERSISTENT),
     Case("ports taken again", (Code.REUSE_MODE,), *sysctl(f"{VS}.conn_reuse_mode", 0, 1)),
@@ -76,8 +82,8 @@ CASES = [
         "ip route add unreachable 10.9.1.12/32",
         "ip route del unreachable 10.9.1.12/32",
     ),
-    Case("a narrow tunnel", (Code.TUNNEL_MTU,), more=TUNNELLED),
-    Case("a wide tunnel", (), "ip link set inside mtu 1520", "ip link set inside mtu 1500", TUNNELLED),
+    Case("a narrow tunnel", (Code.TUNNEL_MTU,), more=TUNNELED),
+    Case("a wide tunnel", (), "ip link set inside mtu 1520", "ip link set inside mtu 1500", TUNNELED),
     Case("input dropped", (Code.INPUT_DROPPED,), *rules("INPUT -p tcp --dport 80 -j DROP")),
     Case("input of some dropped", (), *rules("INPUT -s 10.9.0.10 -p tcp --dport 80 -j DROP")),
     Case("answers dropped", (Code.FORWARD_DROPPED,), *rules("FORWARD -s 10.9.1.0/24 -j REJECT")),

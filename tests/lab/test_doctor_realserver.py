@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from director.doctor.finding import Code
+from director.lab.demo.scene import CONFIG
 from director.lab.hosts import Lab
-from tests.lab.doctor import FILE, Case, address, in_health, rules, sysctl, try_all, undone
+from tests.lab.doctor import FILE, Case, address, both, in_health, rules, sysctl, try_all, undone
 
 pytestmark = pytest.mark.lab
 
-WEB = {"only": ["web"], "change": {"web": {"forward": "tun"}}}
 PASSING_ON = sysctl("net.ipv6.conf.all.forwarding", 1, 0, on="l7proxy_1")
 DR = [
     Case("in health", ()),
@@ -62,13 +62,27 @@ NAT = [
 BESIDE = [
     Case("the VIP beside the servers", (Code.CLIENTS_IN_SUBNET,), *address("10.9.1.101/32", "inside", "director"))
 ]
+DEVICE = "lvs-ipip0"
+ANYBODY = ("ip link add any0 type ipip local 10.9.0.22; ip link set any0 up", "ip link del any0")
+CLAMP = "-A LVS-REALSERVER -s 10.9.0.100/32 -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1440"
 TUN = [
-    Case("in health", (), more=WEB),
-    Case("open to everyone", (Code.TUNNEL_OPEN,), *undone(rules("INPUT -p 4 ! -s 10.9.0.2 -j DROP")), WEB),
-    Case("no device", (Code.TUNNEL_MISSING,), "ip link set tunl0 down", "ip link set tunl0 up", WEB),
-    Case("it disbelieves", (Code.TUNNEL_RP_FILTER,), *sysctl("net.ipv4.conf.tunl0.rp_filter", 1, 0), WEB),
-    Case("it half disbelieves", (), *sysctl("net.ipv4.conf.tunl0.rp_filter", 2, 0), WEB),
-    Case("the tunnel dropped", (Code.INPUT_DROPPED,), *rules("INPUT -p 4 -j DROP"), WEB),
+    Case("in health", ()),
+    Case("open to everyone", (Code.TUNNEL_OPEN,), *ANYBODY),
+    Case(
+        "open, but for the filter",
+        (),
+        *both(ANYBODY, rules("INPUT -p 4 ! -s 10.9.0.2 -j DROP")),
+    ),
+    Case("no device", (Code.TUNNEL_MISSING,), f"ip link set {DEVICE} down", f"ip link set {DEVICE} up"),
+    Case("it disbelieves", (Code.TUNNEL_RP_FILTER,), *sysctl(f"net.ipv4.conf.{DEVICE}.rp_filter", 1, 2)),
+    Case(
+        "too large segments",
+        (Code.TUNNEL_MTU,),
+        "iptables-legacy -t mangle -F LVS-REALSERVER",
+        f"iptables-legacy -t mangle {CLAMP}",
+    ),
+    Case("the tunnel dropped", (Code.INPUT_DROPPED,), *rules("INPUT -p 4 -j DROP")),
+    Case("no VIP", (Code.VIP_NOT_LOCAL,), *undone(address("10.9.0.100/32", DEVICE))),
 ]
 
 
@@ -88,8 +102,11 @@ def test_each_way_to_break_a_nat_server_is_found(lab: Lab, pids: dict[str, str])
 
 def test_each_way_to_break_a_tun_server_is_found(lab: Lab, pids: dict[str, str]) -> None:
     host = lab.host("l7proxy-2")
-    host.run("bash", "-ec", "ip link set tunl0 up; iptables-legacy -A INPUT -p 4 ! -s 10.9.0.2 -j DROP").check()
-    try_all(host, TUN, pids)
+    file = FILE.replace("forward: dr", "forward: tun", 1)
+    host.run("ip", "addr", "del", "10.9.0.100/32", "dev", "lo").check()
+    host.write(CONFIG, file)
+    host.run("director", "realserver", "apply", CONFIG, "--director", "10.9.0.2").check()
+    try_all(host, TUN, pids, file)
 
 
 def test_a_real_server_that_has_no_file_names_its_vips(lab: Lab, pids: dict[str, str]) -> None:
@@ -98,4 +115,4 @@ def test_a_real_server_that_has_no_file_names_its_vips(lab: Lab, pids: dict[str,
     assert [line.split()[1] for line in told.stdout.splitlines()[:-1]] == [
         "arp-settings", "arp-settings", "vip-not-local",
     ]  # fmt: skip
-    assert told.stdout.splitlines()[-1].startswith("10 looks as a real server of 1 virtual server: 3 errors")
+    assert told.stdout.splitlines()[-1].startswith("11 looks as a real server of 1 virtual server: 3 errors")

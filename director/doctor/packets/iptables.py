@@ -73,8 +73,10 @@ def _rule(line: str) -> tuple[str, Rule]:
         return line.split()[1], Rule(line, (unknown(),), Verdict.UNKNOWN)
     options = list(_options(words[2:]))
     conditions = tuple(condition for option in options for condition in _conditions(option))
-    verdict, target = _verdict({option.name: option for option in options})
-    return words[1], Rule(line, conditions, verdict, target)
+    by_name = {option.name: option for option in options}
+    verdict, target = _verdict(by_name)
+    clamps = "-j" in by_name and by_name["-j"].values == ("TCPMSS",)
+    return words[1], Rule(line, conditions, verdict, target, clamps)
 
 
 def _options(words: list[str]) -> Iterator[_Option]:

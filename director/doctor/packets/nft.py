@@ -105,6 +105,8 @@ class _Reader:
                     yield _rule(text, (*conditions, *self._conditions(family, table, match)), verdict)
             elif kind in _VERDICTS:
                 yield _rule(text, tuple(conditions), expression)
+            elif kind == "mangle" and _is_segment_size(what.get("key")):
+                yield Rule(text, tuple(conditions), Verdict.CONTINUE, clamps=True)
             elif kind in _HIDING:
                 yield Rule(text, tuple(conditions), Verdict.UNKNOWN)
             elif kind not in _SAYS_NOTHING:
@@ -149,6 +151,13 @@ def _rule(text: str, conditions: tuple[Condition, ...], expression: Object) -> R
     [(kind, what)] = expression.items()
     target = str(what["target"]) if isinstance(what, dict) and "target" in what else ""
     return Rule(text, conditions, _VERDICTS.get(kind, Verdict.UNKNOWN), target)
+
+
+def _is_segment_size(key: Json) -> bool:
+    match key:
+        case {"tcp option": {"name": "maxseg"}}:
+            return True
+    return False
 
 
 def _field(left: Json) -> Field:

@@ -8,70 +8,79 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterable
-from pathlib import Path
 
 from director.doctor.packets import iptables, nft
 from director.doctor.packets.rules import Table
+from director.host.iptables import STEMS, backends
 from director.kit.errors import HostError
 
 LIMIT_S = 5.0
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin"
-_WORDS = {4: ("iptables", "ip_tables_names", "ip"), 6: ("ip6tables", "ip6_tables_names", "ip6")}
+_FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}  # linux/netfilter.h
+_NFT_FAMILY = {4: "ip", 6: "ip6"}
+_TABLES = ("filter", "mangle", "raw", "security")
 
 
 def read(versions: Iterable[int], *, has_nft: bool) -> tuple[tuple[Table, ...], tuple[str, ...]]:
     """Every rule for these IP versions, and a sentence for each part that is there and could not be read.
 
     `has_nft` says whether the kernel has nftables, which iptables-nft is a face of.
-    Raises: HostError when none of it can be read.
+    Raises: HostError when iptables cannot be asked.
     """
     tables: list[Table] = []
     complaints: list[str] = []
     shown: set[tuple[str, str]] = set()
     for version in sorted(set(versions)):
-        command, names, family = _WORDS[version]
-        if _has_legacy(names):
-            save = _which(f"{command}-legacy-save", f"{command}-save")
-            text = _run([save]) if save else None
-            if text is None:
-                complaints.append(f"there are legacy rules, and no {command}-legacy-save to show them")
-            else:
-                tables += iptables.parse(text, f"{command}-legacy", version)
-        if has_nft and (save := _which(f"{command}-nft-save")):
-            text = _run([save])
+        for backend in backends(version):
+            if backend.kind == "nft" and not has_nft:
+                continue
+            if not any(backend.may_hold(table) for table in _TABLES):
+                continue
+            text = backend.save_all()
+            if backend.kind == "legacy":
+                tables += iptables.parse(text, f"{STEMS[version]}-legacy", version)
+                continue
             without = iptables.tables_that_need_nft(text)
-            found = [table for table in iptables.parse(text, command, version) if table.name not in without]
+            found = [each for each in iptables.parse(text, STEMS[version], version) if each.name not in without]
             tables += found
-            shown |= {(family, table.name) for table in found}
-    if has_nft:
-        program = _which("nft")
-        if program is None:
-            complaints.append("nftables may have rules, and there is no nft to show them")
-        else:
-            tables += _nft(program, frozenset(shown), complaints)
+            shown |= {(_NFT_FAMILY[version], table.name) for table in found}
+    if has_nft and (hidden := _hidden(frozenset(shown))) != frozenset():
+        tables += _nft(frozenset(shown), hidden, complaints)
     return tuple(tables), tuple(complaints)
 
 
-def _nft(program: str, shown: frozenset[tuple[str, str]], complaints: list[str]) -> tuple[Table, ...]:
+def _hidden(shown: frozenset[tuple[str, str]]) -> frozenset[tuple[str, str]] | None:
+    """The tables of nftables by family and name that iptables does not show; None where the kernel does not say."""
+    there = nft_tables()
+    return None if there is None else there - shown
+
+
+def nft_tables() -> frozenset[tuple[str, str]] | None:
+    """Every table of nftables that IP packets meet, by family and name; None where the kernel does not say."""
+    from pyroute2 import NetlinkError
+    from pyroute2.nftables.main import NFTables
+
     try:
-        text = _run([program, "--json", "list", "ruleset"])
-        return nft.parse(text, shown) if text.strip() else ()
+        with NFTables(nfgen_family=0) as sockets:
+            found = [(each["nfgen_family"], each.get_attr("NFTA_TABLE_NAME")) for each in sockets.get_tables()]
+    except (NetlinkError, OSError):
+        return None
+    return frozenset((_FAMILIES[family], name) for family, name in found if family in _FAMILIES)
+
+
+def _nft(
+    shown: frozenset[tuple[str, str]], hidden: frozenset[tuple[str, str]] | None, complaints: list[str]
+) -> tuple[Table, ...]:
+    names = "rules" if hidden is None else ", ".join(" ".join(each) for each in sorted(hidden))
+    program = shutil.which("nft") or shutil.which("nft", path=_PATH)
+    if program is None:
+        complaints.append(f"nftables has {names}, and there is no nft to show {'them' if hidden is None else 'it'}")
+        return ()
+    try:
+        return nft.parse(_run([program, "--json", "list", "ruleset"]), shown)
     except (HostError, ValueError, KeyError, TypeError, AttributeError) as error:
         complaints.append(f"nft --json list ruleset: {error}")
         return ()
-
-
-def _has_legacy(names: str) -> bool:
-    try:
-        return bool(Path(f"/proc/net/{names}").read_text().strip())
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise HostError(f"/proc/net/{names}: {error.strerror}") from error
-
-
-def _which(*names: str) -> str | None:
-    return next((found for name in names if (found := shutil.which(name) or shutil.which(name, path=_PATH))), None)
 
 
 def _run(command: list[str]) -> str:

@@ -145,12 +145,16 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Conditions that must all fit, and what happens then; `target` is the chain of JUMP and GOTO."""
+    """Conditions that must all fit, and what happens then; `target` is the chain of JUMP and GOTO.
+
+    `clamps`: it makes TCP segments smaller.
+    """
 
     text: str
     conditions: tuple[Condition, ...]
     verdict: Verdict
     target: str = ""
+    clamps: bool = False
 
     def fits(self, packet: Packet) -> Match:
         """As well as the weakest of its conditions."""
@@ -216,6 +220,17 @@ def at_hook(tables: Iterable[Table], hook: str, packet: Packet) -> Outcome:
         fates |= outcome.fates - {Fate.ENDED}
         droppers += outcome.droppers
     return Outcome(frozenset(fates), tuple(droppers))
+
+
+def may_be_clamped(tables: Iterable[Table], packet: Packet) -> bool:
+    """Whether some rule may make the segments smaller that `packet`, a SYN, asks for."""
+    return any(
+        rule.clamps and rule.fits(packet) is not Match.NO
+        for table in tables
+        if packet.version in table.versions
+        for chain in table.chains.values()
+        for rule in chain.rules
+    )
 
 
 def _bases(tables: Iterable[Table], hook: str, version: int) -> list[tuple[Table, Chain]]:

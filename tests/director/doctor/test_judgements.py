@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from director.core.config import parse_config
-from director.core.table import Protocol, Table, VirtualEntry, VirtualRow
+from director.core.table import Protocol, Table, Tunnel, TunnelKind, VirtualEntry, VirtualRow
 from director.doctor import filters, kernel, listening, sysctls, tunnels, ways
 from director.doctor.checkup import judge
 from director.doctor.facts import Conntrack, Facts, Flow, Modules, Process, Socket, Unseen
 from director.doctor.finding import Finding
 from director.doctor.network import FAR, Held, Link, Neighbour, Network, Route
-from director.doctor.packets import nft
-from director.doctor.situation import of_config, of_vips
+from director.doctor.packets import iptables, nft
+from director.doctor.situation import Virtual, of_config, of_vips
 from director.doctor.wire import Echo
 from director.host.sysctl import key_of
 
@@ -44,9 +44,9 @@ LINKS = {
 }
 
 
-def director(method: str = "nat") -> Facts:
+def director(method: str = "nat", more: str = "") -> Facts:
     """A director in health: VIP on eth0, both real servers on eth1."""
-    situation = of_config(parse_config(FILE.replace("METHOD", method), "f"), "f")
+    situation = of_config(parse_config(FILE.replace("METHOD", method) + more, "f"), "f")
     held = (Held(ip_address("192.0.2.2"), 24, "eth0"), Held(VIP, 32, "eth0"), Held(ROUTER, 24, "eth1"))
     routes = {A: Route("eth1"), B: Route("eth1"), VIP: Route("lo", is_local=True)}
     return Facts(
@@ -62,7 +62,7 @@ def director(method: str = "nat") -> Facts:
 def server(method: str = "nat") -> Facts:
     """Real server `a` in health."""
     situation = of_config(parse_config(FILE.replace("METHOD", method), "f"), "f")
-    held = [Held(A, 24, "eth1"), *([Held(VIP, 32, "lo")] if method == "dr" else [])]
+    held = [Held(A, 24, "eth1"), *([Held(VIP, 32, "lo")] if method == "dr" else [])]  # tun: see `unpacking`
     way = Route("eth1", ROUTER)
     return Facts(
         situation,
@@ -89,7 +89,7 @@ def codes(found: Iterable[Finding]) -> list[str]:
 def test_health_is_silence_and_a_line_that_says_how_much_was_looked_at(facts: Facts) -> None:
     report = judge(facts)
     assert report.findings == ()
-    role, looks = ("a director", 16) if facts.directs else ("a real server", 10)
+    role, looks = ("a director", 16) if facts.directs else ("a real server", 11)
     assert report.summary() == f"{looks} looks as {role} of 1 virtual server: 0 errors, 0 warnings, 0 notes."
 
 
@@ -124,24 +124,29 @@ def test_what_cannot_be_seen_is_a_note_and_nothing_else(facts: Facts, unmade: li
 
 
 VS = {"expire_nodest_conn": "1", "expire_quiescent_template": "0", "conn_reuse_mode": "1", "conntrack": "0"}
+EXPIRE = "dead_connections: expire\n"
 
 
 @pytest.mark.parametrize(
-    ("method", "release", "settings", "expected"),
+    ("method", "more", "settings", "expected"),
     [
-        ("dr", "6.1.0-32-amd64", {}, []),
-        ("dr", "6.1.0", {"expire_nodest_conn": "0"}, ["warning expire-nodest"]),
-        ("nat", "6.1.0", {"expire_nodest_conn": "0"}, []),
-        ("nat", "5.9", {"conn_reuse_mode": "0"}, ["warning reuse-mode"]),
-        ("nat", "5.8.1", {"conn_reuse_mode": "0"}, []),
-        ("nat", "5.8.1", {"conntrack": "1"}, ["warning reuse-mode"]),
-        ("nat", "6.1", {"conntrack": "1"}, []),
-        ("nat", "odd", {"conn_reuse_mode": "0"}, ["warning reuse-mode"]),
+        ("dr", "", {}, []),
+        ("dr", "", {"expire_nodest_conn": "0"}, ["warning expire-nodest"]),
+        ("dr", EXPIRE, {"expire_nodest_conn": "0"}, ["warning expire-nodest"]),
+        ("nat", "", {"expire_nodest_conn": "0"}, []),
+        ("nat", EXPIRE, {"expire_nodest_conn": "0"}, ["warning expire-nodest"]),
+        ("nat", "", {"conn_reuse_mode": "0"}, ["warning reuse-mode"]),
+        ("dr", "", {"conntrack": "1"}, ["warning setting-wrong"]),
+        ("fullnat", "", {}, ["error setting-wrong"]),
+        ("nat", "settings: report\n", {"conn_reuse_mode": "0"}, ["warning reuse-mode"]),
     ],
 )
-def test_settings_that_hurt(method: str, release: str, settings: dict[str, str], expected: list[str]) -> None:
+def test_settings_that_hurt(method: str, more: str, settings: dict[str, str], expected: list[str]) -> None:
     found = {key_of(f"net.ipv4.vs.{name}"): value for name, value in {**VS, **settings}.items()}
-    assert codes(sysctls.expiry(changed(director(method), release=release, sysctls=found))) == expected
+    facts = changed(director(method, more), sysctls=found)
+    findings = [*sysctls.forwarding(facts), *sysctls.expiry(facts)]
+    assert codes(findings) == expected
+    assert all("report" in more or "` in f" in each.remedy or "`director apply f`" in each.remedy for each in findings)
 
 
 @pytest.mark.parametrize(
@@ -167,8 +172,7 @@ def test_a_scheduler_that_is_in_use_is_there() -> None:
 
 
 def test_fullnat_needs_a_module_of_its_own() -> None:
-    facts = director()
-    facts = changed(facts, directs=tuple(replace(each, forward="fullnat") for each in facts.directs))
+    facts = director("fullnat")
     assert codes(kernel.modules(facts)) == ["error module-missing"]
     loaded = frozenset({"xt_ipvs"})
     assert codes(kernel.modules(changed(facts, modules=Modules("6.1", loaded=loaded)))) == []
@@ -263,19 +267,79 @@ def test_a_real_server_without_a_file_is_looked_at_as_far_as_it_goes() -> None:
     facts = changed(facts, situation=named, serves=named.served_by([A]), sysctls={})
     found = [str(each) for each in judge(facts).findings]
     assert [line.split()[1] for line in found] == ["arp-settings", "arp-settings", "skipped"]
-    assert "`director realserver apply --vip 192.0.2.10`" in found[0]
+    assert "`director realserver apply --vip 192.0.2.10 --forward dr`" in found[0]
     assert "the port is not known" in found[2]
 
 
-@pytest.mark.parametrize(("mtu", "expected"), [(1519, ["warning tunnel-mtu"]), (1520, [])])
-def test_a_tunnel_carries_a_full_packet(mtu: int, expected: list[str]) -> None:
-    facts = director()
+@pytest.mark.parametrize(
+    ("mtu", "tunnel", "expected"),
+    [(1519, "ipip", 1), (1520, "ipip", 0), (1523, "gre", 1), (1524, "gre", 0), (1539, "gue", 1), (1540, "gue", 0)],
+)
+@pytest.mark.parametrize("told", ["1", "0"])
+def test_a_director_tells_whether_a_full_packet_fits(mtu: int, tunnel: str, expected: int, told: str) -> None:
+    facts = tunneled(director("tun"), tunnel)
     links = {**LINKS, "eth1": replace(LINKS["eth1"], mtu=mtu)}
-    facts = changed(facts, network=replace(facts.network, links=links),
-                    directs=tuple(replace(each, forward="tun") for each in facts.directs))  # fmt: skip
+    facts = changed(facts, network=replace(facts.network, links=links), sysctls={sysctls.PMTU_DISC: told})
     found = list(tunnels.widths(facts))
-    assert codes(found) == expected
-    assert all("to 1520" in each.remedy and f"advmss {mtu - 60}" in each.remedy for each in found)
+    assert codes(found) == [f"{'note' if told == '1' else 'warning'} tunnel-mtu"] * expected
+    assert all("by 1" in each.remedy for each in found)
+
+
+def tunneled(facts: Facts, kind: str) -> Facts:
+    """The same by another kind of tunnel."""
+    tunnel = Tunnel(TunnelKind(kind), 6080 if kind == "gue" else 0)
+
+    def wrapped(virtuals: tuple[Virtual, ...]) -> tuple[Virtual, ...]:
+        return tuple(replace(v, reals=tuple(replace(real, tunnel=tunnel) for real in v.reals)) for v in virtuals)
+
+    return changed(facts, directs=wrapped(facts.directs), serves=wrapped(facts.serves))
+
+
+def unpacking(kind: str, device: str, **more: object) -> Facts:
+    """A tun real server in health."""
+    facts = tunneled(server("tun"), kind)
+    links = {**LINKS, "t": Link("t", 9, 1480, speaks_arp=False, kind=device, remote=ip_address("10.0.0.1"))}
+    held = (*facts.network.held, Held(VIP, 32, "t"))
+    clamp = iptables.parse("*mangle\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -s 192.0.2.10/32 -p tcp -m tcp --tcp-flags "
+                           "SYN,RST SYN -j TCPMSS --set-mss 1400\nCOMMIT\n", "iptables", 4)  # fmt: skip
+    return changed(facts, network=replace(facts.network, links=links, held=held), filters=clamp,
+                   gue_ports=frozenset({6080}), **more)  # fmt: skip
+
+
+KINDS = [("ipip", "ipip"), ("gre", "gre"), ("gue", "ipip")]
+
+
+@pytest.mark.parametrize(("kind", "device"), KINDS)
+def test_a_tun_server_in_health_unpacks_what_one_director_sends(kind: str, device: str) -> None:
+    facts = unpacking(kind, device)
+    assert judge(facts).findings == ()
+    assert codes(tunnels.segments(changed(facts, filters=()))) == ["warning tunnel-mtu"]
+    links = {**facts.network.links, "t": replace(facts.network.links["t"], remote=None)}
+    assert codes(tunnels.openness(changed(facts, network=replace(facts.network, links=links)))) == [
+        "warning tunnel-open"
+    ]
+    for broken in (replace(links["t"], up=False), replace(links["t"], kind="sit")):
+        network = replace(facts.network, links={**links, "t": broken})
+        assert codes(tunnels.devices(changed(facts, network=network))) == ["error tunnel-missing"]
+    assert codes(tunnels.devices(changed(facts, gue_ports=frozenset()))) == ["error tunnel-missing"] * (kind == "gue")
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule", "expected"),
+    [
+        ("ipip", "-p ipencap ! -s 10.0.0.1/32 -j DROP", []),
+        ("ipip", "-p gre ! -s 10.0.0.1/32 -j DROP", ["warning tunnel-open"]),
+        ("gre", "-p gre ! -s 10.0.0.1/32 -j DROP", []),
+        ("gue", "-p udp -m udp --dport 6080 ! -s 10.0.0.1/32 -j DROP", []),
+        ("gue", "-p udp -m udp --dport 6081 ! -s 10.0.0.1/32 -j DROP", ["warning tunnel-open"]),
+    ],
+)
+def test_a_filter_closes_a_tunnel_that_is_open(kind: str, rule: str, expected: list[str]) -> None:
+    facts = unpacking(kind, dict(KINDS)[kind])
+    links = {**facts.network.links, "t": replace(facts.network.links["t"], remote=None)}
+    rules = iptables.parse(f"*filter\n:INPUT ACCEPT [0:0]\n-A INPUT {rule}\nCOMMIT\n", "iptables", 4)
+    facts = changed(facts, network=replace(facts.network, links=links), filters=rules)
+    assert codes(tunnels.openness(facts)) == expected
 
 
 CAPTURED = Path(__file__).parent / "captured"

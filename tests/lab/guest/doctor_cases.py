@@ -2,7 +2,7 @@
 
 `python -m tests.lab.guest.doctor_cases FILE < CASES`: FILE is a director.yaml, CASES a JSON list of objects: `name`;
 `breaks` and `mends`, shell scripts (each host's name is a variable with a process of it); `only`, names of virtual
-servers to look at; `change`, by a virtual server's name what its file cannot say yet; `listen`, addresses to listen
+servers to look at; `replace`, pairs of what stands in FILE and what is to stand there; `listen`, addresses to listen
 on; `tries`, a shell script that succeeds where clients are served. Prints a JSON object: by each case's name the lines
 `found`, and whether clients were `served` (null: not tried).
 """
@@ -27,13 +27,13 @@ PORT = 80
 
 
 def situation(path: str, case: dict[str, Any]) -> Situation:
-    found = of_config(parse_config(Path(path).read_text(), path), path)
-    changed = [
-        replace(virtual, **case.get("change", {}).get(virtual.name, {}))
-        for virtual in found.virtuals
-        if virtual.name in case.get("only", [virtual.name])
-    ]
-    return replace(found, virtuals=tuple(changed))
+    text = Path(path).read_text()
+    for old, new in case.get("replace", []):
+        assert old in text
+        text = text.replace(old, new, 1)
+    found = of_config(parse_config(text, path), path)
+    only = case.get("only") or [virtual.name for virtual in found.virtuals]
+    return replace(found, virtuals=tuple(virtual for virtual in found.virtuals if virtual.name in only))
 
 
 def listening(stack: ExitStack, address: str) -> None:
