@@ -158,7 +158,6 @@ class Control:
             if confirm_s is None:
                 stages.append(Removal.AT_ONCE if drain_s is None else Removal.WHILE_CONNECTED)
             entry: Entry | None = None
-            outcome: Outcome | None = None
             made: list[Step] = []
             try:
                 inputs = self.inputs(removal=Removal.HELD)
@@ -169,33 +168,32 @@ class Control:
                     failures = [failure for failure in outcome.failures if failure not in standing]
                     if failures:
                         raise await self._not_applied(former, entry, failures, standing)
+                to_come = await self.on_worker(lambda: later(self._reconciler, inputs, outcome.observed))
+                waits = confirm_s if made or to_come or config != former.config else None
+                if waits is not None:
+                    awaiting = replace(entry, until=clock(waits))
+                    await self.on_worker(lambda: self._journal.save(awaiting))
+                    self.unconfirmed = Unconfirmed(
+                        former, entry.before, time.monotonic() + waits, awaiting.until, drain_s
+                    )
             except NotAppliedError:
                 raise
             except DirectorError as error:
                 raise await self._not_applied(former, entry, str(error).splitlines(), standing) from error
-            assert outcome is not None  # noqa: S101 -- there is a stage
             still = [f"as before: {failure}" for failure in outcome.failures]
-            observed = outcome.observed
-            to_come = await self.on_worker(lambda: later(self._reconciler, inputs, observed))
-            waits = confirm_s is not None and (made or to_come or config != former.config)
-            if confirm_s is not None and waits:
-                until, until_at = clock(confirm_s), time.monotonic() + confirm_s
-                self.unconfirmed = Unconfirmed(former, entry.before, until_at, until, drain_s)
-                awaiting = replace(entry, until=until)
-                await self.on_worker(lambda: self._journal.save(awaiting))
-            else:
+            if waits is None:
                 if drain_s is not None:
                     self.force = replace(self.force, drain_until_at=time.monotonic() + drain_s)
                 if not outcome.plan.leaving:
                     self._forget_former()
-                to_come = to_come if outcome.plan.leaving else ()
+                    to_come = ()
                 await self.on_worker(self._journal.remove)
             log.info(
                 "configuration is in force",
                 extra={"config": source, **({"confirm_until": self.unconfirmed.until} if self.unconfirmed else {})},
             )
         await self.advise()
-        return Applied(tuple(made), (), (*still, *outcome.waiting), to_come, confirm_s if waits else None)
+        return Applied(tuple(made), (), (*still, *outcome.waiting), to_come, waits)
 
     async def confirm(self) -> Applied:
         """Keep what awaits confirmation, and remove what was held."""

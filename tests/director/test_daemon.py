@@ -25,7 +25,7 @@ from director.core.table import Forward, RealCounters, RealRow, Table, TableCoun
 from director.core.vip import Vip
 from director.daemon import Daemon
 from director.ipvs.failure import Failure
-from director.journal import Journal
+from director.journal import Entry, Journal
 from director.kit.errors import ConfigError, DirectorError, HostError, KernelError
 from director.kit.net import Endpoint
 from director.memory import Memory
@@ -410,6 +410,39 @@ def test_an_apply_that_is_not_confirmed_undoes_itself(world: World, caplog: pyte
 
     world.run(story)
     assert not (world.directory / "state" / "journal.json").exists()
+
+
+def test_what_cannot_be_noted_for_a_confirmation_is_not_applied(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    saves = iter(range(10))
+    save = Journal.save
+
+    def full(journal: Journal, entry: Entry) -> None:
+        if next(saves):
+            raise HostError("no room on that disk")
+        save(journal, entry)
+
+    async def story() -> None:
+        monkeypatch.setattr(Journal, "save", full)
+        with pytest.raises(DirectorError, match=r"no room on that disk\nnothing of g is applied: what was there"):
+            await world.ask(lambda client: client.apply(WITHOUT_B, "g", 60.0))
+        assert world.weights() == {A: 100, B: 100}
+        assert (await world.status())["daemon"]["unconfirmed"] is None
+
+    world.run(story)
+
+
+def test_a_plan_says_what_a_removal_breaks(world: World) -> None:
+    async def story() -> None:
+        world.kernel.carried = {(WEB, B): RealCounters(12, 1)}
+        (step,) = await asyncio.to_thread(world.client.plan, WITHOUT_B, "g")
+        assert step == {
+            "sign": "-",
+            "subject": "real server web/b (10.0.0.2:80)",
+            "detail": "nat, weight 100",
+            "effect": "12 active connections would break; drain first?",
+        }
+
+    world.run(story)
 
 
 def test_a_confirmation_removes_what_was_held(world: World) -> None:
