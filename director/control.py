@@ -101,6 +101,7 @@ class Control:
         self._announcements = announcements
         self._advice = advice
         self._wake = wake
+        self._ends = False
         self._owed: Before | None = None  # to be put back, which has not succeeded yet
         self._unserved: frozenset[str] = frozenset()
         self._thorough_at = 0.0
@@ -149,6 +150,8 @@ class Control:
         """
         async with self.writing:
             self._refuse_while_unconfirmed()
+            if self._ends and confirm_s is not None:
+                raise DirectorError(f"{source} was not applied: the director is stopping, and could not undo it later")
             former, standing = self.force, set(self.last.failures if self.last else ())
             table = await self.on_worker(self._reconciler.read_table)
             self._put_in_force(InForce.taken(config, source, table, former.config))
@@ -220,8 +223,9 @@ class Control:
         return Applied(outcome.steps, outcome.failures, outcome.waiting)
 
     async def stop(self) -> None:
-        """Take back what nobody has confirmed; all else stays as it is."""
+        """Take back what nobody has confirmed, and let nothing more wait for that; all else stays as it is."""
         async with self.writing:
+            self._ends = True
             if self.unconfirmed is not None:
                 try:
                     await self._undo(self.unconfirmed, "told to stop before it was confirmed")

@@ -472,6 +472,22 @@ def test_undo_and_the_directors_end_take_back_what_is_not_confirmed(world: World
     assert world.addresses.held == {VIP}
 
 
+def test_nothing_waits_for_a_confirmation_at_a_director_that_stops(world: World) -> None:
+    """One that is asked for in the last moment would stay, unconfirmed, with nobody to take it back."""
+
+    async def main() -> None:
+        daemon = world.daemon()
+        await daemon._control.start()
+        await daemon._control.stop()
+        with pytest.raises(DirectorError, match="the director is stopping"):
+            await daemon._requests.apply(WITHOUT_B, "g", 60.0)
+        await daemon._requests.apply(WITHOUT_B, "g")
+        daemon._control.worker.shutdown()
+
+    asyncio.run(main())
+    assert world.weights() == {A: 100}
+
+
 def test_health_counts_while_a_confirmation_is_awaited_and_after_it_is_taken_back(world: World) -> None:
     async def main() -> None:
         doors = [await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) for _ in "ab"]

@@ -8,7 +8,6 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 import pytest
-from director.ipvs.batch import batches
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +41,7 @@ from director.core.table import (
 )
 from director.ipvs import attributes as a
 from director.ipvs import encode, tlv
+from director.ipvs.batch import batches
 from director.ipvs.decode import (
     Destination,
     Foreign,
