@@ -101,6 +101,7 @@ class Control:
         self._announcements = announcements
         self._advice = advice
         self._wake = wake
+        self._ends = False
         self._owed: Before | None = None  # to be put back, which has not succeeded yet
         self._unserved: frozenset[str] = frozenset()
         self._thorough_at = 0.0
@@ -149,6 +150,8 @@ class Control:
         """
         async with self.writing:
             self._refuse_while_unconfirmed()
+            if self._ends and confirm_s is not None:
+                raise DirectorError(f"{source} was not applied: the director is stopping, and could not undo it later")
             former, standing = self.force, set(self.last.failures if self.last else ())
             table = await self.on_worker(self._reconciler.read_table)
             self._put_in_force(InForce.taken(config, source, table, former.config))
@@ -158,7 +161,6 @@ class Control:
             if confirm_s is None:
                 stages.append(Removal.AT_ONCE if drain_s is None else Removal.WHILE_CONNECTED)
             entry: Entry | None = None
-            outcome: Outcome | None = None
             made: list[Step] = []
             try:
                 inputs = self.inputs(removal=Removal.HELD)
@@ -169,33 +171,32 @@ class Control:
                     failures = [failure for failure in outcome.failures if failure not in standing]
                     if failures:
                         raise await self._not_applied(former, entry, failures, standing)
+                to_come = await self.on_worker(lambda: later(self._reconciler, inputs, outcome.observed))
+                waits = confirm_s if made or to_come or config != former.config else None
+                if waits is not None:
+                    awaiting = replace(entry, until=clock(waits))
+                    await self.on_worker(lambda: self._journal.save(awaiting))
+                    self.unconfirmed = Unconfirmed(
+                        former, entry.before, time.monotonic() + waits, awaiting.until, drain_s
+                    )
             except NotAppliedError:
                 raise
             except DirectorError as error:
                 raise await self._not_applied(former, entry, str(error).splitlines(), standing) from error
-            assert outcome is not None  # noqa: S101 -- there is a stage
             still = [f"as before: {failure}" for failure in outcome.failures]
-            observed = outcome.observed
-            to_come = await self.on_worker(lambda: later(self._reconciler, inputs, observed))
-            waits = confirm_s is not None and (made or to_come or config != former.config)
-            if confirm_s is not None and waits:
-                until, until_at = clock(confirm_s), time.monotonic() + confirm_s
-                self.unconfirmed = Unconfirmed(former, entry.before, until_at, until, drain_s)
-                awaiting = replace(entry, until=until)
-                await self.on_worker(lambda: self._journal.save(awaiting))
-            else:
+            if waits is None:
                 if drain_s is not None:
                     self.force = replace(self.force, drain_until_at=time.monotonic() + drain_s)
                 if not outcome.plan.leaving:
                     self._forget_former()
-                to_come = to_come if outcome.plan.leaving else ()
+                    to_come = ()
                 await self.on_worker(self._journal.remove)
             log.info(
                 "configuration is in force",
                 extra={"config": source, **({"confirm_until": self.unconfirmed.until} if self.unconfirmed else {})},
             )
         await self.advise()
-        return Applied(tuple(made), (), (*still, *outcome.waiting), to_come, confirm_s if waits else None)
+        return Applied(tuple(made), (), (*still, *outcome.waiting), to_come, waits)
 
     async def confirm(self) -> Applied:
         """Keep what awaits confirmation, and remove what was held."""
@@ -222,8 +223,9 @@ class Control:
         return Applied(outcome.steps, outcome.failures, outcome.waiting)
 
     async def stop(self) -> None:
-        """Take back what nobody has confirmed; all else stays as it is."""
+        """Take back what nobody has confirmed, and let nothing more wait for that; all else stays as it is."""
         async with self.writing:
+            self._ends = True
             if self.unconfirmed is not None:
                 try:
                     await self._undo(self.unconfirmed, "told to stop before it was confirmed")

@@ -84,7 +84,10 @@ def apply(
                 left = f"what drains stays at weight 0: `director apply {file}` removes it"
                 raise _interrupted(left, state_directory) from None
         else:
-            answer = alone.apply_until_confirmed(config, text, source(file), state_directory, confirm_s, drain_s)
+            try:
+                answer = alone.apply_until_confirmed(config, text, source(file), state_directory, confirm_s, drain_s)
+            except KeyboardInterrupt:
+                raise _interrupted("the apply goes on by itself, and awaits confirmation", state_directory) from None
         unfinished = [f"{sentence}: run apply again then" for sentence in answer["waiting"]]
     note(advice(config))
     print_applied(answer, as_json)

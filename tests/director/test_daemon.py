@@ -25,7 +25,7 @@ from director.core.table import Forward, RealCounters, RealRow, Table, TableCoun
 from director.core.vip import Vip
 from director.daemon import Daemon
 from director.ipvs.failure import Failure
-from director.journal import Journal
+from director.journal import Entry, Journal
 from director.kit.errors import ConfigError, DirectorError, HostError, KernelError
 from director.kit.net import Endpoint
 from director.memory import Memory
@@ -412,6 +412,39 @@ def test_an_apply_that_is_not_confirmed_undoes_itself(world: World, caplog: pyte
     assert not (world.directory / "state" / "journal.json").exists()
 
 
+def test_what_cannot_be_noted_for_a_confirmation_is_not_applied(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    saves = iter(range(10))
+    save = Journal.save
+
+    def full(journal: Journal, entry: Entry) -> None:
+        if next(saves):
+            raise HostError("no room on that disk")
+        save(journal, entry)
+
+    async def story() -> None:
+        monkeypatch.setattr(Journal, "save", full)
+        with pytest.raises(DirectorError, match=r"no room on that disk\nnothing of g is applied: what was there"):
+            await world.ask(lambda client: client.apply(WITHOUT_B, "g", 60.0))
+        assert world.weights() == {A: 100, B: 100}
+        assert (await world.status())["daemon"]["unconfirmed"] is None
+
+    world.run(story)
+
+
+def test_a_plan_says_what_a_removal_breaks(world: World) -> None:
+    async def story() -> None:
+        world.kernel.carried = {(WEB, B): RealCounters(12, 1)}
+        (step,) = await asyncio.to_thread(world.client.plan, WITHOUT_B, "g")
+        assert step == {
+            "sign": "-",
+            "subject": "real server web/b (10.0.0.2:80)",
+            "detail": "nat, weight 100",
+            "effect": "12 active connections would break; drain first?",
+        }
+
+    world.run(story)
+
+
 def test_a_confirmation_removes_what_was_held(world: World) -> None:
     async def story() -> None:
         await asyncio.to_thread(world.client.apply, WITHOUT_B, "g", 60.0)
@@ -437,6 +470,22 @@ def test_undo_and_the_directors_end_take_back_what_is_not_confirmed(world: World
     world.run(story)
     assert world.weights() == {A: 100, B: 100}
     assert world.addresses.held == {VIP}
+
+
+def test_nothing_waits_for_a_confirmation_at_a_director_that_stops(world: World) -> None:
+    """One that is asked for in the last moment would stay, unconfirmed, with nobody to take it back."""
+
+    async def main() -> None:
+        daemon = world.daemon()
+        await daemon._control.start()
+        await daemon._control.stop()
+        with pytest.raises(DirectorError, match="the director is stopping"):
+            await daemon._requests.apply(WITHOUT_B, "g", 60.0)
+        await daemon._requests.apply(WITHOUT_B, "g")
+        daemon._control.worker.shutdown()
+
+    asyncio.run(main())
+    assert world.weights() == {A: 100}
 
 
 def test_health_counts_while_a_confirmation_is_awaited_and_after_it_is_taken_back(world: World) -> None:

@@ -302,6 +302,21 @@ def _worked(work: Callable[[Callable[[object], None]], None], told: list[object]
     return told[0]
 
 
+def test_an_interruption_does_not_reach_the_guardian_and_that_is_told(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("director.guardian.detach", interrupted)
+    ended = shell("apply", shell.file, "--confirm", "1m")
+    assert (ended.code, ended.out) == (130, "")
+    assert ended.err == (
+        "interrupted: the apply goes on by itself, and awaits confirmation, "
+        f"`director undo --state-dir {shell.state}` takes all of it back\n"
+    )
+
+
 def test_what_the_guardians_process_is_refused_is_an_error(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("director.guardian.detach", lambda work: {"error": "could not add it\nnothing is applied"})
     ended = shell("apply", shell.file, "--confirm", "1m")

@@ -450,6 +450,23 @@ def test_status_shows_every_server_and_why(shell: Shell, director: Stub, monkeyp
     assert json.loads(shell("status", "--json").out) == status
 
 
+def test_status_shows_who_leaves_and_what_is_not_confirmed(
+    shell: Shell, director: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving = [{"name": "web/b", "connections": 12}]
+    unconfirmed = {"until": "2026-01-02 03:04:05+00:00", "left_s": 41.7}
+    status = status_of(FILE, leaving=leaving, unconfirmed=unconfirmed, drain_left_s=24.2)
+
+    async def answer() -> Status:
+        return status
+
+    monkeypatch.setattr(director, "status", answer)
+    assert shell("status").out.splitlines()[-3:-1] == [
+        "web/b leaves: 12 connections, removed in 24s at the latest",
+        "NOT CONFIRMED: undone at 2026-01-02 03:04:05+00:00 (in 42s) unless `director confirm` comes",
+    ]
+
+
 @pytest.mark.parametrize(
     "words", [("check", "director.yaml"), ("status",), ("status", "--json"), ("plan", "director.yaml"), ("--help",)]
 )
