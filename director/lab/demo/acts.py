@@ -46,10 +46,6 @@ def programme(scene: Scene, report: Report) -> None:
     scene.start_proxies()
     report.say("nginx runs on web-1, web-2, web-3; l7proxy on l7proxy-1, l7proxy-2")
     scene.write_config()
-    # Under DR the director does not see a dead server's resets, so IPVS remembers those connections; without this,
-    # a client that takes one of their ports again is sent to the dead server (ip_vs_core.c, ip_vs_in).
-    setting = "net.ipv4.vs.expire_nodest_conn=1"
-    report.shell("director", f"sysctl -w {setting}", scene.director.run("sysctl", "-w", setting).check().stdout)
     report.shell("l7proxy-1", "director realserver apply director.yaml", scene.prepare_real_servers())
     scene.start_director()
     for address in (WEB, PLAIN):
