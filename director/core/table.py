@@ -212,6 +212,20 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreign:
+    """What the kernel holds and the model does not: `what` names it, `reason` says why.
+
+    `key` is None where even the key has no place in the model; `real` is set for a real server. With a key,
+    the place is taken: to create the same key (and real) would be EEXIST.
+    """
+
+    what: str
+    reason: str
+    key: VirtualKey | None = None
+    real: Endpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Counters:
     """Counters of a virtual or a real server; all are totals since its creation, rates are a second's.
 
@@ -241,3 +255,12 @@ class TableCounters:
 
     virtuals: Mapping[VirtualKey, Counters]
     reals: Mapping[tuple[VirtualKey, Endpoint], RealCounters]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One pass over the kernel's table; `foreign` is what it holds and `table` cannot."""
+
+    table: Table
+    counters: TableCounters
+    foreign: tuple[Foreign, ...] = ()
