@@ -14,6 +14,7 @@ _COMMANDS = {
     "confirm": "director.cli.apply:confirm",
     "undo": "director.cli.apply:undo",
     "down": "director.cli.down:down",
+    "export": "director.cli.export:export",
     "run": "director.cli.daemon:run",
     "status": "director.cli.daemon:status",
     "drain": "director.cli.daemon:drain",
