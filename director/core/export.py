@@ -17,11 +17,10 @@ from director.core.config import build
 from director.core.describe import describe_real, describe_virtual
 from director.core.desired import desired_table
 from director.core.findings import findings
-from director.core.foreign import Foreign
 from director.core.model import Config
 from director.core.ports import ANY, MOST, describe_ports
 from director.core.schema import FileSection
-from director.core.table import Forward, Protocol, Table, VirtualEntry, VirtualKey
+from director.core.table import Foreign, Forward, Protocol, Table, VirtualEntry, VirtualKey
 from director.core.vip import Vip
 from director.core.weight import Weight
 from director.core.written import Group, Member, namespace, virtual_server

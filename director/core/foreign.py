@@ -1,22 +1,73 @@
-"""What the kernel's table holds and the model has no place for."""
+"""What the kernel's table holds and the model has no place for: it is told, and left alone.
+
+One rule: nothing is tried that such an entry stands in the way of; the operator hears of it once, with what to do.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
-from director.core.table import VirtualKey
+from director.core.model import Config
+from director.core.table import Foreign, Protocol, Table, VirtualKey
 from director.kit.net import Endpoint
 
+_LETTERS = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
 
-@dataclass(frozen=True, slots=True)
-class Foreign:
-    """What the kernel holds and the model does not: `what` names it, `reason` says why.
 
-    `key` is None where even the key has no place in the model; `real` is set for a real server. With a key,
-    the place is taken: to create the same key (and real) would be EEXIST.
-    """
+def set_aside(desired: Table, foreign: Iterable[Foreign]) -> tuple[Table, tuple[Foreign, ...]]:
+    """`desired` without what `foreign` has the place of, and those that stand in the way."""
+    entries = dict(desired.entries)
+    in_the_way: list[Foreign] = []
+    for each in foreign:
+        entry = entries.get(each.key) if each.key else None
+        if each.key is None or entry is None:
+            continue
+        if each.real is None:
+            del entries[each.key]
+        elif each.real in entry.reals:
+            reals = {real: row for real, row in entry.reals.items() if real != each.real}
+            entries[each.key] = replace(entry, reals=MappingProxyType(reals))
+        else:
+            continue
+        in_the_way.append(each)
+    return (replace(desired, entries=MappingProxyType(entries)) if in_the_way else desired), tuple(in_the_way)
 
-    what: str
-    reason: str
-    key: VirtualKey | None = None
-    real: Endpoint | None = None
+
+def obstacles(in_the_way: Iterable[Foreign], config: Config) -> list[str]:
+    """What cannot be made because of each, and what to do, in one sentence."""
+    names = {key: virtual.name for virtual in config.virtual_servers for key in virtual.keys}
+    refs: Mapping[tuple[VirtualKey | None, Endpoint | None], str] = {
+        (key, endpoint): str(virtual.ref(real)) for virtual, (key, real, endpoint) in config.placed()
+    }
+    return [
+        (
+            f"virtual server {names[each.key]} ({each.key})"
+            if each.real is None
+            else f"real server {refs[each.key, each.real]} ({each.real})"
+        )
+        + f" cannot be made: the kernel holds it in a form that director does not know: {each.reason}; "
+        + f"remove it with `{_removal(each.key, each.real)}`"
+        for each in in_the_way
+        if each.key is not None
+    ]
+
+
+def notes(foreign: Iterable[Foreign], in_the_way: Iterable[Foreign], exclusive: bool) -> list[str]:
+    """What else the kernel holds, in one sentence each; that which is `in_the_way` is no note."""
+    others = [each for each in foreign if each not in set(in_the_way)]
+    return [f"the kernel also holds {each.what}, {_fate(each, exclusive)}: {each.reason}" for each in others]
+
+
+def _fate(foreign: Foreign, exclusive: bool) -> str:
+    if not exclusive or foreign.key is None:
+        return "which director leaves alone"
+    how = _removal(foreign.key, foreign.real)
+    return f"which director cannot put back and so does not remove, exclusive or not (`{how}` does)"
+
+
+def _removal(key: VirtualKey, real: Endpoint | None) -> str:
+    where = f"{_LETTERS[key.protocol]} {key.endpoint}" if key.protocol else f"-f {key.mark}"
+    family = " -6" if key.mark is not None and key.family == 6 else ""
+    return f"ipvsadm -D {where}{family}" if real is None else f"ipvsadm -d {where}{family} -r {real}"

@@ -212,6 +212,20 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreign:
+    """What the kernel holds and the model does not: `what` names it, `reason` says why.
+
+    `key` is None where even the key has no place in the model; `real` is set for a real server. With a key,
+    the place is taken: to create the same key (and real) would be EEXIST.
+    """
+
+    what: str
+    reason: str
+    key: VirtualKey | None = None
+    real: Endpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Counters:
     """Counters of a virtual or a real server; all are totals since its creation, rates are a second's.
 

@@ -14,9 +14,9 @@ from director.core.config import parse_config
 from director.core.desired import desired_table
 from director.core.diff import diff
 from director.core.export import Export, export
-from director.core.foreign import Foreign
 from director.core.model import Config
 from director.core.table import (
+    Foreign,
     Forward,
     RealRow,
     SchedulerFlags,
