@@ -21,14 +21,17 @@ _PATIENCE_S = 5.0
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a configuration file. Blocks for the disk, and for a pipe at most five seconds.
+    """The text of a configuration file, or of standard input for `-`.
+
+    Blocks for the disk, and for a pipe at most five seconds.
 
     Raises: InvalidConfigError for a file that is missing, unreadable, too large, or no text.
     """
+    place = "/proc/self/fd/0" if str(path) == "-" else path  # not every container has /dev/stdin
     try:
         # Opening a device can do something; a path that changes in between is caught by the second look.
-        _refuse_device(path, Path(path).stat())
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        _refuse_device(path, Path(place).stat())
+        descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         with os.fdopen(descriptor, "rb", buffering=0):
             status = os.fstat(descriptor)
             _refuse_device(path, status)

@@ -6,6 +6,8 @@ import json
 import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -106,6 +108,18 @@ def test_pipe_is_read_to_its_end(tmp_path: Path) -> None:
     finally:
         writer.join()
         os.close(read)
+
+
+def test_a_dash_is_standard_input(tmp_path: Path) -> None:
+    script = "from director.kit.readtext import read_text; print(read_text('-'), end='')"
+    piped = subprocess.run([sys.executable, "-c", script], input="a: 1\n", capture_output=True, text=True, check=True)
+    assert piped.stdout == "a: 1\n"
+    (tmp_path / "file").write_text("b: 2\n")
+    with (tmp_path / "file").open() as file:
+        redirected = subprocess.run([sys.executable, "-c", script], stdin=file, capture_output=True, check=True)
+    assert redirected.stdout == b"b: 2\n"
+    refused = subprocess.run([sys.executable, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert b"-:1:1: this is not a file" in refused.stderr
 
 
 def test_pipe_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
