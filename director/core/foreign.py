@@ -16,8 +16,8 @@ from director.kit.net import Endpoint
 _LETTERS = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
 
 
-def set_aside(desired: Table, foreign: Iterable[Foreign]) -> tuple[Table, tuple[Foreign, ...]]:
-    """`desired` without what `foreign` has the place of, and those that stand in the way."""
+def set_aside(current: Table, desired: Table, foreign: Iterable[Foreign]) -> tuple[Table, tuple[Foreign, ...]]:
+    """`desired` without what `foreign` has the place of beside `current`, and those that stand in the way."""
     entries = dict(desired.entries)
     in_the_way: list[Foreign] = []
     for each in foreign:
@@ -25,6 +25,8 @@ def set_aside(desired: Table, foreign: Iterable[Foreign]) -> tuple[Table, tuple[
         if each.key is None or entry is None:
             continue
         if each.real is None:
+            if each.key in current.entries:  # a real server that has no address
+                continue
             del entries[each.key]
         elif each.real in entry.reals:
             reals = {real: row for real, row in entry.reals.items() if real != each.real}

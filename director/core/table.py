@@ -255,3 +255,12 @@ class TableCounters:
 
     virtuals: Mapping[VirtualKey, Counters]
     reals: Mapping[tuple[VirtualKey, Endpoint], RealCounters]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One pass over the kernel's table; `foreign` is what it holds and `table` cannot."""
+
+    table: Table
+    counters: TableCounters
+    foreign: tuple[Foreign, ...] = ()

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Self
 
 from director.core.diff import Change
-from director.core.table import SyncDaemon, Table, TableCounters, Timeouts, VirtualEntry, VirtualKey
+from director.core.table import Foreign, Reading, SyncDaemon, Table, TableCounters, Timeouts, VirtualEntry, VirtualKey
 from director.ipvs import attributes as a
 from director.ipvs import encode, tlv
 from director.ipvs.batch import Batch, batches
 from director.ipvs.channel import Channel, LostError, RefusedError
-from director.ipvs.decode import Foreign, Service, decode_daemon, decode_family, decode_timeouts, decode_version
+from director.ipvs.decode import Service, decode_daemon, decode_family, decode_timeouts, decode_version
 from director.ipvs.dump import CarriedByKey, Decoder, Reals
 from director.ipvs.failure import Failure, failure
 from director.kit.errors import KernelError
@@ -30,15 +29,6 @@ _NOT_PERMITTED = (
     "not permitted to use IPVS: run as root, or with CAP_NET_ADMIN; root of a user namespace "
     "(a rootless container) is not enough"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One pass over the kernel's table; `foreign` is what it holds and `table` cannot."""
-
-    table: Table
-    counters: TableCounters
-    foreign: tuple[Foreign, ...] = ()
 
 
 class IpvsClient:

@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from director.core.table import (
     IPIP,
     Counters,
+    Foreign,
     RealCounters,
     RealRow,
     SchedulerFlags,
@@ -64,20 +65,6 @@ class Destination:
     real: Endpoint
     row: RealRow
     counters: RealCounters
-
-
-@dataclass(frozen=True, slots=True)
-class Foreign:
-    """What the kernel holds and the model does not: `what` names it, `reason` says why.
-
-    `key` is None where even the key has no place in the model; `real` is set for a real server. With a key,
-    the place is taken: to create the same key (and real) would be EEXIST.
-    """
-
-    what: str
-    reason: str
-    key: VirtualKey | None = None
-    real: Endpoint | None = None
 
 
 def decode_service(body: bytes) -> Service | Foreign:

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from director.core.table import Counters, RealCounters, RealRow, VirtualKey
+from director.core.table import Counters, Foreign, RealCounters, RealRow, VirtualKey
 from director.ipvs import attributes as a
 from director.ipvs.decode import (
     FAMILY_BY_AF,
     PROTOCOL_BY_NUMBER,
-    Foreign,
     Service,
     decode_destination,
     decode_service,

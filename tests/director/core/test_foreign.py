@@ -7,7 +7,7 @@ import pytest
 from director.core.config import parse_config
 from director.core.desired import desired_table
 from director.core.foreign import notes, obstacles, set_aside
-from director.core.table import Foreign, VirtualKey
+from director.core.table import Foreign, Table, VirtualKey
 from director.core.weight import effective_weights
 from director.kit.net import parse_endpoint
 
@@ -38,7 +38,7 @@ A, B, C = (parse_endpoint(f"10.0.0.{number}:80") for number in (1, 2, 3))
 
 def test_a_virtual_server_whose_place_is_taken_is_not_tried() -> None:
     taken = Foreign(str(MARK), "its persistence mask has holes", MARK)
-    table, in_the_way = set_aside(DESIRED, [taken])
+    table, in_the_way = set_aside(Table(), DESIRED, [taken])
     assert list(table) == [WEB]
     assert in_the_way == (taken,)
     assert obstacles(in_the_way, CONFIG) == [
@@ -49,7 +49,7 @@ def test_a_virtual_server_whose_place_is_taken_is_not_tried() -> None:
 
 def test_a_real_server_whose_place_is_taken_is_not_tried() -> None:
     taken = Foreign(f"{WEB} -> {B}", "its tunnel is type 9", WEB, B)
-    table, in_the_way = set_aside(DESIRED, [taken])
+    table, in_the_way = set_aside(Table(), DESIRED, [taken])
     assert list(table.entries[WEB].reals) == [A]
     assert obstacles(in_the_way, CONFIG) == [
         "real server web/b (10.0.0.2:80) cannot be made: the kernel holds it in a form that director does not know: "
@@ -59,7 +59,7 @@ def test_a_real_server_whose_place_is_taken_is_not_tried() -> None:
 
 def test_what_is_in_nobodys_way_is_a_note() -> None:
     foreign = [Foreign(f"{WEB} -> {C}", "r1", WEB, C), Foreign(str(OTHER), "r2", OTHER), Foreign("esp x", "r3")]
-    table, in_the_way = set_aside(DESIRED, foreign)
+    table, in_the_way = set_aside(Table(), DESIRED, foreign)
     assert table is DESIRED
     assert in_the_way == ()
     assert notes(foreign, in_the_way, exclusive=False) == [
@@ -76,7 +76,12 @@ def test_what_is_in_nobodys_way_is_a_note() -> None:
 def test_what_is_in_the_way_is_told_once() -> None:
     taken = Foreign(str(WEB), "r", WEB)
     within = Foreign(f"{WEB} -> {A}", "r", WEB, A)
-    table, in_the_way = set_aside(DESIRED, [taken, within])
+    table, in_the_way = set_aside(Table(), DESIRED, [taken, within])
     assert list(table) == [MARK]
     assert in_the_way == (taken,)
     assert len(notes([taken, within], in_the_way, exclusive=False)) == 1
+
+
+def test_a_real_server_without_an_address_is_in_nobodys_way() -> None:
+    strange = Foreign(f"a real server of {WEB}", "its address family is 7", WEB)
+    assert set_aside(DESIRED, DESIRED, [strange]) == (DESIRED, ())

@@ -25,6 +25,7 @@ from director.core.diff import (
 )
 from director.core.table import (
     Counters,
+    Foreign,
     Forward,
     Protocol,
     RealCounters,
@@ -44,7 +45,6 @@ from director.ipvs import encode, tlv
 from director.ipvs.batch import batches
 from director.ipvs.decode import (
     Destination,
-    Foreign,
     Service,
     decode_daemon,
     decode_destination,
