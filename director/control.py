@@ -20,9 +20,10 @@ from director.core.desired import adopted_weights, unproven_servers
 from director.core.model import Config, ServerRef
 from director.core.plan import Plan
 from director.core.removal import Removal
-from director.core.steps import Applied, Step
+from director.core.steps import Applied, Planned, Step
 from director.core.table import Table
 from director.core.weight import Wish
+from director.driftlog import DriftLog
 from director.journal import Entry, Journal
 from director.kit.errors import ConfigError, DirectorError
 from director.monitor import Monitor
@@ -94,6 +95,7 @@ class Control:
         self.writing = asyncio.Lock()
         # One thread: what a cancelled task began goes on in it, and must not meet the next.
         self.worker = ThreadPoolExecutor(1, "kernel")
+        self.drift = DriftLog()
         self._reconciler = reconciler
         self._journal = journal
         self._monitor = monitor
@@ -102,6 +104,7 @@ class Control:
         self._advice = advice
         self._wake = wake
         self._ends = False
+        self._agreed: Table | None = None  # the table as it was left at the last look; None for a new configuration
         self._owed: Before | None = None  # to be put back, which has not succeeded yet
         self._unserved: frozenset[str] = frozenset()
         self._thorough_at = 0.0
@@ -255,7 +258,7 @@ class Control:
         """What is to be done now."""
         return await self.on_worker(lambda: self._reconciler.plan(inputs, observed))
 
-    async def preview(self, config: Config) -> tuple[Step, ...]:
+    async def preview(self, config: Config) -> Planned:
         """What `change` to `config` would do, all of it."""
         observed = await self.observe(config)
         force = InForce.taken(config, "", observed.table, self.config)
@@ -274,11 +277,13 @@ class Control:
 
     def inputs(self, force: InForce | None = None, removal: Removal | None = None) -> Inputs:
         """What decides now."""
+        agreed = self._agreed if force is None else None  # another configuration makes all agree
         force = force or self.force
         health, ready = self._monitor.health(force.config), self._monitor.ready(force.config)
         return Inputs(
             *(force.config, health, self._wishes(), force.adopted, force.unproven, ready),
             *(removal or self._removal(), force.former),
+            agreed=agreed,
         )
 
     def tell_trouble(self, error: Exception) -> None:
@@ -313,7 +318,8 @@ class Control:
         elif owed is not None:
             self._owed = None
             await self.on_worker(self._journal.remove)
-        self.last = outcome
+        self.last, self._agreed = outcome, outcome.agreed
+        self.drift.tell(outcome.drifts, inputs.config)
         if self.trouble:
             log.info("reconciles again")
         self.trouble = ""
@@ -345,6 +351,8 @@ class Control:
         return await self.settle()
 
     def _put_in_force(self, force: InForce) -> None:
+        if force.config is not self.force.config:
+            self._agreed = None
         self.force = force
         self._monitor.watch(force.config, force.former or Config())
 

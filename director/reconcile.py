@@ -17,13 +17,15 @@ from director.core.addressing import plan_addresses
 from director.core.before import Before
 from director.core.desired import desired_table, insertion_weights
 from director.core.diff import AddVirtual, Change, EditReal, NamespaceChange, diff
+from director.core.drift import Drift, merge, rebase, record, reporting
+from director.core.foreign import obstacles, set_aside
 from director.core.handover import hold_back
 from director.core.model import Config, ServerRef
 from director.core.plan import Plan
 from director.core.removal import Removal, hold_removals, keep_methods
 from director.core.standing import Correction, Standing
 from director.core.steps import Account, Step, waiting_for
-from director.core.table import Table, TableCounters, VirtualKey
+from director.core.table import Foreign, Reading, Table, TableCounters, VirtualKey
 from director.core.vip import Vip
 from director.core.weight import Weight, Wish, effective_weights
 from director.kit.errors import HostError
@@ -51,6 +53,7 @@ class Kernel(Protocol):
     """The IPVS table of this network namespace."""
 
     def read(self) -> tuple[Table, TableCounters]: ...
+    def survey(self) -> Reading: ...
     def write(self, changes: Iterable[Change]) -> Iterable[Refusal]: ...
 
 
@@ -88,7 +91,8 @@ class Inputs:
     """Everything a decision is made of, besides the kernel's own state.
 
     `thorough`: also a look at what is around the table, which takes its time. `ready` names the virtual servers
-    whose address may be raised. `former` is the configuration before, which knows the names of what leaves.
+    whose address may be raised. `former` is the configuration before, which knows the names of what leaves. `agreed`
+    is the table as this director last left it, None for whoever makes all of it agree, whatever others have changed.
     """
 
     config: Config
@@ -100,6 +104,7 @@ class Inputs:
     removal: Removal = Removal.AT_ONCE
     former: Config | None = None
     thorough: bool = True
+    agreed: Table | None = None
 
     def weights(self) -> dict[ServerRef, Weight]:
         return effective_weights(self.config, self.health, self.wishes, self.adopted, self.unproven)
@@ -112,6 +117,7 @@ class Observation:
     table: Table
     counters: TableCounters
     vips: frozenset[Vip]
+    foreign: tuple[Foreign, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,7 @@ class Outcome:
     """What a reconciliation did; `observed` is the state afterwards, `plan` what is still to do then.
 
     `failures` are sentences for an operator; so is `waiting`, what a later look will do and this one could not.
+    `drifts` are what somebody else had changed, `agreed` is for the next look's `Inputs`.
     """
 
     converged: bool
@@ -127,6 +134,8 @@ class Outcome:
     waiting: tuple[str, ...]
     observed: Observation
     plan: Plan
+    drifts: tuple[Drift, ...] = ()
+    agreed: Table = field(default_factory=Table)
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -167,8 +176,10 @@ class Reconciler:
 
     def _plan(self, inputs: Inputs, desired: Table, observed: Observation) -> Plan:
         owned = self._memory.load()
-        managed = owned.virtual_servers
+        managed = frozenset(observed.table) if inputs.config.exclusive else owned.virtual_servers
         desired = namespace.aim(inputs.config, owned.namespace, desired, observed.table)
+        desired, drifts = merge(inputs.agreed, observed.table, desired, reporting(inputs.config))
+        desired, in_the_way = set_aside(observed.table, desired, observed.foreign)
         carried = observed.counters.reals
         if inputs.removal is Removal.HELD:
             desired = keep_methods(observed.table, desired)
@@ -179,7 +190,8 @@ class Reconciler:
         inserted_at = insertion_weights(inputs.config, inputs.wishes)
         stay = inputs.removal if inputs.removal is Removal.HELD or leaving else Removal.AT_ONCE
         vips = plan_addresses(inputs.config, inputs.ready, observed.vips, owned.vips, stay)
-        plan = replace(vips, changes=diff(observed.table, aim, managed, inserted_at), held=held, leaving=leaving)
+        changes = diff(observed.table, aim, managed, inserted_at)
+        plan = replace(vips, changes=changes, held=held, leaving=leaving, drifts=drifts, in_the_way=in_the_way)
         if self._around is None or not inputs.thorough:
             return plan
         return replace(plan, around=self._around.pending(inputs.config, release=plan.releases))
@@ -194,7 +206,11 @@ class Reconciler:
         weights = inputs.weights()
         desired = desired_table(inputs.config, weights)
         account = Account(inputs.config, weights, inputs.former)
-        outcome = self._converge(lambda seen: self._plan(inputs, desired, seen), inputs, account, declared, vips)
+
+        def plan_for(seen: Observation, agreed: Table | None) -> Plan:
+            return self._plan(replace(inputs, agreed=agreed), desired, seen)
+
+        outcome = self._converge(plan_for, inputs, account, declared, vips)
         if not (outcome.failures or outcome.plan.acts):
             self._forget(inputs.config, outcome.observed)
         return outcome
@@ -224,7 +240,7 @@ class Reconciler:
         """Make everything as `before` has it, and the memory too. `names` are for people. Raises: as `reconcile`."""
         claimed = before.own_keys & before.keys
         account = Account(names.config, names.weights(), names.former)
-        outcome = self._converge(lambda seen: self._plan_back(before, seen), names, account, claimed, before.places)
+        outcome = self._converge(lambda seen, _: self._plan_back(before, seen), names, account, claimed, before.places)
         if self._around is not None and before.around is not None:
             failures = self._around.put_back(before.around).failures
             both = (*outcome.failures, *failures)
@@ -253,12 +269,13 @@ class Reconciler:
         )
 
     def _observe(self, vips: frozenset[Vip]) -> Observation:
-        table, counters = self._kernel.read()
-        return Observation(table, counters, self._addresses.present(vips | self._memory.load().vips))
+        seen = self._kernel.survey()
+        present = self._addresses.present(vips | self._memory.load().vips)
+        return Observation(seen.table, seen.counters, present, seen.foreign)
 
     def _converge(
         self,
-        plan_for: Callable[[Observation], Plan],
+        plan_for: Callable[[Observation, Table | None], Plan],
         inputs: Inputs,
         account: Account,
         claimed: frozenset[VirtualKey],
@@ -266,31 +283,48 @@ class Reconciler:
     ) -> Outcome:
         """Do what `plan_for` says until it says nothing. `claimed` become ours before anything is made."""
         failures: list[str] = []
-        for _ in range(PASSES):
+        drifts: list[Drift] = []
+        agreed = inputs.agreed
+
+        def look() -> tuple[Observation, Plan]:
+            nonlocal agreed
             observed = self._observe(vips)
-            plan = plan_for(observed)
+            plan = plan_for(observed, agreed)
+            agreed = rebase(agreed, observed.table, plan.drifts)
+            drifts.extend(drift for drift in plan.drifts if not drift.kept)
+            return observed, plan
+
+        for _ in range(PASSES):
+            observed, plan = look()
             if not plan.acts:
                 failures = []
                 break
-            failures, stale = self._apply(plan, inputs.config, observed.table, account, claimed)
+            failures, stale, written = self._apply(plan, inputs.config, observed.table, account, claimed)
+            agreed = record(agreed or observed.table, written)
             if failures and not stale:
-                observed = self._observe(vips)
-                plan = plan_for(observed)
+                observed, plan = look()
                 break
         else:
-            observed = self._observe(vips)
-            plan = plan_for(observed)
+            observed, plan = look()
             if not failures and plan.acts:
                 failures = ["the table keeps changing under us: is another program writing it?"]
+        failures += obstacles(plan.in_the_way, inputs.config)
+        drifts += [drift for drift in plan.drifts if drift.kept]
         waiting = waiting_for(plan, inputs.config, inputs.former)
         held = (*(str(each.real) for each in plan.held), *(str(each.real) for each in plan.leaving if each.drains))
         self._report(tuple(failures), held, waiting)
-        return Outcome(not failures and not waiting, account, tuple(failures), tuple(waiting), observed, plan)
+        return Outcome(
+            *(not failures and not waiting, account, tuple(failures), tuple(waiting), observed, plan),
+            *(tuple(drifts), agreed or observed.table),
+        )
 
     def _apply(
         self, plan: Plan, config: Config, table: Table, account: Account, claimed: frozenset[VirtualKey]
-    ) -> tuple[list[str], bool]:
-        """Make one plan's changes: what failed, and whether a failure means "read again". `account` is kept of them."""
+    ) -> tuple[list[str], bool, list[Change]]:
+        """Make one plan's changes: what failed, whether a failure means "read again", and what the table got of them.
+
+        `account` is kept of all.
+        """
         owned = self._memory.load()
         # A VIP that was there before us is not ours to take away.
         ours = namespace.claim(config, owned.namespace, table)
@@ -298,6 +332,7 @@ class Reconciler:
         self._memory.save(owned)
         failures: list[str] = []
         refused: list[Refusal] = []
+        written: list[Change] = []
 
         def note(part: Plan) -> None:
             if plan.held or plan.leaving:
@@ -315,7 +350,9 @@ class Reconciler:
         def write(changes: tuple[Change, ...]) -> None:
             told = list(self._kernel.write(changes)) if changes else []
             failed = {id(refusal.change) for refusal in told}
-            note(Plan(changes=tuple(change for change in changes if id(change) not in failed)))
+            made = tuple(change for change in changes if id(change) not in failed)
+            note(Plan(changes=made))
+            written.extend(made)
             refused.extend(told)
 
         if self._around is not None and plan.around:
@@ -353,7 +390,8 @@ class Reconciler:
             for refusal in refused
             if isinstance(refusal.change, AddVirtual | NamespaceChange) or refusal.change.key not in unserved
         ]
-        return [*(refusal.reason for refusal in told), *failures], any(refusal.is_stale for refusal in told)
+        stale = any(refusal.is_stale for refusal in told)
+        return [*(refusal.reason for refusal in told), *failures], stale, written
 
     def _address(self, act: Callable[[Vip], bool], vip: Vip, failures: list[str]) -> bool | None:
         """Whether `act` changed anything; None when it failed."""

@@ -14,8 +14,10 @@ from importlib.metadata import version
 from director.control import Control
 from director.core import status
 from director.core.config import parse_config
+from director.core.driftlines import DriftLine, drift_lines
+from director.core.foreign import notes
 from director.core.model import ServerRef
-from director.core.steps import Applied, Names, Step
+from director.core.steps import Applied, Names, Planned
 from director.kit.errors import ConfigError, DirectorError
 from director.kit.schemawalk import suggestion
 from director.overrides import Overrides
@@ -46,11 +48,18 @@ class Requests:
         self.refused = ()
         return applied
 
-    async def plan(self, text: str, source: str) -> list[Step]:
+    async def plan(self, text: str, source: str) -> Planned:
         """What `apply` would change. Raises: InvalidConfigError."""
         config = await asyncio.to_thread(parse_config, text, source)
         async with self._control.writing:
-            return list(await self._control.preview(config))
+            return await self._control.preview(config)
+
+    async def drift(self) -> list[DriftLine]:
+        """What somebody else has changed in the kernel, and not been put right yet. Raises: KernelError."""
+        async with self._control.writing:
+            config, inputs = self._control.config, self._control.inputs()
+            plan = await self._control.plan(inputs, await self._control.observe(config))
+        return drift_lines(plan.drifts, config)
 
     async def confirm(self) -> Applied:
         """Keep what was applied. Raises: ConfigError when nothing awaits it."""
@@ -91,6 +100,7 @@ class Requests:
         failures = [*([control.trouble] if control.trouble else []), *(last.failures if last else ())]
         now = time.monotonic()
         names = Names.of(force.config, force.former) if plan.leaving else Names({}, {}, {})
+        drift = status.DriftStatus(drift_lines(plan.drifts, force.config), control.drift.repaired)
         return {
             "daemon": {
                 "pid": os.getpid(),
@@ -106,6 +116,9 @@ class Requests:
                 if pending
                 else None,
                 "leaving": [{"name": names.leaving(each), "connections": each.connections} for each in plan.leaving],
+                "drift": drift.sentences(""),
+                "drift_repaired": drift.repaired.total(),
+                "notes": notes(seen.foreign, plan.in_the_way, force.config.exclusive),
                 "drain_left_s": round(force.drain_until_at - now, 3) if force.drain_until_at is not None else None,
             },
             "virtual_servers": status.virtual_servers(
@@ -117,6 +130,7 @@ class Requests:
                 inputs.health,
                 inputs.wishes,
                 now,
+                drift,
             ),
         }
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from director.core.foreign import notes, obstacles
 from director.core.removal import Removal
-from director.core.steps import Step, steps
+from director.core.steps import Planned, Step, steps
 from director.journal import Entry, Journal
 from director.kit.errors import DirectorError
 from director.reconcile import Inputs, Observation, Reconciler
@@ -34,10 +35,15 @@ def begin(reconciler: Reconciler, journal: Journal, inputs: Inputs, source: str,
     return entry
 
 
-def planned(reconciler: Reconciler, inputs: Inputs, observed: Observation) -> tuple[Step, ...]:
+def planned(reconciler: Reconciler, inputs: Inputs, observed: Observation) -> Planned:
     """All that an apply of `inputs` would do, and what that does to traffic."""
+    config = inputs.config
     plan = reconciler.plan(replace(inputs, removal=Removal.AT_ONCE), observed)
-    return tuple(steps(plan, inputs.config, inputs.weights(), observed.counters.reals, inputs.former))
+    return Planned(
+        tuple(steps(plan, config, inputs.weights(), observed.counters.reals, inputs.former)),
+        tuple(obstacles(plan.in_the_way, config)),
+        tuple(notes(observed.foreign, plan.in_the_way, config.exclusive)),
+    )
 
 
 def later(reconciler: Reconciler, inputs: Inputs, observed: Observation) -> tuple[Step, ...]:

@@ -17,8 +17,9 @@ from director.host.lockfile import namespace_inode
 from director.kit.errors import ConfigError, DirectorError, HostError
 
 if TYPE_CHECKING:
+    from director.core.driftlines import DriftLine
     from director.core.status import Status
-    from director.core.steps import AppliedAnswer, Line
+    from director.core.steps import AppliedAnswer, PlannedAnswer
 
 TIMEOUT_S = 60.0
 
@@ -59,8 +60,12 @@ class Client:
     def status(self) -> Status:
         return cast("Status", self._ask("GET", "/v1/status"))
 
-    def plan(self, text: str, source: str) -> list[Line]:
-        return cast("list[Line]", self._ask("POST", "/v1/plan", text=text, source=source)["steps"])
+    def drift(self) -> list[DriftLine]:
+        """What somebody else has changed."""
+        return cast("list[DriftLine]", self._ask("GET", "/v1/drift")["drift"])
+
+    def plan(self, text: str, source: str) -> PlannedAnswer:
+        return cast("PlannedAnswer", self._ask("POST", "/v1/plan", text=text, source=source))
 
     def apply(
         self, text: str, source: str, confirm_s: float | None = None, drain_s: float | None = None

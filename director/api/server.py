@@ -21,9 +21,10 @@ from typing import Any, Protocol, TypeVar
 from aiohttp import web
 
 from director.api import NAMESPACE_HEADER
+from director.core.driftlines import DriftLine
 from director.core.model import ServerRef
 from director.core.status import Status
-from director.core.steps import Applied, Step
+from director.core.steps import Applied, Planned
 from director.host.lockfile import namespace_inode
 from director.kit.duration import LONGEST_S
 from director.kit.errors import ConfigError, DirectorError, HostError
@@ -43,7 +44,8 @@ class Operations(Protocol):
     """What can be asked of a running director; each raises DirectorError with a sentence."""
 
     async def status(self) -> Status: ...
-    async def plan(self, text: str, source: str) -> list[Step]: ...
+    async def drift(self) -> list[DriftLine]: ...
+    async def plan(self, text: str, source: str) -> Planned: ...
     async def apply(
         self, text: str, source: str, confirm_s: float | None = None, drain_s: float | None = None
     ) -> Applied: ...
@@ -161,7 +163,10 @@ def _application(director: Operations, begun: _Begun) -> web.Application:
 
     async def post_plan(request: web.Request) -> web.Response:
         text, source = _file(await _object(request))
-        return web.json_response({"steps": [step.plain() for step in await director.plan(text, source)]})
+        return web.json_response((await director.plan(text, source)).plain())
+
+    async def get_drift(_: web.Request) -> web.Response:
+        return web.json_response({"drift": await director.drift()})
 
     async def post_apply(request: web.Request) -> web.Response:
         body = await _object(request)
@@ -206,6 +211,7 @@ def _application(director: Operations, begun: _Begun) -> web.Application:
     application.add_routes(
         [
             web.get("/v1/status", get_status),
+            web.get("/v1/drift", get_drift),
             web.post("/v1/plan", post_plan),
             web.post("/v1/apply", post_apply),
             web.post("/v1/confirm", post_confirm),

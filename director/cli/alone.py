@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 from director.kit.errors import ConfigError, DirectorError
 
 if TYPE_CHECKING:
+    from director.core.driftlines import DriftLine
     from director.core.model import Config
-    from director.core.steps import AppliedAnswer, Line
+    from director.core.steps import AppliedAnswer, PlannedAnswer
     from director.core.vip import Vip
     from director.guardian import Answer
     from director.ipvs.client import IpvsClient
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 ANNOUNCE_EVERY_S = 0.05
 
 
-def plan(config: Config, state_directory: Path) -> list[Line]:
+def plan(config: Config, state_directory: Path) -> PlannedAnswer:
     """What an apply would change."""
     from director.ipvs.client import IpvsClient
     from director.undertaking import planned
@@ -37,7 +39,27 @@ def plan(config: Config, state_directory: Path) -> list[Line]:
     with IpvsClient.open() as kernel:
         reconciler = _reconciler(kernel, state_directory)
         inputs = _inputs(config, reconciler, state_directory)
-        return [step.plain() for step in planned(reconciler, inputs, reconciler.observe(config))]
+        return planned(reconciler, inputs, reconciler.observe(config)).plain()
+
+
+def drift(config: Config, state_directory: Path) -> list[DriftLine]:
+    """What differs from `config` in the virtual servers that were applied: whoever applied them left them otherwise."""
+    from director.core.desired import desired_table
+    from director.core.drift import merge, reporting
+    from director.core.driftlines import drift_lines
+    from director.ipvs.client import IpvsClient
+    from director.memory import Memory
+
+    with IpvsClient.open() as kernel:
+        reconciler = _reconciler(kernel, state_directory)
+        inputs = _inputs(config, reconciler, state_directory)
+        ours, theirs = desired_table(config, inputs.weights()), reconciler.read_table()
+    applied = Memory(state_directory).load().virtual_servers
+    if not applied & config.keys():
+        return []
+    left = MappingProxyType({key: entry for key, entry in ours.entries.items() if key in applied})
+    drifts = merge(replace(ours, entries=left), theirs, ours, reporting(config))[1]
+    return drift_lines(drifts, config, runs=False)
 
 
 def left_behind(state_directory: Path) -> Iterator[str]:

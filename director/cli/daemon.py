@@ -141,6 +141,8 @@ def _print(found: Status) -> None:
                 Text(real["reason"], style=style),
             )
         console.print(table)
+        for sentence in virtual["drift"]:
+            console.print(Text(f"  drift: {sentence}", style="yellow"))
         console.print()
     daemon = found["daemon"]
     for line in daemon["reload_refused"]:
@@ -156,6 +158,10 @@ def _print(found: Status) -> None:
         until, left_s = daemon["unconfirmed"]["until"], daemon["unconfirmed"]["left_s"]
         told = f"NOT CONFIRMED: undone at {until} (in {left_s:.0f}s) unless `director confirm` comes"
         console.print(Text(told, style="bold yellow"))
+    for sentence in [*(f"drift: {each}" for each in daemon["drift"]), *daemon["notes"]]:
+        console.print(Text(sentence, style="yellow"))
+    if daemon["drift_repaired"]:
+        console.print(f"changed by somebody else and put right since the start: {daemon['drift_repaired']}")
     agrees = "the kernel agrees" if daemon["converged"] else "the kernel does NOT agree yet"
     console.print(f"director {daemon['version']}, pid {daemon['pid']}, {daemon['config']}: {agrees}")
 

@@ -49,9 +49,9 @@ def down(
         raise DirectorError(f"{waits}: `director confirm` or `director undo` comes first")
     nobody = Config()
     if dry_run:
-        lines = alone.plan(nobody, state_directory)
-        print_plan(lines, as_json)
-        return exits.CHANGES if lines else exits.OK
+        planned = alone.plan(nobody, state_directory)
+        print_plan(planned, as_json)
+        return exits.CHANGES if planned["steps"] else exits.OK
     if keep_table:
         click.echo(alone.forget(state_directory))
         return exits.OK

@@ -1,7 +1,7 @@
 """How every command ends: one line on standard error and a documented exit code, never a traceback.
 
-One rule: 0 done, 1 an error that the message explains, 2 `plan` found changes or `doctor`
-only warnings, 64 the command line is wrong.
+One rule: 0 done, 1 an error that the message explains, 2 `plan` or `drift` found something, `export` left something out
+or `doctor` has only warnings, 64 the command line is wrong.
 """
 
 from __future__ import annotations

@@ -12,18 +12,37 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from director.core.steps import AppliedAnswer, Line
+    from director.core.driftlines import DriftLine
+    from director.core.steps import AppliedAnswer, Line, PlannedAnswer
 
 _COLOURS = {"+": "green", "~": "yellow", "-": "red"}
 
 
-def print_plan(lines: Sequence[Line], as_json: bool) -> None:
-    """What would change."""
+def print_plan(answer: PlannedAnswer, as_json: bool) -> None:
+    """What would change, and in JSON why it would fail and what else there is."""
+    lines = answer["steps"]
     if as_json:
-        click.echo(json.dumps({"steps": lines}))
+        more = {"failures": answer["failures"], "notes": answer["notes"]}
+        click.echo(json.dumps({"steps": lines, **{key: said for key, said in more.items() if said}}))
         return
     _print(lines)
-    click.echo(f"{count(len(lines), 'change')} to make." if lines else _SAME)
+    if lines or not answer["failures"]:
+        click.echo(f"{count(len(lines), 'change')} to make." if lines else _SAME)
+
+
+def print_drift(lines: Sequence[DriftLine], as_json: bool) -> None:
+    """What somebody else has changed."""
+    from director.core.driftlines import sentence
+
+    if as_json:
+        click.echo(json.dumps({"drift": lines}))
+        return
+    for line in lines:
+        click.secho(f"{line['sign']} {sentence(line)}", fg=_COLOURS[line["sign"]])
+    if lines:
+        click.echo(f"{count(len(lines), 'thing')} changed by somebody else.")
+    else:
+        click.echo("No drift: the kernel is as director left it.")
 
 
 def print_applied(answer: AppliedAnswer, as_json: bool, nothing: str = "") -> None:

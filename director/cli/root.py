@@ -14,6 +14,7 @@ _COMMANDS = {
     "confirm": "director.cli.apply:confirm",
     "undo": "director.cli.apply:undo",
     "down": "director.cli.down:down",
+    "drift": "director.cli.drift:drift",
     "export": "director.cli.export:export",
     "run": "director.cli.daemon:run",
     "status": "director.cli.daemon:status",
@@ -47,6 +48,6 @@ class _LazyGroup(click.Group):
 def cli() -> None:
     """Program Linux IPVS, keep it right, and say why.
 
-    Exit codes: 0 done, 1 an error that the message explains, 2 `plan` found changes or `doctor` only warnings, 64 the
-    command line is wrong.
+    Exit codes: 0 done, 1 an error that the message explains, 2 `plan` or `drift` found something, `export` left
+    something out or `doctor` has only warnings, 64 the command line is wrong.
     """

@@ -13,6 +13,7 @@ import click
 from director.cli import exits
 from director.cli.lines import count, note, print_plan
 from director.cli.options import file_argument, json_option, socket_option, state_option
+from director.kit.errors import DirectorError
 
 if TYPE_CHECKING:
     from director.api.client import Client
@@ -46,19 +47,23 @@ def check(file: Path) -> None:
 def plan(file: Path, as_json: bool, socket_path: Path, state_directory: Path) -> int:
     """Show what applying FILE would change, and what that does to traffic; nothing is changed.
 
-    Exits 0 when nothing would change, 2 when something would, 1 on an error.
+    Lines `note: the kernel also holds ...` tell what no file can say and director leaves alone.
+
+    Exits 0 when nothing would change, 2 when something would, 1 on an error, and where an apply would fail.
     """
     from director.cli import alone
 
     text, config, client = read(file, socket_path)
     if client.is_running():
-        lines = client.plan(text, source(file))
+        answer = client.plan(text, source(file))
     else:
-        lines = alone.plan(config, state_directory)
+        answer = alone.plan(config, state_directory)
         note(alone.left_behind(state_directory))
-    note(advice(config))
-    print_plan(lines, as_json)
-    return exits.CHANGES if lines else exits.OK
+    note([*answer["notes"], *advice(config)])
+    print_plan(answer, as_json)
+    if answer["failures"]:
+        raise DirectorError("\n".join(answer["failures"]))
+    return exits.CHANGES if answer["steps"] else exits.OK
 
 
 def read(file: Path, socket_path: Path) -> tuple[str, Config, Client]:

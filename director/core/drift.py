@@ -13,7 +13,17 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeVar
 
-from director.core.diff import Change, apply
+from director.core.diff import (
+    AddReal,
+    AddVirtual,
+    Change,
+    EditReal,
+    EditVirtual,
+    NamespaceChange,
+    RemoveReal,
+    RemoveVirtual,
+    SetTimeouts,
+)
 from director.core.model import Config, OnDrift
 from director.core.table import RealRow, SyncDaemon, Table, Timeouts, VirtualEntry, VirtualKey, VirtualRow
 from director.kit.net import Endpoint
@@ -55,7 +65,7 @@ def merge(
     entries: dict[VirtualKey, VirtualEntry] = {}
     for key, want in ours.entries.items():
         known, have = base.get(key), theirs.get(key)
-        if known is None:
+        if known is None or known == have:
             entries[key] = want
             continue
         row = _settle(key, None, (known.row, have.row if have else None, want.row), key in report, drifts)
@@ -74,8 +84,8 @@ def merge(
     return replace(ours, entries=MappingProxyType(entries)), tuple(drifts)
 
 
-def rebase(base: Table | None, theirs: Table, drifts: Iterable[Drift], made: Iterable[Change] = ()) -> Table:
-    """The `base` of the next look: what was seen, and the changes `made` to it; drift that was kept stays drift."""
+def rebase(base: Table | None, theirs: Table, drifts: Iterable[Drift]) -> Table:
+    """The `base` of the next look: what was seen; drift that was kept stays drift."""
     entries = dict(theirs.entries)
     for drift in drifts if base is not None else ():
         key = drift.key
@@ -90,7 +100,30 @@ def rebase(base: Table | None, theirs: Table, drifts: Iterable[Drift], made: Ite
             if drift.real in known.reals:
                 reals[drift.real] = known.reals[drift.real]
             entries[key] = replace(have, reals=MappingProxyType(reals))
-    return apply(made, replace(theirs, entries=MappingProxyType(entries)))
+    return replace(theirs, entries=MappingProxyType(entries))
+
+
+def record(base: Table, made: Iterable[Change]) -> Table:
+    """`base` after the director's own changes; what somebody else did between them is none of it."""
+    made = tuple(made)
+    touched = {change.key for change in made if not isinstance(change, NamespaceChange)}
+    entries = {key: (entry.row, dict(entry.reals)) for key, entry in base.entries.items() if key in touched}
+    timeouts = base.timeouts
+    for change in made:
+        match change:
+            case AddVirtual(key, row) | EditVirtual(key, _, row):
+                entries[key] = (row, entries[key][1] if key in entries else {})
+            case RemoveVirtual(key, _):
+                entries.pop(key, None)
+            case AddReal(key, real, row_real) | EditReal(key, real, _, row_real) if key in entries:
+                entries[key][1][real] = row_real
+            case RemoveReal(key, real, _) if key in entries:
+                entries[key][1].pop(real, None)
+            case SetTimeouts(_, timeouts):
+                pass
+    rest = {key: entry for key, entry in base.entries.items() if key not in touched}
+    found = {key: VirtualEntry(row, MappingProxyType(reals)) for key, (row, reals) in entries.items()}
+    return Table(MappingProxyType(rest | found), timeouts, base.sync)
 
 
 def _settle(

@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from director.core.diff import Change, RemoveReal, RemoveVirtual, StartSync
+from director.core.drift import Drift
 from director.core.handover import Held
 from director.core.removal import Leaving
 from director.core.standing import Correction
+from director.core.table import Foreign
 from director.core.vip import Vip
 
 
@@ -22,7 +24,8 @@ class Plan:
     end, when they have come to the right one. `waiting` are addresses that come only when their virtual server's
     first verdicts are in; `held` are real servers whose forwarding method changes only when their connections have
     ended; `leaving` are those at weight 0 that are removed later, and `vips_leaving` the addresses that go with them.
-    `around`: what comes before the table, and goes after it.
+    `around`: what comes before the table, and goes after it. `drifts` are what somebody else changed; `in_the_way` is
+    what the model cannot hold and keeps something of the file from being made.
     """
 
     changes: tuple[Change, ...] = ()
@@ -34,6 +37,8 @@ class Plan:
     leaving: tuple[Leaving, ...] = ()
     vips_leaving: tuple[Vip, ...] = ()
     around: tuple[Correction, ...] = ()
+    drifts: tuple[Drift, ...] = ()
+    in_the_way: tuple[Foreign, ...] = ()
 
     @property
     def releases(self) -> bool:

@@ -5,10 +5,13 @@ One rule: the keys here are the API's; they are added to, and never change their
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 from director.core.describe import flag_names
+from director.core.driftlines import DriftLine, sentence
 from director.core.model import Config, Placement, RealServer, ServerRef, VirtualServer
 from director.core.table import Counters, RealCounters, RealRow, Table, TableCounters
 from director.core.vip import Vip
@@ -41,7 +44,8 @@ class VirtualServerStatus(TypedDict):
     """One virtual server. `interface` and `vip_present` are None where the director leaves the address alone.
 
     `keys` are its entries in the kernel's table; `address` and `port` are those of the first (empty and 0 for a
-    firewall mark). Counters are sums over all of them.
+    firewall mark). Counters are sums over all of them. `drift` is what somebody else has changed, in sentences;
+    `drift_repaired` counts what was put right since the start.
     """
 
     name: str
@@ -59,6 +63,9 @@ class VirtualServerStatus(TypedDict):
     connections: int
     in_bytes: int
     out_bytes: int
+    on_drift: str
+    drift: list[str]
+    drift_repaired: int
     real_servers: list[RealServerStatus]
 
 
@@ -81,7 +88,8 @@ class DaemonStatus(TypedDict):
 
     `reload_refused` has the problems of the file that SIGHUP met last; empty once a configuration was taken.
     `namespace` is the inode of the network namespace that it manages. `leaving` are removed when they have no
-    connections left, after `drain_left_s` at the latest, or when the configuration is confirmed.
+    connections left, after `drain_left_s` at the latest, or when the configuration is confirmed. `drift` is that of
+    the whole network namespace, `drift_repaired` counts everywhere; `notes` are what else the kernel holds.
     """
 
     pid: int
@@ -96,6 +104,9 @@ class DaemonStatus(TypedDict):
     unconfirmed: UnconfirmedStatus | None
     leaving: list[LeavingStatus]
     drain_left_s: float | None
+    drift: list[str]
+    drift_repaired: int
+    notes: list[str]
 
 
 class Status(TypedDict):
@@ -107,6 +118,20 @@ class Status(TypedDict):
 
 _NOTHING = RealCounters()
 _NO_COUNTERS = Counters()
+
+
+@dataclass(frozen=True, slots=True)
+class DriftStatus:
+    """Drift that stands now, and by virtual server (empty: the network namespace) how much was put right."""
+
+    lines: Iterable[DriftLine] = ()
+    repaired: Counter[str] = field(default_factory=Counter)
+
+    def sentences(self, virtual_server: str) -> list[str]:
+        return [sentence(line) for line in self.lines if line["virtual_server"] == virtual_server]
+
+
+_NO_DRIFT = DriftStatus()
 
 
 def found(table: Table, place: Placement) -> RealRow | None:
@@ -124,6 +149,7 @@ def virtual_servers(
     health: Mapping[ServerRef, HealthState],
     wishes: Mapping[ServerRef, Wish],
     now: float,
+    drift: DriftStatus = _NO_DRIFT,
 ) -> list[VirtualServerStatus]:
     """Every virtual server of `config`, in the file's order."""
 
@@ -180,6 +206,9 @@ def virtual_servers(
             "connections": sum(each.connections for each in totals),
             "in_bytes": sum(each.in_bytes for each in totals),
             "out_bytes": sum(each.out_bytes for each in totals),
+            "on_drift": virtual.on_drift.value,
+            "drift": drift.sentences(virtual.name),
+            "drift_repaired": drift.repaired[virtual.name],
             "real_servers": [real_server(virtual, real) for real in virtual.real_servers],
         }
 

@@ -82,6 +82,28 @@ class Step:
         return {"sign": self.sign, "subject": self.subject, "detail": self.detail, "effect": self.effect}
 
 
+class PlannedAnswer(TypedDict):
+    """`Planned` as JSON."""
+
+    steps: list[Line]
+    failures: list[str]
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What an apply would do. `failures` are sentences: why it would fail; `notes`, what else there is to know."""
+
+    steps: tuple[Step, ...] = ()
+    failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def plain(self) -> PlannedAnswer:
+        """As JSON has it."""
+        steps = [step.plain() for step in self.steps]
+        return {"steps": steps, "failures": list(self.failures), "notes": list(self.notes)}
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What an apply did. `failures` and `waiting` are sentences: what it could not do, what is still to come.

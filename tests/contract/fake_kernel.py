@@ -28,7 +28,9 @@ from director.core.diff import (
 )
 from director.core.table import (
     Counters,
+    Foreign,
     Forward,
+    Reading,
     RealCounters,
     SyncDaemon,
     SyncRole,
@@ -53,7 +55,8 @@ MTU = 1500
 class FakeKernel:
     """`table` is what it holds; `before_write` may change it between a reader's look and its write.
 
-    `carried` are connections by their real server: they outlive it and come back with it.
+    `carried` are connections by their real server: they outlive it and come back with it. What is in `foreign` is
+    there, too, and is not in `table`.
     """
 
     def __init__(self, table: Table | None = None) -> None:
@@ -61,6 +64,7 @@ class FakeKernel:
         self.before_write: Callable[[], None] = lambda: None
         self.writes = 0
         self.carried: dict[tuple[VirtualKey, Endpoint], RealCounters] = {}
+        self.foreign: tuple[Foreign, ...] = ()
 
     def read(self) -> tuple[Table, TableCounters]:
         entries = {key: self.table.entries[key] for key in sorted(self.table.entries, key=VirtualKey.sort_key)}
@@ -71,6 +75,9 @@ class FakeKernel:
         }
         table = Table(MappingProxyType(entries), self.table.timeouts or TIMEOUTS, self.table.sync or frozenset())
         return table, TableCounters(dict.fromkeys(entries, Counters()), reals)
+
+    def survey(self) -> Reading:
+        return Reading(*self.read(), self.foreign)
 
     def write(self, changes: Iterable[Change]) -> list[Failure]:
         changes = tuple(changes)
@@ -115,7 +122,7 @@ class FakeKernel:
                 assert_never(change)
 
     def _virtual_refusal(self, change: VirtualChange) -> int:
-        there = self.table.get(change.key) is not None
+        there = self.table.get(change.key) is not None or self._taken(change.key, None)
         if isinstance(change, RemoveVirtual):
             return 0 if there else errno.ESRCH
         if len(change.row.scheduler) > 15:
@@ -141,8 +148,11 @@ class FakeKernel:
             if row.tunnel.kind is TunnelKind.GUE and not row.tunnel.port:
                 return errno.EINVAL
         if isinstance(change, AddReal):
-            return errno.EEXIST if change.real in entry.reals else 0
+            return errno.EEXIST if change.real in entry.reals or self._taken(change.key, change.real) else 0
         return 0 if change.real in entry.reals else errno.ENOENT
+
+    def _taken(self, key: VirtualKey, real: Endpoint | None) -> bool:
+        return any((each.key, each.real) == (key, real) for each in self.foreign)
 
     def _roles(self) -> set[SyncRole]:
         return {daemon.role for daemon in self.table.sync or ()}

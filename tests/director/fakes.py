@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from director.core.driftlines import DriftLine
 from director.core.model import ServerRef
 from director.core.status import Status
-from director.core.steps import Applied, Step
+from director.core.steps import Applied, Planned, Step
 from director.core.vip import Vip
 from director.kit.errors import HostError
 
@@ -71,6 +72,8 @@ class Stub:
         self.asked: list[object] = []
         self.error: Exception | None = None
         self.applied = Applied()
+        self.planned = Planned((Step("+", "virtual server web", "wlc"),))
+        self.drifts: tuple[DriftLine, ...] = ()
         self.gate = asyncio.Event()
         self.gate.set()
         self.begun = asyncio.Event()
@@ -96,13 +99,20 @@ class Stub:
                 "unconfirmed": None,
                 "leaving": [],
                 "drain_left_s": None,
+                "drift": [],
+                "drift_repaired": 0,
+                "notes": [],
             },
             "virtual_servers": [],
         }
 
-    async def plan(self, text: str, source: str) -> list[Step]:
+    async def drift(self) -> list[DriftLine]:
+        self._ask("drift")
+        return list(self.drifts)
+
+    async def plan(self, text: str, source: str) -> Planned:
         self._ask("plan", text, source)
-        return [Step("+", "virtual server web", "wlc")]
+        return self.planned
 
     async def apply(
         self, text: str, source: str, confirm_s: float | None = None, drain_s: float | None = None

@@ -89,7 +89,8 @@ def test_every_operation_reaches_the_director_from_the_client(path: Path) -> Non
             client = Client(path)
             assert client.is_running()
             assert client.status()["daemon"]["pid"] == 1
-            assert client.plan("text: ä", "f") == [MADE]
+            assert client.plan("text: ä", "f") == stub.planned.plain()
+            assert client.drift() == []
             assert client.apply("text", "f") == Applied().plain()
             client.apply("text", "f", confirm_s=60.0, drain_s=1.5)
             assert (client.confirm(), client.undo()) == (Applied().plain(), Applied().plain())
@@ -102,6 +103,7 @@ def test_every_operation_reaches_the_director_from_the_client(path: Path) -> Non
         assert stub.asked == [
             ("status",),
             ("plan", "text: ä", "f"),
+            ("drift",),
             ("apply", "text", "f"),
             ("apply", "text", "f", 60.0, 1.5),
             ("confirm",),

@@ -287,8 +287,8 @@ def test_plan_says_what_apply_then_does(world: World) -> None:
         planned = await asyncio.to_thread(world.client.plan, changed, "g")
         assert world.kernel.table == before
         applied = await asyncio.to_thread(world.client.apply, changed, "g")
-        assert planned == applied["steps"]
-        assert [step["sign"] for step in planned] == ["+", "+", "+", "-", "-"]
+        assert planned["steps"] == applied["steps"]
+        assert [step["sign"] for step in planned["steps"]] == ["+", "+", "+", "-", "-"]
         again = await asyncio.to_thread(world.client.apply, changed, "g")
         assert again == Applied().plain()
         assert (await world.status())["daemon"]["config"] == "g"
@@ -434,7 +434,7 @@ def test_what_cannot_be_noted_for_a_confirmation_is_not_applied(world: World, mo
 def test_a_plan_says_what_a_removal_breaks(world: World) -> None:
     async def story() -> None:
         world.kernel.carried = {(WEB, B): RealCounters(12, 1)}
-        (step,) = await asyncio.to_thread(world.client.plan, WITHOUT_B, "g")
+        (step,) = (await asyncio.to_thread(world.client.plan, WITHOUT_B, "g"))["steps"]
         assert step == {
             "sign": "-",
             "subject": "real server web/b (10.0.0.2:80)",
@@ -644,14 +644,45 @@ def test_without_servers_an_unknown_one_is_told_plainly(world: World) -> None:
     world.run(story, "virtual_servers: {}\n")
 
 
-def test_drift_is_repaired(world: World) -> None:
+def test_drift_is_repaired_and_counted(world: World, caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         world.kernel.table = apply([RemoveVirtual(WEB, world.kernel.table.entries[WEB])], world.kernel.table)
         world.addresses.held.clear()
         await until(lambda: WEB in world.kernel.table.entries and world.addresses.held == {VIP})
         assert world.weights() == {A: 100, B: 100}
+        virtual = (await world.status())["virtual_servers"][0]
+        assert (virtual["drift"], virtual["drift_repaired"]) == ([], 1)
 
     world.run(story, "drift_interval: 100ms\n" + FILE)
+    (record,) = said(caplog, "drift, put right")
+    assert (vars(record)["vs"], vars(record)["is"]) == ("web", "absent")
+
+
+def test_reported_drift_is_told_until_an_apply_or_a_check_decides(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    lowered = RealRow(Forward.NAT, 3)
+    text = f"drift_interval: 100ms\ndefaults: {{on_drift: report}}\n{FILE}"
+
+    async def story() -> None:
+        world.kernel.table = apply([EditReal(WEB, A, RealRow(Forward.NAT, 100), lowered)], world.kernel.table)
+        await until(lambda: bool(said(caplog, "drift, left as it is")))
+        (line,) = await asyncio.to_thread(world.client.drift)
+        told = {"real_server": "a", "was": "nat, weight 100", "now": "nat, weight 3", "kept": True}
+        assert told.items() <= line.items()
+        status = await world.status()
+        assert status["daemon"]["converged"]
+        assert "was nat, weight 100, is nat, weight 3; left as it is" in status["virtual_servers"][0]["drift"][0]
+        planned = await asyncio.to_thread(world.client.plan, text, "f")
+        assert [step["subject"] for step in planned["steps"]] == ["real server web/a (10.0.0.1:80)"]
+        await world.ask(lambda client: client.drain("web", "b"))
+        assert world.weights() == {A: 3, B: 0}
+        await world.ask(lambda client: client.apply(text, "f"))
+        assert world.weights() == {A: 100, B: 0}
+        assert await asyncio.to_thread(world.client.drift) == []
+
+    world.run(story, text)
+    assert len(said(caplog, "drift, left as it is")) == 1
 
 
 def test_a_kernel_that_does_not_answer_is_logged_once_and_tried_again(

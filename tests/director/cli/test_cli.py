@@ -19,13 +19,17 @@ import pytest
 from director.cli import exits
 from director.cli.root import cli
 from director.core.config import parse_config
-from director.core.model import ServerRef
+from director.core.diff import AddReal, EditReal
+from director.core.drift import Drift
+from director.core.driftlines import drift_lines
+from director.core.model import Config, ServerRef
 from director.core.status import Status
 from director.core.steps import Applied, Step
-from director.core.table import Forward, RealCounters, RealRow, Table
+from director.core.table import Foreign, Forward, Reading, RealCounters, RealRow, Table, Timeouts
 from director.core.vip import Vip
 from director.host.lockfile import NamespaceLock, StateLock
 from director.kit.errors import ConfigError, HostError, KernelError
+from director.kit.net import parse_endpoint
 from director.memory import Memory
 from director.overrides import Overrides
 from director.reconcile import Reconciler
@@ -44,7 +48,21 @@ virtual_servers:
     real_servers:
       a: {address: 10.0.0.1}
 """
-COMMANDS = ["check", "plan", "apply", "confirm", "undo", "run", "status", "drain", "enable", "weight", "doctor"]
+COMMANDS = [
+    "check",
+    "plan",
+    "apply",
+    "confirm",
+    "undo",
+    "drift",
+    "export",
+    "run",
+    "status",
+    "drain",
+    "enable",
+    "weight",
+    "doctor",
+]
 
 
 NOBODY_LEAVES: dict[str, object] = {"unconfirmed": None, "leaving": [], "drain_left_s": None}
@@ -108,6 +126,12 @@ class Host:
     def open(self) -> Self:
         return self
 
+    def survey(self) -> Reading:
+        return self.kernel.survey()
+
+    def version(self) -> str:
+        return "1.2.1"
+
     def reconciler(
         self, _: object, state_directory: Path, announce: Callable[[Vip], None] = lambda vip: None
     ) -> Reconciler:
@@ -154,10 +178,8 @@ def test_help_names_the_exit_codes_and_every_command(shell: Shell) -> None:
     ended = shell("--help")
     assert ended.code == 0
     words = " ".join(ended.out.split())
-    assert (
-        "Exit codes: 0 done, 1 an error that the message explains, 2 `plan` found changes or `doctor` only warnings, "
-        "64 the command line is wrong" in words
-    )
+    assert "Exit codes: 0 done, 1 an error that the message explains, 2 `plan` or `drift` found something, " in words
+    assert "`export` left something out or `doctor` has only warnings, 64 the command line is wrong." in words
     for command in COMMANDS:
         assert f"\n  {command} " in ended.out
         told = shell(command, "--help")
@@ -417,6 +439,7 @@ def status_of(text: str, **daemon: object) -> Status:
         config, Table(), TableCounters({}, {}), frozenset(), effective_weights(config, {}, {}, {}), {}, {}, 0.0
     )
     told = {"pid": 7, "version": "1", "config": "f", "uptime_s": 0.0, "converged": True, **daemon}
+    told = {"drift": [], "drift_repaired": 0, "notes": [], **told}
     told = {"namespace": 1, "failures": [], "reload_refused": [], "waiting": [], **NOBODY_LEAVES, **told}
     return {"daemon": told, "virtual_servers": found}  # type: ignore[typeddict-item] # the keys are right by the line above
 
@@ -496,3 +519,100 @@ def test_output_that_cannot_be_written_is_told(shell: Shell) -> None:
             check=False,
         )
     assert (ended.returncode, ended.stderr) == (1, "director: input or output failed: No space left on device\n")
+
+
+def test_plan_tells_what_else_the_kernel_holds_and_what_cannot_be_made(shell: Shell, host: Host) -> None:
+    web = parse_config(FILE, "f").virtual_servers[0].keys[0]
+    host.kernel.foreign = (Foreign("esp 192.0.2.1:0", "esp cannot be managed"),)
+    ended = shell("plan", shell.file)
+    assert (ended.code, ended.out.splitlines()[-1]) == (2, "3 changes to make.")
+    assert ended.err == (
+        "note: the kernel also holds esp 192.0.2.1:0, which director leaves alone: esp cannot be managed\n"
+    )
+    host.kernel.foreign = (Foreign(str(web), "its persistence mask has holes", web),)
+    ended = shell("plan", shell.file)
+    assert ended.code == 1
+    assert ended.err.startswith("director: virtual server web (tcp 192.0.2.10:80) cannot be made: the kernel holds it")
+    assert json.loads(shell("plan", shell.file, "--json").out)["failures"]
+    refused = shell("apply", shell.file)
+    assert refused.code == 1
+    assert "remove it with `ipvsadm -D -t 192.0.2.10:80`" in refused.err
+    assert "nothing of" in refused.err
+
+
+def test_drift_without_a_director_is_what_differs_from_the_file_that_was_applied(shell: Shell, host: Host) -> None:
+    nothing = "No drift: the kernel is as director left it.\n"
+    assert shell("drift", shell.file) == (0, nothing, ""), "it was never applied: that is a plan's matter"
+    shell("apply", shell.file)
+    assert shell("drift", shell.file) == (0, nothing, "")
+    (web,) = host.kernel.table.entries
+    (real,) = host.kernel.table.entries[web].reals
+    other = parse_endpoint("10.0.0.9:80")
+    nat = RealRow(Forward.NAT, 100)
+    host.kernel.write([EditReal(web, real, nat, RealRow(Forward.NAT, 5)), AddReal(web, other, nat)])
+    ended = shell("drift", shell.file)
+    assert (ended.code, ended.err) == (2, "")
+    assert ended.out.splitlines() == [
+        "~ real server web/a (10.0.0.1:80): was nat, weight 100, is nat, weight 5; `director apply` puts it right",
+        "+ real server web/10.0.0.9:80: was absent, is nat, weight 100; `director apply` puts it right",
+        "2 things changed by somebody else.",
+    ]
+    (line, _) = json.loads(shell("drift", shell.file, "--json").out)["drift"]
+    expected = {"sign": "~", "virtual_server": "web", "real_server": "a", "was": "nat, weight 100", "kept": False}
+    assert expected.items() <= line.items()
+    shell("apply", shell.file)
+    assert shell("drift", shell.file).code == 0
+    ended = shell("drift")
+    assert (ended.code, ended.out) == (1, "")
+    assert "name the FILE" in ended.err
+
+
+def test_drift_asks_a_running_director(shell: Shell, director: Stub) -> None:
+    drifts = [Drift(None, None, Timeouts(900, 120, 300), Timeouts(60, 120, 300))]
+    director.drifts = tuple(drift_lines(drifts, Config()))
+    ended = shell("drift", shell.file)
+    assert ended.code == 2
+    assert ended.out.splitlines()[0].startswith("~ timeouts: was tcp 15m")
+    assert "was not looked at" in ended.err
+    director.drifts = ()
+    assert shell("drift", "--json") == (0, '{"drift": []}\n', "")
+
+
+def test_export_prints_a_file_that_check_takes(shell: Shell, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("director.host.addresses.present", host.addresses.present)
+    shell("apply", shell.file)
+    exported = shell("export")
+    assert (exported.code, exported.err) == (0, "")
+    assert "    interface: eth0\n" in exported.out, "the address that apply raised stays director's"
+    file = shell.directory / "exported.yaml"
+    assert shell("export", "--output", file) == (0, "", "")
+    assert shell("check", file).code == 0
+    assert shell("plan", file).code == 0
+    again = shell("export", "--output", file)
+    assert again == (1, "", f"director: {file} exists: give a new file, or remove that one first\n")
+    nowhere = shell("export", "--output", shell.directory / "no" / "where.yaml")
+    assert nowhere.code == 1
+    assert "No such file or directory" in nowhere.err
+    host.kernel.foreign = (Foreign("esp 192.0.2.1:0", "esp cannot be managed"),)
+    exported = shell("export")
+    assert (exported.code, exported.err) == (2, "not exported: esp 192.0.2.1:0: esp cannot be managed\n")
+    assert "# not exported: esp 192.0.2.1:0: esp cannot be managed\n" in exported.out
+
+
+def test_status_shows_drift_and_what_else_there_is(
+    shell: Shell, director: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = status_of(FILE, drift=["timeouts: was"], drift_repaired=3, notes=["the kernel also holds esp"])
+    status["virtual_servers"][0]["drift"] = ["real server web/a: was"]
+
+    async def answer() -> Status:
+        return status
+
+    monkeypatch.setattr(director, "status", answer)
+    lines = [line.strip() for line in shell("status").out.splitlines()]
+    assert lines[3] == "drift: real server web/a: was"
+    assert lines[5:8] == [
+        "drift: timeouts: was",
+        "the kernel also holds esp",
+        "changed by somebody else and put right since the start: 3",
+    ]

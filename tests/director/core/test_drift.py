@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from director.core.config import parse_config
 from director.core.diff import RemoveReal, RemoveVirtual, apply, diff
-from director.core.drift import Drift, merge, rebase, reporting
+from director.core.drift import Drift, merge, rebase, record, reporting
 from director.core.table import (
     Forward,
     RealRow,
@@ -77,7 +77,7 @@ def test_what_is_kept_is_told_the_same_at_every_look(base: Table, theirs: Table,
     aim, drifts = merge(base, theirs, base, report)
     made = diff(theirs, aim)
     after = apply(made, theirs)
-    again = rebase(base, theirs, drifts, made)
+    again = record(rebase(base, theirs, drifts), made)
     next_aim, next_drifts = merge(again, after, base, report)
     assert diff(after, next_aim) == (), "what was put right stays, what was kept stays"
     assert next_drifts == tuple(drift for drift in drifts if drift.kept)
@@ -88,7 +88,7 @@ def test_what_is_kept_is_told_the_same_at_every_look(base: Table, theirs: Table,
 def test_it_converges_whatever_changed(base: Table, theirs: Table, ours: Table, report: frozenset[VirtualKey]) -> None:
     aim, drifts = merge(base, theirs, ours, report)
     made = diff(theirs, aim)
-    after, again = apply(made, theirs), rebase(base, theirs, drifts, made)
+    after, again = apply(made, theirs), record(rebase(base, theirs, drifts), made)
     assert diff(after, merge(again, after, ours, report)[0]) == ()
 
 
@@ -98,7 +98,7 @@ def test_a_change_that_failed_is_tried_again_and_is_no_drift(
 ) -> None:
     changes = diff(base, merge(base, base, ours, report)[0])
     made = changes[: data.draw(st.integers(0, len(changes)))]
-    after, again = apply(made, base), rebase(base, base, (), made)
+    after, again = apply(made, base), record(rebase(base, base, ()), made)
     aim, drifts = merge(again, after, ours, report)
     assert drifts == ()
     assert apply(diff(after, aim), after) == apply(changes, base)

@@ -107,6 +107,9 @@ def test_the_file_the_kernel_and_the_probes_stand_side_by_side() -> None:
         "connections": 7,
         "in_bytes": 700,
         "out_bytes": 800,
+        "on_drift": "repair",
+        "drift": [],
+        "drift_repaired": 0,
     }
     assert (away["in_kernel"], away["interface"], away["vip_present"]) == (False, None, None)
     assert (away["address"], away["protocol"], away["connections"]) == ("2001:db8::1", "udp", 0)

@@ -18,7 +18,7 @@ from director.core.config import parse_config
 from director.core.desired import desired_table
 from director.core.diff import Change
 from director.core.model import Config
-from director.core.table import Table, TableCounters
+from director.core.table import Reading, Table, TableCounters
 from director.core.vip import Vip
 from director.host import addresses
 from director.ipvs.client import IpvsClient
@@ -72,6 +72,9 @@ class MortalKernel:
 
     def read(self) -> tuple[Table, TableCounters]:
         return self.client.read()
+
+    def survey(self) -> Reading:
+        return self.client.survey()
 
     def write(self, changes: Iterable[Change]) -> list[Failure]:
         changes = tuple(changes)
