@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
@@ -25,10 +26,20 @@ from director.core.diff import (
 )
 from director.core.drift import Drift
 from director.core.model import Config, ServerRef
-from director.core.table import Foreign, Forward, RealRow, Table, Timeouts, VirtualEntry, VirtualKey, VirtualRow
+from director.core.table import (
+    Foreign,
+    Forward,
+    RealCounters,
+    RealRow,
+    Table,
+    Timeouts,
+    VirtualEntry,
+    VirtualKey,
+    VirtualRow,
+)
 from director.core.weight import Wish
 from director.driftlog import DriftLog
-from director.ipvs.failure import Failure
+from director.ipvs.failure import Failure, failure
 from director.kit.net import Endpoint, parse_endpoint
 from director.reconcile import Inputs, Outcome
 from tests.contract.fake_kernel import TIMEOUTS
@@ -158,10 +169,8 @@ def test_our_own_changes_are_no_drift_whichever_of_them_fail(world: World) -> No
     write = world.kernel.write
 
     def every_other(changes: Iterable[Change]) -> list[Failure]:
-        from director.ipvs.failure import failure
-
         changes = tuple(changes)
-        return [*write(changes[::2]), *(failure(change, 22) for change in changes[1::2])]
+        return [*write(changes[::2]), *(failure(change, errno.ENOMEM) for change in changes[1::2])]
 
     looks = Looks(world, REPORT)
     world.kernel.write = every_other  # type: ignore[method-assign] # a kernel with little memory, in one line
@@ -171,6 +180,26 @@ def test_our_own_changes_are_no_drift_whichever_of_them_fail(world: World) -> No
     outcome = looks.look(a=5, b=6)
     assert (outcome.drifts, outcome.converged) == ((), True)
     assert looks.reals() == {A: RealRow(Forward.NAT, 5), B: RealRow(Forward.NAT, 6)}
+
+
+def test_a_server_that_drains_for_another_method_is_no_drift(world: World) -> None:
+    looks = Looks(world, REPAIR)
+    world.kernel.carried = {(WEB, real): RealCounters(active=1) for real in (A, B)}
+    looks.config, looks.agreed = parse_config(FILE.replace("nat", "dr").replace("ON_DRIFT", "repair"), "f"), None
+    outcome = looks.look()
+    assert {row.weight for row in looks.reals().values()} == {0, 100}, "one drains, the other serves meanwhile"
+    assert outcome.drifts == ()
+    assert looks.look().drifts == ()
+
+
+def test_drift_that_cannot_be_put_right_is_told_once(world: World) -> None:
+    looks = Looks(world, REPAIR)
+    looks.others(LOWERED)
+    world.kernel.write = lambda changes: [failure(change, errno.ENOMEM) for change in changes]  # type: ignore[method-assign] # in one line
+    assert [drift.real for drift in looks.look().drifts] == [A]
+    again = looks.look()
+    assert again.drifts == ()
+    assert again.failures, "it is tried again, and is a failure now"
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

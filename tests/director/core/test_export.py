@@ -234,6 +234,13 @@ def test_ports_that_would_collide_in_one_virtual_server_stay_apart() -> None:
     assert all(set(entry.reals) == set(map(parse_endpoint, reals)) for entry in there.entries.values())
 
 
+def test_any_port_stands_alone() -> None:
+    row = VirtualRow("wlc", persistence_s=300)
+    exported = export(table({f"tcp 192.0.2.10:{port}": (row, {f"10.0.0.1:{port}": DR}) for port in (0, 80, 81)}))
+    assert exported.left_out == ()
+    assert [virtual.name for virtual in read(exported)[0].virtual_servers] == ["tcp-any", "http"]
+
+
 def test_more_real_servers_than_letters_are_numbered() -> None:
     reals = {f"10.0.0.{number}:80": DR for number in range(1, 41)}
     config, there = read(export(table({"tcp 192.0.2.10:80": (RR, reals)})))
