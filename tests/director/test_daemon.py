@@ -434,8 +434,7 @@ def test_what_cannot_be_noted_for_a_confirmation_is_not_applied(world: World, mo
 def test_a_plan_says_what_a_removal_breaks(world: World) -> None:
     async def story() -> None:
         world.kernel.carried = {(WEB, B): RealCounters(12, 1)}
-        planned = await asyncio.to_thread(world.client.plan, WITHOUT_B, "g")
-        (step,) = planned["steps"]
+        (step,) = (await asyncio.to_thread(world.client.plan, WITHOUT_B, "g"))["steps"]
         assert step == {
             "sign": "-",
             "subject": "real server web/b (10.0.0.2:80)",
