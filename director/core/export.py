@@ -171,7 +171,7 @@ def _name(group: Group) -> str:
 
 def _unwritable(group: Group) -> str:
     """Why no file can say `group`; empty when there is no such reason."""
-    for member in sorted(group.members, key=lambda each: (each.sort_key(), each.row.forward.value)):
+    for member in sorted(group.members, key=Member.sort_key):
         if member.row.forward not in _WRITABLE:
             return f"real server {member} has forwarding method {member.row.forward.value}, which director does not use"
     forwards = sorted({member.row.forward.value for member in group.members})

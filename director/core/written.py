@@ -45,7 +45,7 @@ class Member:
         return str(self.address if self.port is None else Endpoint(self.address, self.port))
 
     def sort_key(self) -> tuple[int, int, int]:
-        return Endpoint(self.address, self.port or 0).sort_key()
+        return (self.address.version, int(self.address), -1 if self.port is None else self.port)
 
 
 @dataclass(frozen=True, slots=True)

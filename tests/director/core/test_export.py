@@ -234,6 +234,13 @@ def test_ports_that_would_collide_in_one_virtual_server_stay_apart() -> None:
     assert all(set(entry.reals) == set(map(parse_endpoint, reals)) for entry in there.entries.values())
 
 
+def test_reasons_come_in_one_order_also_for_ports_that_only_the_kernel_tells_apart() -> None:
+    reals = {"10.0.0.1:80": RealRow(Forward.LOCAL, 1), "10.0.0.1:0": RealRow(Forward.BYPASS, 1)}
+    for ordered in (reals, dict(reversed(reals.items()))):
+        (left_out,) = export(table({"tcp 192.0.2.10:80": (RR, ordered)})).left_out
+        assert left_out.reason.startswith("real server 10.0.0.1 has forwarding method local")
+
+
 def test_any_port_stands_alone() -> None:
     row = VirtualRow("wlc", persistence_s=300)
     exported = export(table({f"tcp 192.0.2.10:{port}": (row, {f"10.0.0.1:{port}": DR}) for port in (0, 80, 81)}))
