@@ -174,7 +174,7 @@ def steps(
 
     `carried` are the connections of now: what a removal would break. `former` names what `config` has no more.
     """
-    names = Names({}, {}) if plan.is_empty else Names.of(config, former)
+    names = Names({}, {}, {}) if plan.is_empty else Names.of(config, former)
     return _lines(plan, names, weights, carried)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from director.kit import yamlnodes
+from director.kit import collector, yamlnodes
 from director.kit.yamlnodes import MERGE, SCALARS
-from director.kit.yamltree import MOST_VALUES, NOT_TEXT, collector_paused, number_of
+from director.kit.yamltree import MOST_VALUES, NOT_TEXT, number_of
 
 DEEPEST = 32
 """Half of what `yamltree` takes."""
@@ -30,7 +30,7 @@ def values(text: str) -> dict[str, object] | None:
     from yaml._yaml import CParser
 
     try:
-        with collector_paused():
+        with collector.paused():
             return _Reader(CParser(text)).document()
     except (yaml.YAMLError, ValueError, _UnusualError):
         return None

@@ -6,7 +6,6 @@ dates stay text, and no tag makes an object (YAML 1.2's core schema, https://yam
 
 from __future__ import annotations
 
-import gc
 import math
 import re
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from director.kit import collector
 from director.kit.problem import Mark, Problem
 from director.kit.yamlnodes import DEEPEST, MERGE, SCALARS, RefusedError, compose, mark_of
 
@@ -54,7 +54,7 @@ def parse(text: str) -> Tree:
     """Read one YAML document; what is wrong stands in the tree's `problems`, in the file's order."""
     tree = Tree()
     try:
-        with collector_paused():
+        with collector.paused():
             node = compose(text)
             if node is not None:
                 _Builder(tree).build(node)
@@ -62,19 +62,6 @@ def parse(text: str) -> Tree:
         tree.problems.append(error.problem)
     tree.problems.sort()
     return tree
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Without looks for garbage: there is none among a text's nodes, and they took half of the time."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 class _Builder:
