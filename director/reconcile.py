@@ -28,6 +28,7 @@ from director.core.steps import Account, Step, waiting_for
 from director.core.table import Foreign, Reading, Table, TableCounters, VirtualKey
 from director.core.vip import Vip
 from director.core.weight import Weight, Wish, effective_weights
+from director.kit import collector
 from director.kit.errors import HostError
 from director.kit.health import HealthState
 from director.kit.net import Endpoint
@@ -203,14 +204,15 @@ class Reconciler:
         written. What was changed before that stands, and is in the log.
         """
         declared, vips = inputs.config.keys(), frozenset(inputs.config.vips())
-        weights = inputs.weights()
-        desired = desired_table(inputs.config, weights)
-        account = Account(inputs.config, weights, inputs.former)
+        with collector.paused():
+            weights = inputs.weights()
+            desired = desired_table(inputs.config, weights)
+            account = Account(inputs.config, weights, inputs.former)
 
-        def plan_for(seen: Observation, agreed: Table | None) -> Plan:
-            return self._plan(replace(inputs, agreed=agreed), desired, seen)
+            def plan_for(seen: Observation, agreed: Table | None) -> Plan:
+                return self._plan(replace(inputs, agreed=agreed), desired, seen)
 
-        outcome = self._converge(plan_for, inputs, account, declared, vips)
+            outcome = self._converge(plan_for, inputs, account, declared, vips)
         if not (outcome.failures or outcome.plan.acts):
             self._forget(inputs.config, outcome.observed)
         return outcome
@@ -350,7 +352,7 @@ class Reconciler:
         def write(changes: tuple[Change, ...]) -> None:
             told = list(self._kernel.write(changes)) if changes else []
             failed = {id(refusal.change) for refusal in told}
-            made = tuple(change for change in changes if id(change) not in failed)
+            made = tuple(change for change in changes if id(change) not in failed) if failed else changes
             note(Plan(changes=made))
             written.extend(made)
             refused.extend(told)

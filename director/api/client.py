@@ -6,7 +6,6 @@ One rule: it imports nothing heavy (the CLI's start-up is its users' waiting tim
 from __future__ import annotations
 
 import errno
-import http.client
 import json
 import socket
 from pathlib import Path
@@ -26,17 +25,6 @@ TIMEOUT_S = 60.0
 
 class NotRunningError(HostError):
     """No director answers on the socket."""
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("director", timeout=TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
 
 
 class Client:
@@ -93,7 +81,9 @@ class Client:
         self._ask("POST", "/v1/weight", virtual_server=virtual_server, real_server=real_server, weight=weight)
 
     def _ask(self, method: str, path: str, **fields: object) -> dict[str, Any]:
-        connection = _UnixConnection(self._path)
+        from director.api.unix import HTTPException, UnixConnection
+
+        connection = UnixConnection(self._path, TIMEOUT_S)
         try:
             body = json.dumps(fields) if fields else None
             headers = {NAMESPACE_HEADER: str(namespace_inode())}
@@ -107,7 +97,7 @@ class Client:
         except OSError as error:
             advice = ": run as root" if error.errno in {errno.EACCES, errno.EPERM} else ""
             raise HostError(f"could not ask the director on {self._path}: {error.strerror or error}{advice}") from error
-        except (http.client.HTTPException, ValueError) as error:
+        except (HTTPException, ValueError) as error:
             raise HostError(f"what answers on {self._path} is no director: {error}") from error
         finally:
             connection.close()

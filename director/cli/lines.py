@@ -95,7 +95,12 @@ _SAME = "Nothing to change: the kernel agrees with the file."
 
 
 def _print(lines: Iterable[Line]) -> None:
-    for line in lines:
-        detail = f": {line['detail']}" if line["detail"] else ""
-        effect = f"; {line['effect']}" if line["effect"] else ""
-        click.secho(f"{line['sign']} {line['subject']}{detail}{effect}", fg=_COLOURS.get(line["sign"]))
+    told = [click.style(_worded(line), fg=_COLOURS.get(line["sign"])) for line in lines]
+    if told:  # at once: a write for each of ten thousand lines takes longer than all that they tell
+        click.echo("\n".join(told))
+
+
+def _worded(line: Line) -> str:
+    detail = f": {line['detail']}" if line["detail"] else ""
+    effect = f"; {line['effect']}" if line["effect"] else ""
+    return f"{line['sign']} {line['subject']}{detail}{effect}"

@@ -23,10 +23,13 @@ def desired_table(config: Config, weights: Mapping[ServerRef, Weight]) -> Table:
         rows = _rows(virtual, weights)
         down = {ref.real_server for ref in virtual.refs if weights[ref].is_down} if leave_out else set()
         reals: dict[VirtualKey, dict[Endpoint, RealRow]] = {key: {} for key in virtual.keys}
+        last: VirtualKey | None = None
         for key, real, endpoint in virtual.placements:
-            if real.name in down and key.protocol is Protocol.UDP:
+            if key is not last:
+                members, last = reals[key], key
+            if down and real.name in down and key.protocol is Protocol.UDP:
                 continue
-            reals[key][endpoint] = rows[real.name]
+            members[endpoint] = rows[real.name]
         for key in virtual.keys:
             entries[key] = VirtualEntry(virtual.row, MappingProxyType(reals[key]))
     return Table(MappingProxyType(entries), config.timeouts, config.sync)

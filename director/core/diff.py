@@ -133,7 +133,7 @@ def _diff_reals(
     remove: list[Change],
 ) -> None:
     for real, row in want.reals.items():
-        before = have.reals.get(real)
+        before = have.reals.get(real) if have.reals else None
         if before is not None and same_path(before, row):
             if before != row:
                 settle.append(EditReal(key, real, before, row))

@@ -106,17 +106,28 @@ def rebase(base: Table | None, theirs: Table, drifts: Iterable[Drift]) -> Table:
 def record(base: Table, made: Iterable[Change]) -> Table:
     """`base` after the director's own changes; what somebody else did between them is none of it."""
     made = tuple(made)
-    touched = {change.key for change in made if not isinstance(change, NamespaceChange)}
+    touched: set[VirtualKey] = set()
+    last: VirtualKey | None = None
+    for change in made:  # those to one virtual server follow each other
+        if not isinstance(change, NamespaceChange) and change.key is not last:
+            last = change.key
+            touched.add(last)
     entries = {key: (entry.row, dict(entry.reals)) for key, entry in base.entries.items() if key in touched}
     timeouts = base.timeouts
+    last, reals_of_last = None, {}
     for change in made:
+        if isinstance(change, AddReal | EditReal) and change.key is last:
+            reals_of_last[change.real] = change.row
+            continue
+        last = None
         match change:
             case AddVirtual(key, row) | EditVirtual(key, _, row):
                 entries[key] = (row, entries[key][1] if key in entries else {})
             case RemoveVirtual(key, _):
                 entries.pop(key, None)
             case AddReal(key, real, row_real) | EditReal(key, real, _, row_real) if key in entries:
-                entries[key][1][real] = row_real
+                last, reals_of_last = key, entries[key][1]
+                reals_of_last[real] = row_real
             case RemoveReal(key, real, _) if key in entries:
                 entries[key][1].pop(real, None)
             case SetTimeouts(_, timeouts):

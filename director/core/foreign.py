@@ -5,7 +5,7 @@ One rule: nothing is tried that such an entry stands in the way of; the operator
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -37,8 +37,10 @@ def set_aside(current: Table, desired: Table, foreign: Iterable[Foreign]) -> tup
     return (replace(desired, entries=MappingProxyType(entries)) if in_the_way else desired), tuple(in_the_way)
 
 
-def obstacles(in_the_way: Iterable[Foreign], config: Config) -> list[str]:
+def obstacles(in_the_way: Collection[Foreign], config: Config) -> list[str]:
     """What cannot be made because of each, and what to do, in one sentence."""
+    if not in_the_way:
+        return []
     names = {key: virtual.name for virtual in config.virtual_servers for key in virtual.keys}
     refs: Mapping[tuple[VirtualKey | None, Endpoint | None], str] = {
         (key, endpoint): str(virtual.ref(real)) for virtual, (key, real, endpoint) in config.placed()

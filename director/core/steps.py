@@ -174,7 +174,8 @@ def steps(
 
     `carried` are the connections of now: what a removal would break. `former` names what `config` has no more.
     """
-    return _lines(plan, Names.of(config, former), weights, carried)
+    names = Names({}, {}, {}) if plan.is_empty else Names.of(config, former)
+    return _lines(plan, names, weights, carried)
 
 
 class Account:

@@ -5,7 +5,7 @@ One rule: one pure function decides, and its answer feeds the kernel, `status` a
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -81,12 +81,17 @@ def effective_weights(
     health: Mapping[ServerRef, HealthState],
     wishes: Mapping[ServerRef, Wish],
     adopted: Mapping[ServerRef, int],
-    unproven: Container[ServerRef] = (),
+    unproven: Collection[ServerRef] = (),
 ) -> dict[ServerRef, Weight]:
     """`effective_weight` of every real server of `config`."""
+    # A look into what is empty costs as much as one into what is not, and most of these are.
     return {
         ref: effective_weight(
-            real, health.get(ref, _UNKNOWN), wishes.get(ref, NO_WISH), adopted.get(ref), ref in unproven
+            real,
+            health.get(ref, _UNKNOWN) if health else _UNKNOWN,
+            wishes.get(ref, NO_WISH) if wishes else NO_WISH,
+            adopted.get(ref) if adopted else None,
+            ref in unproven if unproven else False,
         )
         for virtual in config.virtual_servers
         for ref, real in zip(virtual.refs, virtual.real_servers, strict=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from types import MappingProxyType, TracebackType
 from typing import Self
 
-from director.core.diff import Change
+from director.core.diff import AddReal, Change
 from director.core.table import Foreign, Reading, SyncDaemon, Table, TableCounters, Timeouts, VirtualEntry, VirtualKey
 from director.ipvs import attributes as a
 from director.ipvs import encode, tlv
@@ -129,22 +129,19 @@ class IpvsClient:
         Raises: KernelError when nothing can be written, or no answer comes in time.
         """
         failures: list[Failure] = []
-        requests: list[tuple[Change, bytes]] = []
-        encoder = encode.Encoder()
-        for change in changes:
+        changes = tuple(changes)
+        channel = self._connected()
+        first = channel.reserve(2 * len(changes))
+        # Encoded while they are sent: all of ten thousand requests at once would be two megabytes to no purpose.
+        for batch in batches(_requests(changes, failures), self._family, first):
             try:
-                requests.append((change, encoder.encode(change)))
-            except KernelError as error:
-                failures.append(Failure(change, errno.ERANGE, str(error)))
-        if requests:
-            channel = self._connected()
-            first = channel.reserve(2 * len(requests))
-            for batch in batches(requests, self._family, first):
-                try:
-                    failures.extend(_write(channel, batch))
-                except KernelError:
-                    channel.close()
-                    raise
+                failures.extend(_write(channel, batch))
+            except KernelError:
+                channel.close()
+                raise
+        for change in changes:
+            if isinstance(change, AddReal):
+                self._decoder.expect(change.real)
         return failures
 
     def _ask(self, request: bytes, *, dump: bool = False) -> list[bytes]:
@@ -177,6 +174,16 @@ class IpvsClient:
             raise
         self._channel = channel
         return channel
+
+
+def _requests(changes: Iterable[Change], failures: list[Failure]) -> Iterator[tuple[Change, bytes]]:
+    """Changes with what is sent for them; those with values that do not fit become `failures`."""
+    encoder = encode.Encoder()
+    for change in changes:
+        try:
+            yield change, encoder.encode(change)
+        except KernelError as error:
+            failures.append(Failure(change, errno.ERANGE, str(error)))
 
 
 def _write(channel: Channel, batch: Batch) -> Iterator[Failure]:

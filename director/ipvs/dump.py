@@ -97,6 +97,7 @@ class Decoder:
     def destinations(self, key: VirtualKey, bodies: Iterable[bytes]) -> Reals:
         """Read the messages of a dump of the real servers of `key`. Raises: KernelError."""
         reals = Reals()
+        carried: Carried = ()
         read, rows, endpoints = self._destinations.read, self._rows, self._endpoints
         for body in bodies:
             found = read(body)
@@ -111,8 +112,17 @@ class Decoder:
                 continue
             reals.rows[real] = row
             reals.endpoints.append(real)
-            reals.carried.append(found[9:])
+            if found[9:] != carried:  # most carry nothing
+                carried = found[9:]
+            reals.carried.append(carried)
         return reals
+
+    def expect(self, real: Endpoint) -> None:
+        """A dump will name `real`: its value can be used for that."""
+        address = real.address
+        packed = address.packed + bytes(12) if address.version == 4 else address.packed
+        if len(self._endpoints) < _ENDPOINTS:
+            self._endpoints[packed + real.port.to_bytes(2, "big") + bytes((address.version,))] = real
 
     def _endpoint(self, at: bytes) -> Endpoint | None:
         """`at`: address, port, and one byte for the family, if that is known."""

@@ -2,6 +2,8 @@
 
 One rule: nothing of a file with a problem is used. Every problem carries file:line:column and says what to do.
 
+A file without problems is read without the places of its keys and values; one with problems is read again, with them.
+
 How all problems come out in one go, and none that follows from another: what is wrong is cut out of a copy, and
 what is left is looked at again. It is cut twice, once as small as can be and once with the section around it. A
 problem that both copies have does not come from a default or from a gap that the cut has left.
@@ -19,6 +21,7 @@ from director.kit.problem import InvalidConfigError, Mark, Problem
 from director.kit.readtext import read_text
 from director.kit.salvage import Remains, is_below
 from director.kit.schemawalk import Detail, allowed_keys, describe, in_section, is_about_key, is_field, locate, nearest
+from director.kit.yamlquick import values
 from director.kit.yamltree import Path, Tree, dotted, parse
 
 __all__ = ["Finding", "InvalidConfigError", "Section", "load", "read_text"]
@@ -30,7 +33,7 @@ MOST_WRONGS = 1000
 class Section(BaseModel):
     """Base of every configuration model: unknown keys are errors and values cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, defer_build=True)
 
 
 Model = TypeVar("Model", bound=Section)
@@ -50,6 +53,11 @@ def load(
 
     Raises: InvalidConfigError with every problem that was found.
     """
+    quick = values(text)
+    if quick is not None:
+        good, _ = _validate(quick, model)
+        if good is not None and not any(True for _ in check(good)):
+            return good
     tree = parse(text)
     problems = list(tree.problems)
     if tree.data is None:

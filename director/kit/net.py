@@ -14,8 +14,6 @@ IPAddress = IPv4Address | IPv6Address
 _PORT = re.compile(r"[0-9]{1,5}")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 
-_BROADCAST = IPv4Address("255.255.255.255")
-
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -54,14 +52,24 @@ def parse_unicast(text: str) -> IPAddress:
         address = ip_address(text)
     except ValueError:
         raise ValueError(f"{text!r} is not an IP address: use one such as 192.0.2.10 or 2001:db8::10") from None
-    if (
-        address.is_multicast
-        or address.is_unspecified
-        or address == _BROADCAST
-        or (isinstance(address, IPv6Address) and (address.is_link_local or address.scope_id or address.ipv4_mapped))
-    ):
+    if not (_is_unicast4(int(address)) if isinstance(address, IPv4Address) else _is_unicast6(address)):
         raise ValueError(f"{text} cannot be used here: give a unicast address, neither link-local nor IPv4-mapped")
     return address
+
+
+def _is_unicast4(address: int) -> bool:
+    """Neither unspecified, nor multicast (224.0.0.0/4), nor the broadcast address. A file may have ten thousand."""
+    return 0 < address < 0xE0000000 or 0xF0000000 <= address < 0xFFFFFFFF
+
+
+def _is_unicast6(address: IPv6Address) -> bool:
+    return not (
+        address.is_multicast
+        or address.is_unspecified
+        or address.is_link_local
+        or address.scope_id
+        or address.ipv4_mapped
+    )
 
 
 def parse_endpoint(text: str) -> Endpoint:

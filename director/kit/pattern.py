@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import re2
-
 
 class Match(Protocol):
     """What a search found."""
@@ -33,6 +31,8 @@ def compile_pattern(text: str) -> Pattern:
     >>> bool(compile_pattern("^/v[12]/").search(b"/v2/x"))
     True
     """
+    import re2  # most files have no pattern, and it is a large library
+
     options = re2.Options()
     options.log_errors = False  # the library would write to standard error by itself
     options.max_mem = 8 << 20

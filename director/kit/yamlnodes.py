@@ -91,7 +91,7 @@ for _tag, (_pattern, _first) in SCALARS.items():
     _CoreSchema.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern.pattern})\Z"), list(_first))
 
 
-_READ_DIFFERENTLY = re.compile(
+READ_DIFFERENTLY = re.compile(
     r"[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufdff]|[!?]|[|>][-+0-9]*#|^[%.-]{3}", re.MULTILINE
 )
 """Where libyaml and PyYAML do not agree, found by comparing their nodes: tabs, line ends other than \\n, byte order
@@ -105,7 +105,7 @@ def compose(text: str) -> yaml.Node | None:
 
     libyaml reads what is good, three times as fast; what it refuses the parser in Python reads again, for its words.
     """
-    if FAST and not _READ_DIFFERENTLY.search(text):
+    if FAST and not READ_DIFFERENTLY.search(text):
         try:
             node: yaml.Node | None = _FastLoader(text).get_single_node()
         except (yaml.YAMLError, ValueError, RefusedError, _DifferentError):

@@ -6,7 +6,6 @@ dates stay text, and no tag makes an object (YAML 1.2's core schema, https://yam
 
 from __future__ import annotations
 
-import gc
 import math
 import re
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from director.kit import collector
 from director.kit.problem import Mark, Problem
 from director.kit.yamlnodes import DEEPEST, MERGE, SCALARS, RefusedError, compose, mark_of
 
@@ -46,7 +46,7 @@ class Tree:
 
 
 _COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
-_NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _BROKEN = object()
 
 
@@ -54,7 +54,7 @@ def parse(text: str) -> Tree:
     """Read one YAML document; what is wrong stands in the tree's `problems`, in the file's order."""
     tree = Tree()
     try:
-        with _collector_paused():
+        with collector.paused():
             node = compose(text)
             if node is not None:
                 _Builder(tree).build(node)
@@ -62,19 +62,6 @@ def parse(text: str) -> Tree:
         tree.problems.append(error.problem)
     tree.problems.sort()
     return tree
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Without looks for garbage: there is none among a text's nodes, and they took half of the time."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 class _Builder:
@@ -176,7 +163,7 @@ class _Builder:
             self._tell(node, "a list or a mapping cannot be a key: use a name, and put text with braces in quotes")
             return None
         key = str(node.value)
-        if _NOT_TEXT.search(key) or set(key) & set("\t\n"):
+        if NOT_TEXT.search(key) or set(key) & set("\t\n"):
             self._tell(node, f"{key[:60]!r} has a control character: use a name")
             return None
         return key
@@ -194,7 +181,7 @@ class _Builder:
     def _scalar(self, node: yaml.ScalarNode) -> object:
         text = str(node.value)
         if node.tag in {"tag:yaml.org,2002:str", MERGE}:
-            if _NOT_TEXT.search(text):
+            if NOT_TEXT.search(text):
                 self._tell(node, f"{text[:60]!r} has a control character: remove it")
                 return _BROKEN
             return text
@@ -212,12 +199,23 @@ class _Builder:
         return self._number(node, text)
 
     def _number(self, node: yaml.Node, text: str) -> object:
-        if len(text) <= 32:
-            number = int(text, 16) if text.startswith("0x") else float(text) if "." in text else int(text)
-            if math.isfinite(number):
-                return number
+        number = number_of(text)
+        if number is not None:
+            return number
         self._tell(node, f"{text[:32]!r} is not a number that can be used here: it is too large")
         return _BROKEN
+
+
+def number_of(text: str) -> int | float | None:
+    """What a plain scalar that looks like a number is; None where it is too large to be used.
+
+    >>> number_of("0x10"), number_of("-1.5"), number_of("9" * 40)
+    (16, -1.5, None)
+    """
+    if len(text) > 32:
+        return None
+    number = int(text, 16) if text.startswith("0x") else float(text) if "." in text else int(text)
+    return number if math.isfinite(number) else None
 
 
 def dotted(path: Path) -> str:
