@@ -35,7 +35,8 @@ def inputs_once(config: Config, table: Table, wishes: Mapping[ServerRef, Wish]) 
     adopted = {
         virtual.ref(place.real): 0
         for virtual, place in config.placed()
-        if (row := found(table, place)) is not None and (row.forward, row.weight) == (virtual.method.forward, 0)
+        if (row := found(table, place)) is not None
+        and (row.forward, row.weight) == (virtual.method_of(place.real).forward, 0)
     }
     ready = frozenset(virtual.name for virtual in config.virtual_servers)
     return Inputs(config, wishes=wishes, adopted=adopted, ready=ready)

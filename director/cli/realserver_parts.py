@@ -46,7 +46,7 @@ def parts_of_file(file: Path, held: Iterable[Vip]) -> list[Part]:
     config = parse_config(read_text(file), str(file))
     ours = {vip.address for vip in held}
     parts = [
-        Part(virtual.name, vip, virtual.method.value, real.address, real.tunnel)
+        Part(virtual.name, vip, virtual.method_of(real).value, real.address, real.tunnel)
         for virtual in config.virtual_servers
         for vip in _vips_of(virtual)
         for real in virtual.real_servers

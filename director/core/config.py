@@ -111,6 +111,7 @@ def _real_server(name: str, real: RealServerSection, section: VirtualServerSecti
         upper_threshold=real.upper_threshold,
         lower_threshold=real.lower_threshold,
         state=RealState(real.state),
+        method=Method(real.forward) if real.forward not in {None, section.forward} else None,
     )
 
 

@@ -37,13 +37,13 @@ def desired_table(config: Config, weights: Mapping[ServerRef, Weight]) -> Table:
 
 def _rows(virtual: VirtualServer, weights: Mapping[ServerRef, Weight]) -> dict[str, RealRow]:
     """The row of each real server by its name; neighbours that have the same share one."""
-    forward = virtual.method.forward
     rows: dict[str, RealRow] = {}
     row: RealRow | None = None
     for ref, real in zip(virtual.refs, virtual.real_servers, strict=True):
-        weight = weights[ref].value
+        weight, forward = weights[ref].value, virtual.method_of(real).forward
         if (
             row is None
+            or row.forward is not forward
             or row.weight != weight
             or row.tunnel is not real.tunnel
             or (row.upper_threshold, row.lower_threshold) != (real.upper_threshold, real.lower_threshold)

@@ -174,9 +174,6 @@ def _unwritable(group: Group) -> str:
     for member in sorted(group.members, key=Member.sort_key):
         if member.row.forward not in _WRITABLE:
             return f"real server {member} has forwarding method {member.row.forward.value}, which director does not use"
-    forwards = sorted({member.row.forward.value for member in group.members})
-    if len(forwards) > 1:
-        return f"its real servers have several forwarding methods ({', '.join(forwards)}): in the file it has one"
     return ""
 
 

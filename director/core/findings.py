@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from director.core.model import Method
 from director.core.ports import ANY, describe_ports
-from director.core.resolve import check_of, family_of, keys_of, port_of, speaks_tcp
+from director.core.resolve import check_of, family_of, forward_of, keys_of, port_of, speaks_tcp
 from director.core.schema import (
     FileSection,
     NoCheckSection,
@@ -135,7 +135,8 @@ def _forwarding(at: At, section: VirtualServerSection) -> Iterator[Finding]:
     elif section.source is not None:
         for version in sorted({key.family for key in keys_of(section)} - {section.source.version}):
             yield (*at, "source"), f"{section.source} is not an IPv{version} address, as the virtual server's is"
-    yield from _tunnel((*at, "tunnel"), section.tunnel, section.forward)
+    forwards = {section.forward, *(real.forward for real in section.real_servers.values())}
+    yield from _tunnel((*at, "tunnel"), section.tunnel, "tun" if "tun" in forwards else section.forward)
 
 
 def _tunnel(at: At, tunnel: TunnelSection | None, forward: str) -> Iterator[Finding]:
@@ -169,7 +170,13 @@ def _real_servers(
         yield from _port(here, section, real)
         yield from _address(here, section, real, vips)
         yield from _thresholds(here, real)
-        yield from _tunnel((*here, "tunnel"), real.tunnel, section.forward)
+        yield from _tunnel((*here, "tunnel"), real.tunnel, forward_of(section, real))
+        if section.forward == "fullnat" and real.forward == "nat":
+            yield (
+                (*here, "forward"),
+                "beside fullnat it would be rewritten as well, for the rule knows the virtual server only: remove it, "
+                "or make a virtual server of its own",
+            )
         yield from _check(here, at, section, real, file)
 
 
@@ -182,9 +189,9 @@ def _collide(section: VirtualServerSection, one: int | None, other: int | None) 
 
 
 def _port(here: At, section: VirtualServerSection, real: RealServerSection) -> Iterator[Finding]:
-    if real.port is None or section.forward not in _SAME_PORT:
+    if real.port is None or forward_of(section, real) not in _SAME_PORT:
         return
-    arrives = "with " + section.forward + " packets arrive unchanged"
+    arrives = "with " + forward_of(section, real) + " packets arrive unchanged"
     if section.fwmark is not None:
         yield (*here, "port"), f"{arrives}, on whichever port the client named: remove it, or use forward: nat"
     elif section.port is not None and section.port != (real.port,):
@@ -203,17 +210,18 @@ def _address(
     at = (*here, "address")
     address = real.address
     own = section.address or ()
-    if section.forward != "tun":
+    forward = forward_of(section, real)
+    if forward != "tun":
         other = next((key.family for key in keys_of(section) if key.family != address.version), None)
         if other is not None:
             yield (
                 at,
                 f"{address} is IPv{address.version} and the virtual server's address is IPv{other}: "
-                f"{section.forward} cannot change the family, use an IPv{other} address, or forward: tun",
+                f"{forward} cannot change the family, use an IPv{other} address, or forward: tun",
             )
     if address in own:
         yield at, f"{address} is the VIP itself: give the real server's own address"
-    elif address in vips and section.forward in _SAME_PORT:
+    elif address in vips and forward in _SAME_PORT:
         yield (
             at,
             f"{address} is the VIP of virtual server {vips[address]!r}, an address of this director: packets would "
@@ -297,7 +305,8 @@ def _sync(file: FileSection) -> Iterator[Finding]:
         return
     for name, section in file.virtual_servers.items():
         for real_name, real in section.real_servers.items():
-            if section.forward == "tun" and any(key.family != real.address.version for key in keys_of(section)):
+            mixed = any(key.family != real.address.version for key in keys_of(section))
+            if mixed and forward_of(section, real) == "tun":
                 yield (
                     ("virtual_servers", name, "real_servers", real_name, "address"),
                     f"{real.address} is of another IP version than its virtual server, and the kernel refuses that "

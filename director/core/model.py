@@ -83,7 +83,7 @@ class DeadConnections(Enum):
 class RealServer:
     """A real server as configured. `weight` is 0 to 65535; without a `check` it is taken as up.
 
-    `port` None is the virtual server's own, whichever that is.
+    `port` and `method` None are the virtual server's own.
     """
 
     name: str
@@ -95,6 +95,7 @@ class RealServer:
     upper_threshold: int = 0
     lower_threshold: int = 0
     state: RealState = RealState.ENABLED
+    method: Method | None = None
 
     def at(self, key: VirtualKey) -> Endpoint:
         """Where it takes the connections of `key`; port 0 is the port that the client named."""
@@ -150,6 +151,14 @@ class VirtualServer:
             if real.state is not RealState.DISABLED
         )
         object.__setattr__(self, "placements", placements)
+
+    def method_of(self, real: RealServer) -> Method:
+        """How packets reach `real`."""
+        return real.method or self.method
+
+    def methods(self) -> tuple[Method, ...]:
+        """Each that is in use here, once."""
+        return tuple(dict.fromkeys((self.method, *(real.method for real in self.real_servers if real.method))))
 
     def ref(self, real: RealServer) -> ServerRef:
         return ServerRef(self.name, real.name)

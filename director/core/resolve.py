@@ -41,9 +41,14 @@ def port_of(section: VirtualServerSection, real: RealServerSection) -> int | Non
     return section.port[0]
 
 
+def forward_of(section: VirtualServerSection, real: RealServerSection) -> str:
+    """The forwarding method as it is written."""
+    return real.forward or section.forward
+
+
 def tunnel_of(section: VirtualServerSection, real: RealServerSection) -> Tunnel:
     """Plain IPIP where nothing is said."""
-    chosen = (real.tunnel or section.tunnel) if Method(section.forward) is Method.TUN else None
+    chosen = (real.tunnel or section.tunnel) if forward_of(section, real) == Method.TUN.value else None
     if chosen is None:
         return IPIP
     return Tunnel(TunnelKind(chosen.type), chosen.port or 0, _TUNNEL_FLAGS[chosen.checksum])

@@ -121,11 +121,11 @@ def rules_of(config: Config) -> Rules:
         for traffic in virtual.traffic
         if key.mark is not None and traffic.address.version == key.family
     ]
-    by_method = [(virtual.method, key, virtual.source) for virtual in config.virtual_servers for key in virtual.keys]
+    by_method = [(virtual.methods(), key, virtual.source) for virtual in config.virtual_servers for key in virtual.keys]
     return Rules(
         tuple(marks),
-        tuple(Snat(key, source) for method, key, source in by_method if method is Method.FULLNAT),
-        frozenset(key for method, key, _ in by_method if method is Method.NAT),
+        tuple(Snat(key, source) for methods, key, source in by_method if Method.FULLNAT in methods),
+        frozenset(key for methods, key, _ in by_method if Method.NAT in methods),
     )
 
 

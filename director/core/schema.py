@@ -173,6 +173,7 @@ class RealServerSection(Section):
     lower_threshold: Connections = Field(
         0, description="new ones again below this many; 0: three quarters of upper_threshold"
     )
+    forward: Literal["nat", "dr", "tun"] | None = Field(None, description="overrides the virtual server's forward")
     tunnel: TunnelSection | None = Field(None, description="overrides the virtual server's tunnel")
     check: CheckSection | None = Field(None, description="overrides the virtual server's check")
 

@@ -171,7 +171,7 @@ def virtual_servers(
             "name": real.name,
             "address": str(real.address),
             "port": real.at(virtual.keys[0]).port,
-            "forward": virtual.method.value,
+            "forward": virtual.method_of(real).value,
             "configured_weight": real.weight,
             "weight": weights[ref].value,
             "kernel_weight": next(iter([*wrong, *there]), None),

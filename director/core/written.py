@@ -5,6 +5,7 @@ One rule: this only translates; whether the file takes it is for the file's own 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -79,7 +80,7 @@ class Group:
 
 
 def virtual_server(group: Group, interface: str | None = None) -> dict[str, Value]:
-    """The section of `group`; with real servers of one forwarding method, or of none."""
+    """The section of `group`; `forward` is the one that most of its real servers have."""
     key, row = group.keys[0], group.row
     data: dict[str, Value] = {}
     if key.mark is not None:
@@ -93,14 +94,15 @@ def virtual_server(group: Group, interface: str | None = None) -> dict[str, Valu
             data["protocol"] = key.protocol.value
     if interface is not None:
         data["interface"] = interface
-    forwards = sorted({member.row.forward.value for member in group.members})
-    data["forward"] = forwards[0] if forwards else Forward.NAT.value
+    forwards = Counter(member.row.forward.value for member in group.members)
+    forward = min(forwards, key=lambda each: (-forwards[each], each), default=Forward.NAT.value)
+    data["forward"] = forward
     tunnels = {member.row.tunnel for member in group.members}
     tunnel = tunnels.pop() if len(tunnels) == 1 else None
     if tunnel is not None and tunnel != IPIP:
         data["tunnel"] = _tunnel(tunnel)
     data |= _scheduling(row)
-    data["real_servers"] = {name: _real_server(member, tunnel) for name, member in group.named().items()}
+    data["real_servers"] = {name: _real_server(member, forward, tunnel) for name, member in group.named().items()}
     return data
 
 
@@ -122,8 +124,8 @@ def _scheduling(row: VirtualRow) -> dict[str, Value]:
     return data
 
 
-def _real_server(member: Member, tunnel: Tunnel | None) -> Inline:
-    """`tunnel` is what the virtual server says already."""
+def _real_server(member: Member, forward: str, tunnel: Tunnel | None) -> Inline:
+    """`forward` and `tunnel` are what the virtual server says already."""
     row = member.row
     data = Inline(address=str(member.address))
     if member.port is not None:
@@ -134,6 +136,8 @@ def _real_server(member: Member, tunnel: Tunnel | None) -> Inline:
         data["upper_threshold"] = row.upper_threshold
     if row.lower_threshold:
         data["lower_threshold"] = row.lower_threshold
+    if row.forward.value != forward:
+        data["forward"] = row.forward.value
     if tunnel is None and row.tunnel != IPIP:
         data["tunnel"] = _tunnel(row.tunnel)
     return data

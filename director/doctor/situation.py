@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import get_args
 
+from director.core import model
 from director.core.model import Config, RealState, VirtualServer
 from director.core.table import IPIP, Protocol, Tunnel, VirtualKey
 from director.host.settings import DeadConnections, Method, Use
@@ -120,26 +121,38 @@ def of_vips(vips: Iterable[IPAddress], forward: Method) -> Situation:
 def _virtuals(virtual: VirtualServer) -> Iterator[Virtual]:
     for key in virtual.keys:
         if key.endpoint is not None and key.protocol is not None:
-            yield _virtual(virtual, key, key.protocol, key.endpoint.address, key.endpoint.port)
+            yield from _each_method(virtual, key, key.protocol, key.endpoint.address, key.endpoint.port)
             continue
         for traffic in virtual.traffic:
             for port in traffic.ports or (0,):
                 if traffic.address.version == key.family:
-                    yield _virtual(virtual, key, traffic.protocol, traffic.address, port)
+                    yield from _each_method(virtual, key, traffic.protocol, traffic.address, port)
 
 
-def _virtual(virtual: VirtualServer, key: VirtualKey, protocol: Protocol, vip: IPAddress, port: int) -> Virtual:
+def _each_method(
+    virtual: VirtualServer, key: VirtualKey, protocol: Protocol, vip: IPAddress, port: int
+) -> Iterator[Virtual]:
+    """The real servers of each forwarding method by themselves: each needs something else."""
+    for method in virtual.methods():
+        found = _virtual(virtual, key, protocol, vip, port, method)
+        if found.reals or method is virtual.method:
+            yield found
+
+
+def _virtual(
+    virtual: VirtualServer, key: VirtualKey, protocol: Protocol, vip: IPAddress, port: int, method: model.Method
+) -> Virtual:
     reals = tuple(
         Real(real.name, real.address, real.at(key).port or port or None, real.tunnel)
         for real in virtual.real_servers
-        if real.state is not RealState.DISABLED
+        if real.state is not RealState.DISABLED and virtual.method_of(real) is method
     )
     return Virtual(
         name=virtual.name,
         protocol=protocol,
         vip=vip,
         port=port or None,
-        forward=METHODS[virtual.method.value],
+        forward=METHODS[method.value],
         scheduler=virtual.row.scheduler,
         reals=reals,
         interface=next((each.interface for each in virtual.vips if each.address == vip), None),

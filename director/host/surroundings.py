@@ -60,12 +60,13 @@ def uses(config: Config) -> tuple[settings.Use, ...]:
     return tuple(
         settings.Use(
             virtual.name,
-            virtual.method.value,
+            method.value,
             family,
             persistent=virtual.row.persistence_s > 0,
             resumes=config.sync is not None and virtual.row.scheduler == "mh",
         )
         for virtual in config.virtual_servers
+        for method in virtual.methods()
         for family in sorted({key.family for key in virtual.keys})
     )
 

@@ -71,10 +71,10 @@ def rows(draw: st.DrawFn, key: VirtualKey) -> VirtualRow:
 @st.composite
 def entries(draw: st.DrawFn, key: VirtualKey) -> VirtualEntry:
     """What director can make for `key`."""
-    forward = draw(st.sampled_from((Forward.NAT, Forward.DR, Forward.TUN)))
     own = key.endpoint.port if key.endpoint else 0
     found: dict[Endpoint, RealRow] = {}
     for _ in range(draw(st.integers(0, 3))):
+        forward = draw(st.sampled_from((Forward.NAT, Forward.DR, Forward.TUN)))
         family = draw(st.sampled_from((4, 6))) if forward is Forward.TUN else key.family
         port = draw(st.sampled_from((own, 80, 8080))) if forward is Forward.NAT else own
         upper = draw(st.sampled_from((0, 0, 500)))

@@ -10,7 +10,7 @@ import pytest
 from director.core.config import parse_config
 from director.core.desired import adopted_weights, desired_table, unproven_servers
 from director.core.model import ServerRef
-from director.core.table import Forward, Protocol, RealRow, Table, VirtualEntry, VirtualKey, VirtualRow
+from director.core.table import Forward, Protocol, RealRow, Table, TunnelKind, VirtualEntry, VirtualKey, VirtualRow
 from director.core.weight import Weight
 from director.kit.net import Endpoint
 
@@ -103,3 +103,27 @@ virtual_servers:
             f"10.0.0.1:{port}": 100,
             "10.0.0.2:8080": 7,
         }
+
+
+def test_a_real_server_may_be_reached_in_another_way_than_its_neighbours() -> None:
+    config = parse_config(
+        """
+virtual_servers:
+  web:
+    address: 192.0.2.10
+    port: 80
+    forward: nat
+    real_servers:
+      a: {address: 10.0.0.1}
+      b: {address: 10.0.0.2, forward: tun, tunnel: {type: gre}}
+      c: {address: 10.0.0.3, forward: nat}
+""",
+        "f",
+    )
+    weights = {ServerRef("web", name): Weight(100, "") for name in "abc"}
+    (entry,) = desired_table(config, weights).entries.values()
+    assert [(row.forward, row.tunnel.kind) for row in entry.reals.values()] == [
+        (Forward.NAT, TunnelKind.IPIP),
+        (Forward.TUN, TunnelKind.GRE),
+        (Forward.NAT, TunnelKind.IPIP),
+    ]

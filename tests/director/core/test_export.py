@@ -160,7 +160,6 @@ virtual_servers:
 @pytest.mark.parametrize(
     ("row", "reals", "said"),
     [
-        (RR, {"10.0.0.1:80": NAT, "10.0.0.2:80": DR}, "several forwarding methods (dr, nat)"),
         (RR, {"10.0.0.1:80": RealRow(Forward.LOCAL, 1)}, "real server 10.0.0.1 has forwarding method local"),
         (RR, {"10.0.0.1:80": RealRow(Forward.BYPASS, 1)}, "forwarding method bypass"),
         (RR, {"10.0.0.1:81": DR}, "real server 10.0.0.1:81, port: 81 differs"),

@@ -94,6 +94,14 @@ BAD: dict[str, tuple[str, str]] = {
         web("address: 10.0.0.1, tunnel: {type: gre}", forward="dr"),
         f"{TOP}.real_servers.a.tunnel: dr has no tunnel",
     ),
+    "nat beside fullnat": (
+        web("address: 10.0.0.1, forward: nat", forward="fullnat"),
+        f"{TOP}.real_servers.a.forward: beside fullnat it would be rewritten as well",
+    ),
+    "dr on another port, beside nat": (
+        web("address: 10.0.0.1, port: 81, forward: dr"),
+        "81 differs from the virtual server's port 80: with dr packets arrive unchanged, so use 80, or forward: nat",
+    ),
     "dr on another port": (
         web("address: 10.0.0.1, port: 81", forward="dr"),
         f"{TOP}.real_servers.a.port: 81 differs from the virtual server's port 80: with dr packets arrive unchanged, "
@@ -192,6 +200,7 @@ def test_what_each_of_them_is_a_step_away_from_is_accepted() -> None:
         web(protocol="udp", one_packet="true", persistence="{engine: sip, netmask: 255.255.255.0}"),
         web(top="sync: {master: {interface: eth0, id: 3}, backup: {interface: eth0}}\ntimeouts: {udp: 30s}\n"),
         web(forward="fullnat", source="10.0.0.9"),
+        web("address: '2001:db8::2', forward: tun, tunnel: {type: gre}"),
         web(protocol="sctp", check="{type: tcp, port: 80}"),
         web(on_drift="report", top="exclusive: true\nsettings: report\ndead_connections: expire\n"),
     ):

@@ -44,16 +44,16 @@ Result = Mapping[str, object]
 KERNELS_OWN = Timeouts(900, 120, 300)
 
 
-def one_method(random: Random, entry: VirtualEntry, key: VirtualKey) -> VirtualEntry:
-    """`entry` with one forwarding method, and the real servers that it allows: what a file can say."""
-    forward = random.choice((Forward.NAT, Forward.DR, Forward.TUN))
+def sayable(entry: VirtualEntry, key: VirtualKey) -> VirtualEntry:
+    """`entry` with the real servers that their forwarding methods allow: what a file can say."""
     port = key.endpoint.port if key.endpoint else 0
     reals = {
-        at if forward is Forward.NAT else Endpoint(at.address, port): replace(
-            *(row,), forward=forward, tunnel=row.tunnel if forward is Forward.TUN else Tunnel()
+        at if row.forward is Forward.NAT else Endpoint(at.address, port): replace(
+            row, tunnel=row.tunnel if row.forward is Forward.TUN else Tunnel()
         )
         for at, row in entry.reals.items()
-        if forward is Forward.TUN or at.address.version == key.family
+        if row.forward in {Forward.NAT, Forward.DR, Forward.TUN}
+        if row.forward is Forward.TUN or at.address.version == key.family
     }
     return replace(entry, reals=MappingProxyType(reals))
 
@@ -62,15 +62,18 @@ def declarable(random: Random) -> Table:
     """A random table that a file can say; some entries stand under several ports."""
     entries: dict[VirtualKey, VirtualEntry] = {}
     for key, found in random_table(random).entries.items():
-        entry = one_method(random, found, key)
+        entry = sayable(found, key)
         entries[key] = entry
         if key.endpoint is None or key.endpoint.port == 0:
             continue
         for _ in range(random.choice((0, 0, 1, 5))):
             port = random.randrange(1, 65536)
             other = replace(key, endpoint=Endpoint(key.endpoint.address, port))
-            follows = any(row.forward is not Forward.NAT for row in entry.reals.values()) or random.random() < 0.5
-            reals = {Endpoint(at.address, port if follows else at.port): row for at, row in entry.reals.items()}
+            follows = random.random() < 0.5
+            reals = {
+                Endpoint(at.address, port if follows or row.forward is not Forward.NAT else at.port): row
+                for at, row in entry.reals.items()
+            }
             entries[other] = replace(entry, reals=MappingProxyType(reals))
     mixed = any(at.address.version != key.family for key, entry in entries.items() for at in entry.reals)
     timeouts = random.choice((KERNELS_OWN, Timeouts(*(random.randrange(1, 90000) for _ in range(3)))))
