@@ -31,9 +31,9 @@ virtual_servers:
       a: {address: 10.9.0.21, weight: 3}
       b: {address: 10.9.0.22}
 """
-UNSERVED = """\
--A -t 10.9.0.100:81 -s rr
--a -t 10.9.0.100:81 -r 10.9.0.21:82 -g -w 1
+WITH_HOLES = """\
+-A -t 10.9.0.100:81 -s rr -p 60 -M 255.0.255.0
+-a -t 10.9.0.100:81 -r 10.9.0.21:81 -g -w 1
 -a -t 10.9.0.100:81 -r 10.9.0.22:80 -m -w 1
 """
 
@@ -70,11 +70,11 @@ def test_export_goes_into_check_and_plan_and_says_what_it_leaves_out(lab: Lab) -
     director = lab.host("director")
     director.write("/etc/director/director.yaml", FILE)
     director.run("director", "apply", "/etc/director/director.yaml").check()
-    director.run("ipvsadm", "-R", stdin=UNSERVED).check()
+    director.run("ipvsadm", "-R", stdin=WITH_HOLES).check()
     exported = director.run(
         "bash", "-c", "set -o pipefail; director export | tee /tmp/exported.yaml | director check -"
     )
-    said = "not exported: tcp 10.9.0.100:81: real server 10.9.0.21:82, port: 82 differs from the virtual server's port 81: "
+    said = "not exported: tcp 10.9.0.100:81: its persistence mask has holes"
     assert exported.exit_code == 2
     assert exported.stdout == "-: ok: 2 virtual servers, 3 real servers, 0 of them checked\n"
     assert exported.stderr.startswith(said)
