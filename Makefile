@@ -32,7 +32,7 @@ test-unit: $(READY) ## only the tests that need no kernel with IPVS
 test-lab: setup ## only the tests on a real kernel with IPVS
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest -m lab $(PYTEST_ARGS)
 
-bench-ipvs: setup ## our table client beside ipvsadm, on the lab's kernel
+bench-ipvs: setup ## the director beside ipvsadm, on the user-mode kernel and on this machine's own if that has IPVS
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/python -m tests.bench.ipvs
 
 check: $(READY) ## lint, formatting, types, import contracts

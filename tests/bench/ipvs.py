@@ -63,7 +63,7 @@ def exponent(points: Sequence[tuple[float, float]]) -> float:
     >>> round(exponent([(10, 2), (100, 20), (1000, 200)]), 3)
     1.0
     """
-    xs, ys = [math.log(size) for size, _ in points], [math.log(max(took, 1e-6)) for _, took in points]
+    xs, ys = [math.log(size) for size, _ in points], [math.log(took) for _, took in points]
     mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
     rise = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
     return rise / sum((x - mean_x) ** 2 for x in xs)

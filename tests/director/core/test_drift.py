@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from director.core.config import parse_config
-from director.core.diff import RemoveReal, RemoveVirtual, apply, diff
+from director.core.diff import AddReal, AddVirtual, EditReal, RemoveReal, RemoveVirtual, apply, diff
 from director.core.drift import Drift, merge, rebase, record, reporting
 from director.core.table import (
     Forward,
@@ -199,3 +199,9 @@ def test_an_endpoint_that_both_have_is_one_element() -> None:
     aim, drifts = merge(base, theirs, base, {WEB})
     assert aim.entries == theirs.entries
     assert [(drift.real, drift.found) for drift in drifts] == [(A, None), (other, nat(100))]
+
+
+def test_record_of_a_virtual_server_that_was_made_anew_between_its_real_servers() -> None:
+    lost = (AddVirtual(WEB, RR), AddReal(WEB, A, nat(1)), RemoveVirtual(WEB, VirtualEntry(RR)), AddReal(WEB, B, nat(1)))
+    made = (AddVirtual(WEB, RR), AddReal(WEB, B, nat(2)), EditReal(WEB, B, nat(2), nat(3)))
+    assert record(Table(), (*lost, *made)).entries == {WEB: VirtualEntry(RR, {B: nat(3)})}

@@ -177,6 +177,16 @@ def test_lengths_that_never_fit_are_looked_at_once_each_and_not_without_end() ->
     assert Decoder().destinations(KEY, [sound]).rows == {A: NAT}
 
 
+@given(st.lists(st.tuples(strategies.endpoints, strategies.real_rows()), max_size=8, unique_by=lambda each: each[0]))
+def test_what_was_written_is_read_as_the_same_value(reals: list[tuple[Endpoint, RealRow]]) -> None:
+    decoder = Decoder()
+    for real, _ in reals:
+        decoder.expect(real)
+    found = decoder.destinations(KEY, [destination_dump(real, row, USED) for real, row in reals])
+    assert list(found.rows.items()) == reals
+    assert all(here is there for here, (there, _) in zip(found.rows, reals, strict=True))
+
+
 def test_entry_that_comes_twice_is_one_with_its_last_counters() -> None:
     bodies = [destination_dump(A, NAT, RealCounters()), destination_dump(B, NAT, USED), destination_dump(A, NAT, USED)]
     found = Decoder().destinations(KEY, bodies)
