@@ -99,6 +99,10 @@ class Once:
         applied = self.remove()
         return replace(applied, steps=done + applied.steps)
 
+    def refused(self, why: str) -> NotAppliedError:
+        """Put back what was there before, because of `why`; the error that says so."""
+        return self._refused([why])
+
     def undo(self) -> Applied:
         """Put back what was there before."""
         if self._entry is None:

@@ -113,19 +113,22 @@ def apply_until_confirmed(
 
         raised: list[Vip] = []
         purpose = f"director apply {source}, which awaits `director confirm` or `director undo`"
-        with _writing(purpose, state_directory, raised) as (reconciler, journal):
+        with _stop_signal() as stop, _writing(purpose, state_directory, raised) as (reconciler, journal):
             once = _once(reconciler, journal, config, text, source, state_directory)
             changed = once.change()
             if not (changed.steps or changed.later):
                 tell(once.remove().plain())
                 return
             until_at, until = time.monotonic() + confirm_s, clock(confirm_s)
-            once.await_confirmation(until)
             guards = guardian.Guardian(once, source, until_at, until, drain_s)
-            with guardian.listening(state_directory) as listener, _stop_signal() as stop:
-                tell(replace(changed, confirm_s=confirm_s).plain())
-                _announce(raised)
-                outcome = guards.guard(listener, stop)
+            try:
+                once.await_confirmation(until)
+                with guardian.listening(state_directory) as listener:
+                    tell(replace(changed, confirm_s=confirm_s).plain())
+                    _announce(raised)
+                    outcome = guards.guard(listener, stop)
+            except DirectorError as error:  # what nobody could confirm must not stay
+                raise once.refused(str(error)) from error
             _log(f"{source}: {outcome}")
 
     answer = guardian.detach(work)

@@ -19,12 +19,11 @@ from director.core.model import (
     VirtualServer,
 )
 from director.core.ports import ANY
-from director.core.resolve import check_of, family_of, keys_of, tunnel_of
+from director.core.resolve import addresses_of, check_of, family_of, keys_of, tunnel_of
 from director.core.schema import FileSection, RealServerSection, SyncSection, VirtualServerSection
 from director.core.table import Protocol, SchedulerFlags, SyncDaemon, SyncRole, Timeouts, VirtualRow
 from director.core.vip import Vip
 from director.kit.configfile import load
-from director.kit.net import IPAddress
 
 _FLAGS = {"fallback": SchedulerFlags.FALLBACK, "port": SchedulerFlags.PORT}
 
@@ -62,17 +61,11 @@ def _virtual_server(name: str, section: VirtualServerSection, file: FileSection)
         method=Method(section.forward),
         # Two directors with one file must insert in one order: Maglev's table depends on it.
         real_servers=tuple(sorted(reals, key=lambda real: real.at(keys[0]).sort_key())),
-        vips=tuple(Vip(address, interface) for address in _addresses(section)) if interface else (),
+        vips=tuple(Vip(address, interface) for address in addresses_of(section)) if interface else (),
         on_drift=OnDrift(section.on_drift or file.defaults.on_drift),
         traffic=tuple(_traffic(section)),
         source=section.source,
     )
-
-
-def _addresses(section: VirtualServerSection) -> tuple[IPAddress, ...]:
-    if section.address is not None:
-        return section.address
-    return tuple(dict.fromkeys(address for traffic in section.traffic for address in traffic.address))
 
 
 def _traffic(section: VirtualServerSection) -> Iterator[Traffic]:

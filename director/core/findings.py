@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from director.core.model import Method
 from director.core.ports import ANY, describe_ports
-from director.core.resolve import check_of, family_of, forward_of, keys_of, port_of, speaks_tcp
+from director.core.resolve import addresses_of, check_of, family_of, forward_of, keys_of, port_of, speaks_tcp
 from director.core.schema import (
     FileSection,
     NoCheckSection,
@@ -30,7 +30,7 @@ def findings(file: FileSection) -> Iterator[Finding]:
     """Every problem of a file whose keys are right one by one."""
     seen: dict[VirtualKey, str] = {}
     interfaces: dict[IPAddress, tuple[str, str]] = {}
-    vips = {address: name for name, section in file.virtual_servers.items() for address in section.address or ()}
+    vips = {address: name for name, section in file.virtual_servers.items() for address in addresses_of(section)}
     for name, section in file.virtual_servers.items():
         at = ("virtual_servers", name)
         yield from _identity(at, section)
@@ -82,7 +82,7 @@ def _identity(at: At, section: VirtualServerSection) -> Iterator[Finding]:
 def _interface(
     at: At, name: str, section: VirtualServerSection, file: FileSection, interfaces: dict[IPAddress, tuple[str, str]]
 ) -> Iterator[Finding]:
-    addresses = section.address or tuple(address for traffic in section.traffic for address in traffic.address)
+    addresses = addresses_of(section)
     if section.interface and not addresses:
         yield (
             (*at, "interface"),
@@ -102,11 +102,11 @@ def _scheduling(at: At, section: VirtualServerSection) -> Iterator[Finding]:
                 (*at, "scheduler_flags"),
                 f"{flag!r} does not go with scheduler {section.scheduler!r}: remove it, or use that scheduler",
             )
-    if section.one_packet and section.fwmark is None and section.protocol != "udp":
-        yield (
-            (*at, "one_packet"),
-            f"one-packet scheduling is for udp, and this is {section.protocol or 'tcp'}: remove it",
-        )
+    # A mark that others set may be on packets of any protocol.
+    protocols = {traffic.protocol for traffic in section.traffic} if section.fwmark else {section.protocol or "tcp"}
+    other = "" if "udp" in protocols or not protocols else " and ".join(sorted(protocols))
+    if section.one_packet and other:
+        yield (*at, "one_packet"), f"one-packet scheduling is for udp, and this is {other}: remove it"
     persistence = section.persistence
     if persistence is None:
         return
@@ -121,11 +121,10 @@ def _scheduling(at: At, section: VirtualServerSection) -> Iterator[Finding]:
         yield here, "a netmask is IPv4's: write `prefix:`, 1 to 128"
     elif bits == 0 and 6 in families:
         yield here, "the kernel refuses 0 with IPv6: use 1 to 128"
-    if persistence.engine == "sip" and section.fwmark is None and section.protocol != "udp":
+    if persistence.engine == "sip" and other:
         yield (
             (*at, "persistence", "engine"),
-            f"sip reads Call-IDs from udp packets, and this is {section.protocol or 'tcp'}: use protocol: udp, or "
-            "remove it",
+            f"sip reads Call-IDs from udp packets, and this is {other}: use protocol: udp, or remove it",
         )
 
 
@@ -209,7 +208,7 @@ def _address(
 ) -> Iterator[Finding]:
     at = (*here, "address")
     address = real.address
-    own = section.address or ()
+    own = addresses_of(section)
     forward = forward_of(section, real)
     if forward != "tun":
         other = next((key.family for key in keys_of(section) if key.family != address.version), None)
@@ -303,6 +302,17 @@ def _declared(
 def _sync(file: FileSection) -> Iterator[Finding]:
     if file.sync is None:
         return
+    for role, daemon in (("master", file.sync.master), ("backup", file.sync.backup)):
+        if daemon is None or daemon.maxlen is None:
+            continue
+        # start_sync_thread() in ip_vs_sync.c: it takes another without a word
+        least, most = 1024 if role == "backup" else 1, 65507 if daemon.group.version == 4 else 65487
+        if not least <= daemon.maxlen <= most:
+            yield (
+                ("sync", role, "maxlen"),
+                f"the kernel would make it another: a {role} with an IPv{daemon.group.version} group has {least} to "
+                f"{most} bytes; use one of these, or remove it",
+            )
     for name, section in file.virtual_servers.items():
         for real_name, real in section.real_servers.items():
             mixed = any(key.family != real.address.version for key in keys_of(section))

@@ -9,7 +9,7 @@ from director.core.model import Method
 from director.core.ports import ANY
 from director.core.schema import FileSection, NoCheckSection, RealServerSection, VirtualServerSection
 from director.core.table import IPIP, Protocol, Tunnel, TunnelFlags, TunnelKind, VirtualKey
-from director.kit.net import Endpoint
+from director.kit.net import Endpoint, IPAddress
 from director.kit.probespec import Check, HttpCheckSection, TcpCheckSection, TimingSection, resolve
 
 _TUNNEL_FLAGS = {"none": TunnelFlags.NONE, "full": TunnelFlags.CHECKSUM, "remote": TunnelFlags.REMOTE_CHECKSUM}
@@ -30,6 +30,13 @@ def family_of(section: VirtualServerSection) -> int:
     if section.address:
         return section.address[0].version
     return 6 if section.family == "ipv6" else 4
+
+
+def addresses_of(section: VirtualServerSection) -> tuple[IPAddress, ...]:
+    """Every VIP once: those of a firewall mark are in its traffic."""
+    if section.address is not None:
+        return section.address
+    return tuple(dict.fromkeys(address for traffic in section.traffic for address in traffic.address))
 
 
 def port_of(section: VirtualServerSection, real: RealServerSection) -> int | None:

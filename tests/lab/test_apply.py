@@ -192,3 +192,22 @@ def test_a_drain_waits_for_a_connection_to_end_and_no_longer_than_it_may(scene: 
     assert scene.weights() == {WEB1: 100, UDP1: 100}, "the connection goes on, and its time is over"
     assert " changes made." in apply.output()
     end(client)
+
+
+@pytest.mark.parametrize("daemon", [False], ids=["alone"], indirect=True)
+def test_what_nobody_could_confirm_does_not_stay(backends: Scene, daemon: bool) -> None:
+    before = table(backends)
+    in_the_way = "/var/lib/director/confirm.sock"
+    backends.director.run("mkdir", "-p", in_the_way).check()
+    backends.write_config(WITHOUT_B)
+    result = backends.director.run("director", "apply", "--confirm", "60s", CONFIG)
+    backends.director.run("rmdir", in_the_way).check()
+    backends.write_config(FILE)
+    assert result.exit_code == 1
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("note: ")]
+    assert lines == [
+        f"director: could not listen for a confirmation on {in_the_way}: Is a directory",
+        f"director: nothing of {CONFIG} is applied: what was there before is back",
+    ]
+    assert table(backends) == before
+    assert backends.director.run("test", "-e", "/var/lib/director/journal.json").exit_code == 1

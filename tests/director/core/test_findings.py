@@ -129,6 +129,31 @@ BAD: dict[str, tuple[str, str]] = {
         f"{TOP}.real_servers.a.address: 2001:db8::2 is of another IP version than its virtual server, and the kernel "
         "refuses that together with a sync daemon",
     ),
+    "message of a backup too short": (
+        web(top="sync: {backup: {interface: eth0, maxlen: 1023}}\n"),
+        "sync.backup.maxlen: the kernel would make it another: a backup with an IPv4 group has 1024 to 65507 bytes",
+    ),
+    "message too long for IPv6": (
+        web(top="sync: {master: {interface: eth0, group: 'ff02::81', maxlen: 65488}}\n"),
+        "sync.master.maxlen: the kernel would make it another: a master with an IPv6 group has 1 to 65487 bytes",
+    ),
+    "one-packet on marked tcp": (
+        web(address="", port="", fwmark="7", traffic="[{address: 192.0.2.10}]", one_packet="true"),
+        f"{TOP}.one_packet: one-packet scheduling is for udp, and this is tcp: remove it",
+    ),
+    "sip on marked tcp": (
+        web(address="", port="", fwmark="7", traffic="[{address: 192.0.2.10}]", persistence="{engine: sip}"),
+        f"{TOP}.persistence.engine: sip reads Call-IDs from udp packets, and this is tcp: use protocol: udp, or",
+    ),
+    "VIP of marked traffic as real server": (
+        web("address: 192.0.2.10", address="", port="", fwmark="7", traffic="[{address: 192.0.2.10}]", forward="dr"),
+        "192.0.2.10 is the VIP itself",
+    ),
+    "VIP of another's marked traffic as real server under dr": (
+        web("address: 192.0.2.11", forward="dr")
+        + "  other: {fwmark: 7, traffic: [{address: 192.0.2.11}], forward: nat, real_servers: {}}\n",
+        "192.0.2.11 is the VIP of virtual server 'other', an address of this director: packets would not leave it",
+    ),
     "VIP as real server": (web("address: 192.0.2.10", forward="dr"), "192.0.2.10 is the VIP itself"),
     "another VIP as real server under dr": (
         web("address: 192.0.2.11", forward="dr")
