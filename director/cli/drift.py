@@ -26,7 +26,11 @@ def drift(file: Path | None, as_json: bool, socket_path: Path, state_directory: 
     FILE that were applied are compared with FILE.
 
     With `on_drift: repair`, the default, a running director has put it right by its next look. With `on_drift:
-    report` it stays until checks or an operator change the same thing, or until an apply.
+    report` it stays until checks or an operator change the same thing, or until an apply, or the director starts anew:
+    both make all as the file says.
+
+    Addresses, settings and packet-filter rules are not told here: a running director puts them right and logs it, and
+    `director plan` shows what of them differs.
 
     Exits 0 when there is none, 2 when there is some, 1 on an error.
     """

@@ -24,22 +24,34 @@ from director.cli.options import state_option
 def export(output: Path | None, state_directory: Path) -> int:
     """Print the kernel's table as a file that `check` takes and that changes nothing when applied.
 
+    Full NAT and marked traffic are known by director's own rules in the packet filter. Where settings of the host are
+    others than the virtual servers need, the file says `settings: report`, so that applying it changes none.
+
     Weights are those of the moment. Checks are not in it: the kernel knows none. Addresses that director keeps by
     itself get their `interface:`, others are left alone. Lines `# not exported: ...` say what no file can say; they
     go to standard error, too.
 
     Exits 0 when all is in the file, 2 when something is left out, 1 on an error.
     """
+    from director.core.config import parse_config
     from director.core.export import export as written
     from director.host import addresses
+    from director.host.surroundings import Surroundings
     from director.ipvs.client import IpvsClient
     from director.memory import Memory
 
     with IpvsClient.open() as kernel:
         reading = kernel.survey()
         version = kernel.version()
-    kept = addresses.present(Memory(state_directory).load().vips)
-    exported = written(reading.table, kept, reading.foreign)
+    owned, around = Memory(state_directory).load(), Surroundings(state_directory)
+    kept, standing = addresses.present(owned.vips), around.standing()
+    own_timeouts = owned.namespace.timeouts is not None
+    exported = written(reading.table, kept, reading.foreign, standing, own_timeouts=own_timeouts)
+    config = parse_config(exported.text(), "the exported file")
+    if not standing.settings and any(each.is_setting for each in around.pending(config, release=True)):
+        exported = written(
+            *(reading.table, kept, reading.foreign, standing), own_timeouts=own_timeouts, report_settings=True
+        )
     text = exported.text(*_head(version))
     if output is None:
         click.echo(text, nl=False)

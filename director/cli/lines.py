@@ -42,7 +42,7 @@ def print_drift(lines: Sequence[DriftLine], as_json: bool) -> None:
     if lines:
         click.echo(f"{count(len(lines), 'thing')} changed by somebody else.")
     else:
-        click.echo("No drift: the kernel is as director left it.")
+        click.echo("No drift: the virtual servers in the kernel are as director left them.")
 
 
 def print_applied(answer: AppliedAnswer, as_json: bool, nothing: str = "") -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from director.core.aroundread import Around, read_around
 from director.core.config import build
 from director.core.describe import describe_real, describe_virtual
 from director.core.desired import desired_table
@@ -20,6 +21,7 @@ from director.core.findings import findings
 from director.core.model import Config
 from director.core.ports import ANY, MOST, describe_ports
 from director.core.schema import FileSection
+from director.core.standing import Standing
 from director.core.table import Foreign, Forward, Protocol, Table, VirtualEntry, VirtualKey
 from director.core.vip import Vip
 from director.core.weight import Weight
@@ -64,33 +66,49 @@ class Export:
         return render(self.file, self.comments, [*head, *(f"not exported: {each}" for each in self.left_out)])
 
 
-def export(table: Table, kept: Iterable[Vip] = (), foreign: Iterable[Foreign] = ()) -> Export:
+def export(
+    table: Table,
+    kept: Iterable[Vip] = (),
+    foreign: Iterable[Foreign] = (),
+    standing: Standing = Standing(),  # noqa: B008 -- a frozen value
+    *,
+    own_timeouts: bool = False,
+    report_settings: bool = False,
+) -> Export:
     """`table` as a file; equal tables give equal files, to the letter.
 
     `kept` are the addresses that the director keeps: a virtual server that has one gets its `interface:`. `foreign` is
-    what the kernel holds besides; a virtual server with such a real server is left out.
+    what the kernel holds besides; a virtual server with such a real server is left out. `standing` is what the director
+    keeps around the table, by which full NAT is told from NAT; `own_timeouts`: they are its own. `report_settings`: the
+    host's settings are others than the virtual servers need, and the file is not to change them.
     """
+    around = read_around(standing)
     kept = sorted(kept, key=str)
     interfaces = {vip.address: vip.interface for vip in kept}
-    top, left_out = _namespace(table)
+    top, left_out = _namespace(table, own_timeouts)
+    if around.expires:
+        top = {"dead_connections": "expire", **top}
+    if report_settings:
+        top = {"settings": "report", **top}
     strange: set[VirtualKey] = set()
     for each in foreign:
         within = each.key is not None and each.key in table.entries
         keys = (each.key,) if each.key is not None and each.key not in strange else ()
         left_out.append(LeftOut(each.what, each.reason, keys if within else ()))
         strange.update(keys)
-    groups = _named(_groups(table, [key for key in table if key not in strange]))
+    groups = _named(_groups(table, [key for key in table if key not in strange], around))
     reasons = {name: _unwritable(group) for name, group in groups.items()}
     servers: dict[str, Value] = {}
     for name, group in groups.items():
         if not reasons[name]:
-            servers[name] = virtual_server(group, interfaces.get(group.address) if group.address else None)
+            found_on = {interfaces.get(address) for address in group.addresses}
+            servers[name] = virtual_server(group, found_on.pop() if len(found_on) == 1 else None)
     while found := _refusals(top, servers, groups, table):
         reasons |= found
         for name in found:
             del servers[name]
     left_out += [LeftOut(str(groups[name]), why, groups[name].keys) for name, why in reasons.items() if why]
-    served = {groups[name].address for name in servers}
+    served = {address for name in servers for address in groups[name].addresses}
     left_out += [
         LeftOut(f"address {vip}", "director keeps it there, and no virtual server of the file has it")
         for vip in kept
@@ -99,15 +117,17 @@ def export(table: Table, kept: Iterable[Vip] = (), foreign: Iterable[Foreign] = 
     comments: dict[tuple[str, ...], str] = {
         ("virtual_servers", name, "forward"): "a guess: there is no real server to tell by"
         for name in servers
-        if not groups[name].members
+        if not (groups[name].members or groups[name].full_nat)
     }
+    if report_settings:
+        comments["settings",] = "not all are as these virtual servers need them: `manage` sets them"
     return Export({**top, "virtual_servers": servers}, comments, tuple(left_out))
 
 
 # Which entries are one virtual server, and its name.
 
 
-def _groups(table: Table, rest: list[VirtualKey]) -> list[Group]:
+def _groups(table: Table, rest: list[VirtualKey], around: Around) -> list[Group]:
     """`rest` of the table: ports of one address whose entries say the same are joined; all else stands alone."""
     groups: list[Group] = []
     for members in (_by_own_port, _by_fixed_port):
@@ -118,12 +138,16 @@ def _groups(table: Table, rest: list[VirtualKey]) -> list[Group]:
                 alike[key] = [key]
             else:
                 entry = table.entries[key]
-                kind = (key.protocol, endpoint.address, entry.row, members(key, entry))
+                kind = (key.protocol, endpoint.address, entry.row, around.full_nat(key), members(key, entry))
                 alike.setdefault(kind, []).append(key)
         rest = [keys[0] for keys in alike.values() if len(keys) == 1]
         groups += [group for keys in alike.values() if len(keys) > 1 for group in _joined(keys, table, members)]
     groups += [Group((key,), table.entries[key].row, _by_own_port(key, table.entries[key])) for key in rest]
-    return sorted(groups, key=lambda group: group.keys[0].sort_key())
+    told = (
+        Group(group.keys, group.row, group.members, *around.full_nat(group.keys[0]), around.traffic(group.keys[0]))
+        for group in groups
+    )
+    return sorted(told, key=lambda group: group.keys[0].sort_key())
 
 
 def _joined(
@@ -177,8 +201,8 @@ def _unwritable(group: Group) -> str:
     return ""
 
 
-def _namespace(table: Table) -> tuple[dict[str, Value], list[LeftOut]]:
-    data = namespace(table)
+def _namespace(table: Table, own_timeouts: bool) -> tuple[dict[str, Value], list[LeftOut]]:
+    data = namespace(table, own_timeouts)
     left_out = []
     for name in list(data):
         said = _said({name: data[name], "virtual_servers": {}})

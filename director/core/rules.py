@@ -173,11 +173,11 @@ def differences(chain: Chain, found: Found) -> tuple[str, ...]:
     if found.rules is None:
         said.append("the chain is missing")
     else:
-        have, want = Counter(map(_plain, found.rules)), Counter(map(_plain, chain.rules))
+        have, want = Counter(map(plain_words, found.rules)), Counter(map(plain_words, chain.rules))
         if missing := (want - have).total():
             said.append(f"{missing} of its {len(chain.rules)} rules missing")
         said += [f"a rule too many: {_spelled(rule, found.rules)}" for rule in have - want]
-        if have == want and [*map(_plain, found.rules)] != [*map(_plain, chain.rules)]:
+        if have == want and [*map(plain_words, found.rules)] != [*map(plain_words, chain.rules)]:
             said.append("its rules are in another order")
     for jump in chain.jumps:
         times = _times(chain, jump, found)
@@ -191,8 +191,8 @@ def differences(chain: Chain, found: Found) -> tuple[str, ...]:
 
 def with_more(chain: Chain, lines: Iterable[str]) -> Chain:
     """`chain`, and behind its rules those of `lines` that it does not have."""
-    have = {_plain(rule) for rule in chain.rules}
-    return replace(chain, rules=(*chain.rules, *(line for line in lines if _plain(line) not in have)))
+    have = {plain_words(rule) for rule in chain.rules}
+    return replace(chain, rules=(*chain.rules, *(line for line in lines if plain_words(line) not in have)))
 
 
 def restoring(chain: Chain, found: Found) -> str:
@@ -203,7 +203,7 @@ def restoring(chain: Chain, found: Found) -> str:
         lines = [*_delete(found.jumps), f"-F {chain.name}", f"-X {chain.name}"]
     else:
         lines = []
-        if found.rules is None or [*map(_plain, found.rules)] != [*map(_plain, chain.rules)]:
+        if found.rules is None or [*map(plain_words, found.rules)] != [*map(plain_words, chain.rules)]:
             # Declared anew, a chain that exists is emptied in the same transaction.
             lines.append(f":{chain.name} - [0:0]")
             lines += [f"-A {chain.name} {rule}" for rule in chain.rules]
@@ -257,7 +257,7 @@ def _snat_rules(rules: Rules, version: int) -> list[str]:
     targets = dict.fromkeys(caught, "RETURN") | {
         snat.key: "MASQUERADE" if snat.source is None else f"SNAT --to-source {snat.source}" for snat in snats
     }
-    return [f"{_match(key)} -j {targets[key]}" for key in sorted(targets, key=_particular_first)]
+    return [f"{match_of(key)} -j {targets[key]}" for key in sorted(targets, key=_particular_first)]
 
 
 def _is_wider(snat: VirtualKey, plain: VirtualKey) -> bool:
@@ -273,7 +273,8 @@ def _particular_first(key: VirtualKey) -> tuple[bool, bool, tuple[int, str, tupl
     return (key.endpoint is not None, key.endpoint is not None and key.endpoint.port == 0, key.sort_key())
 
 
-def _match(key: VirtualKey) -> str:
+def match_of(key: VirtualKey) -> str:
+    """The match of connections that `key` gets under NAT."""
     # In this table the kernel looks at a connection's first packet only: no --vdir is needed. MASQ is what IPVS
     # calls NAT; a connection to another kind of real server keeps its client's address.
     if key.protocol is None or key.endpoint is None:
@@ -288,12 +289,12 @@ def _line(chain: Chain, jump: Jump, verb: str = "-A") -> str:
 
 
 def _times(chain: Chain, jump: Jump, found: Found) -> int:
-    return [*map(_plain, found.jumps)].count(_plain(_line(chain, jump)))
+    return [*map(plain_words, found.jumps)].count(plain_words(_line(chain, jump)))
 
 
 def _strange_jumps(chain: Chain, found: Found) -> list[str]:
-    ours = {_plain(_line(chain, jump)) for jump in chain.jumps}
-    return [line for line in found.jumps if _plain(line) not in ours]
+    ours = {plain_words(_line(chain, jump)) for jump in chain.jumps}
+    return [line for line in found.jumps if plain_words(line) not in ours]
 
 
 def _delete(lines: Iterable[str]) -> list[str]:
@@ -305,10 +306,10 @@ def _target(line: str) -> str | None:
     return next((words[at + 1] for at, word in enumerate(words[:-1]) if word in ("-j", "-g")), None)
 
 
-def _plain(line: str) -> tuple[str, ...]:
+def plain_words(line: str) -> tuple[str, ...]:
     """A rule's words in one spelling: versions of iptables differ in names, bases and full-length prefixes.
 
-    >>> _plain("-d 192.0.2.1/32 -p tcp -j MARK --set-xmark 0x7/0xffffffff")
+    >>> plain_words("-d 192.0.2.1/32 -p tcp -j MARK --set-xmark 0x7/0xffffffff")
     ('-d', '192.0.2.1', '-p', '6', '-j', 'MARK', '--set-mark', '7')
     """
     words = (_FULL_MASK.sub("", word) for word in _words(line.replace("--set-xmark", "--set-mark")))
@@ -329,7 +330,7 @@ def _words(line: str) -> list[str]:
 
 
 def _spelled(plain: tuple[str, ...], lines: Iterable[str]) -> str:
-    return next(line for line in lines if _plain(line) == plain)
+    return next(line for line in lines if plain_words(line) == plain)
 
 
 def _check_mark(mark: int | None) -> None:

@@ -13,6 +13,11 @@ class Correction:
     detail: str
     effect: str = ""
 
+    @property
+    def is_setting(self) -> bool:
+        """Whether it is a setting of the host, and not a rule."""
+        return self.subject.startswith("setting ")
+
 
 @dataclass(frozen=True, slots=True)
 class KeptSetting:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from director.core.aroundread import Marked
 from director.core.ports import describe_ports
 from director.core.table import (
     IPIP,
@@ -56,6 +57,16 @@ class Group:
     keys: tuple[VirtualKey, ...]
     row: VirtualRow
     members: frozenset[Member]
+    full_nat: bool = False
+    source: IPAddress | None = None
+    traffic: tuple[Marked, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[IPAddress, ...]:
+        """The VIPs, those of a mark's traffic, too."""
+        if self.address is not None:
+            return (self.address,)
+        return tuple(dict.fromkeys(each.address for each in self.traffic))
 
     @property
     def address(self) -> IPAddress | None:
@@ -92,11 +103,19 @@ def virtual_server(group: Group, interface: str | None = None) -> dict[str, Valu
         data["port"] = _ports(group.ports)
         if key.protocol is not None and key.protocol is not Protocol.TCP:
             data["protocol"] = key.protocol.value
+    if group.traffic:
+        data["traffic"] = [_traffic(each) for each in group.traffic]
     if interface is not None:
         data["interface"] = interface
     forwards = Counter(member.row.forward.value for member in group.members)
     forward = min(forwards, key=lambda each: (-forwards[each], each), default=Forward.NAT.value)
+    if group.full_nat and Forward.NAT.value in forwards:
+        forward = Forward.NAT.value  # what is NAT in the kernel has another source as well
     data["forward"] = forward
+    if group.full_nat and forward == Forward.NAT.value:
+        data["forward"] = "fullnat"
+        if group.source is not None:
+            data["source"] = str(group.source)
     tunnels = {member.row.tunnel for member in group.members}
     tunnel = tunnels.pop() if len(tunnels) == 1 else None
     if tunnel is not None and tunnel != IPIP:
@@ -148,6 +167,16 @@ def _ports(ports: tuple[int, ...]) -> Value:
     return parts[0] if len(parts) == 1 else parts
 
 
+def _traffic(marked: Marked) -> Inline:
+    data = Inline(address=str(marked.address))
+    if marked.ports:
+        ports = sorted({port for first, last in marked.ports for port in range(first, last + 1)})
+        data["port"] = _ports(tuple(ports))
+    if marked.protocol is not Protocol.TCP:
+        data["protocol"] = marked.protocol.value
+    return data
+
+
 def _tunnel(tunnel: Tunnel) -> Inline:
     data = Inline(type=tunnel.kind.value)
     if tunnel.port:
@@ -157,11 +186,11 @@ def _tunnel(tunnel: Tunnel) -> Inline:
     return data
 
 
-def namespace(table: Table) -> dict[str, Value]:
-    """Timeouts where they are not the kernel's own, and the sync daemons that run."""
+def namespace(table: Table, own_timeouts: bool = False) -> dict[str, Value]:
+    """Timeouts where they are not the kernel's own, or are the director's, and the sync daemons that run."""
     data: dict[str, Value] = {}
     timeouts = table.timeouts
-    if timeouts is not None and timeouts != _KERNELS_TIMEOUTS:
+    if timeouts is not None and (own_timeouts or timeouts != _KERNELS_TIMEOUTS):
         parts = {"tcp": timeouts.tcp_s, "tcpfin": timeouts.tcpfin_s, "udp": timeouts.udp_s}
         data["timeouts"] = Inline({name: format_duration(seconds) for name, seconds in parts.items()})
     if table.sync:

@@ -87,3 +87,35 @@ def test_export_goes_into_check_and_plan_and_says_what_it_leaves_out(lab: Lab) -
         0,
         ["Nothing to change: the kernel agrees with the file."],
     )
+
+
+AROUND = """\
+dead_connections: expire
+timeouts: {tcp: 900s, tcpfin: 120s, udp: 300s}
+virtual_servers:
+  web: {address: 10.9.0.110, port: [80, 443], forward: fullnat, real_servers: {a: {address: 10.9.1.11, port: 8080}}}
+  own: {address: 10.9.0.111, port: 80, forward: fullnat, source: 10.9.1.1, real_servers: {a: {address: 10.9.1.11}}}
+  marked: {fwmark: 9, traffic: [{address: 10.9.0.112, port: 81}], forward: nat, real_servers: {a: {address: 10.9.1.11}}}
+"""
+UNFIT = """\
+-A -t 10.9.0.120:80 -s rr
+-a -t 10.9.0.120:80 -r 10.9.1.11:80 -m -w 1
+"""
+
+
+def test_an_export_leaves_what_is_around_the_table_as_it_is(lab: Lab) -> None:
+    director = lab.host("director")
+    nothing = "Nothing to change: the kernel agrees with the file.\n"
+    director.run("director", "down").check()
+    director.run("ipvsadm", "-C").check()
+    director.run("ipvsadm", "--set", "800", "100", "250").check()
+    director.write("/tmp/around.yaml", AROUND)
+    director.run("director", "apply", "/tmp/around.yaml").check()
+    exported = director.run("director", "export").check().stdout
+    assert director.run("director", "plan", "-", stdin=exported).stdout == nothing
+    director.run("director", "down").check()
+    director.run("sysctl", "-qw", "net.ipv4.ip_forward=0").check()
+    director.run("ipvsadm", "-R", stdin=UNFIT).check()
+    exported = director.run("director", "export").check().stdout
+    assert "settings: report" in exported
+    assert director.run("director", "plan", "-", stdin=exported).stdout == nothing

@@ -541,7 +541,7 @@ def test_plan_tells_what_else_the_kernel_holds_and_what_cannot_be_made(shell: Sh
 
 
 def test_drift_without_a_director_is_what_differs_from_the_file_that_was_applied(shell: Shell, host: Host) -> None:
-    nothing = "No drift: the kernel is as director left it.\n"
+    nothing = "No drift: the virtual servers in the kernel are as director left them.\n"
     assert shell("drift", shell.file) == (0, nothing, ""), "it was never applied: that is a plan's matter"
     shell("apply", shell.file)
     later = shell.directory / "later.yaml"
