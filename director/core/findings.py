@@ -131,6 +131,12 @@ def _scheduling(at: At, section: VirtualServerSection) -> Iterator[Finding]:
 def _forwarding(at: At, section: VirtualServerSection) -> Iterator[Finding]:
     if section.source is not None and section.forward != "fullnat":
         yield (*at, "source"), f"{section.forward} keeps the client's address: remove it, or use forward: fullnat"
+    elif section.source is not None and (section.source.is_loopback or section.source in addresses_of(section)):
+        yield (
+            (*at, "source"),
+            f"{section.source} is no address that answers come back to: give one of the director's own on the way to "
+            "the real servers",
+        )
     elif section.source is not None:
         for version in sorted({key.family for key in keys_of(section)} - {section.source.version}):
             yield (*at, "source"), f"{section.source} is not an IPv{version} address, as the virtual server's is"
@@ -315,6 +321,8 @@ def _sync(file: FileSection) -> Iterator[Finding]:
             )
     for name, section in file.virtual_servers.items():
         for real_name, real in section.real_servers.items():
+            if real.state == "disabled":
+                continue
             mixed = any(key.family != real.address.version for key in keys_of(section))
             if mixed and forward_of(section, real) == "tun":
                 yield (

@@ -282,7 +282,8 @@ class FileSection(Section):
     )
     dead_connections: Literal["keep", "expire"] = Field(
         "keep",
-        description="connections to a server that is down or removed; expire ends them at once, for all of the host",
+        description="connections to a server that is down or removed: expire ends them at once, for all of the host; "
+        "keep leaves the host's setting (net.ipv4.vs.expire_nodest_conn, by default 0) alone",
     )
     timeouts: TimeoutsSection | None = Field(None, description="default: left as they are")
     sync: SyncSection | None = Field(None, description="default: left as it is")

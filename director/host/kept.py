@@ -64,13 +64,16 @@ class KeptSettings:
     def put_back(self, entries: tuple[Remembered, ...]) -> Attempt:
         """Make `entries` ours again, and nothing else. Raises: as `enforce`."""
         keys = {entry.key for entry in entries}
+        made = {entry.key: entry.ours for entry in self._load().sysctls}
         done = self._put_back(tuple(entry for entry in self._load().sysctls if entry.key not in keys))
         rest = tuple(entry for entry in self._load().sysctls if entry.key not in keys)
         try:
             self._save(replace(self._load(), sysctls=(*entries, *rest)))
         except HostError as error:
             return done + Attempt(failures=(str(error),))
-        return done + _write((entry.key, entry.ours) for entry in entries if sysctl.read(entry.key) == entry.before)
+        # What is neither what it was nor what we made it is somebody else's.
+        ours = [entry for entry in entries if sysctl.read(entry.key) in {entry.before, made.get(entry.key)}]
+        return done + _write((entry.key, entry.ours) for entry in ours)
 
     def enforce(self, requirements: Iterable[Requirement], *, release: bool = True) -> Attempt:
         """Put back what `requirements` no longer need (where `release` is set), and make the rest as they say.

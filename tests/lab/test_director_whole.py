@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -199,3 +200,9 @@ def test_down_leaves_forwarding_where_it_is_told_to(director: LabHost) -> None:
     assert surroundings(director) == standing
     shown = director.run("director", "down", "--dry-run").stdout
     assert all(line.startswith(("~ packet filter: chain LVS-DIRECTOR-", "2 changes")) for line in shown.splitlines())
+
+
+def test_a_death_between_settings_rules_and_the_table_converges_and_can_be_undone(director: LabHost) -> None:
+    director.run("director", "down").check()
+    done = director.run("python", "-m", "tests.lab.guest.cut_surroundings", timeout_s=110).check()
+    assert json.loads(done.stdout)["deaths"] > 8

@@ -79,6 +79,10 @@ BAD: dict[str, tuple[str, str]] = {
         web(forward="fullnat", source="2001:db8::9"),
         f"{TOP}.source: 2001:db8::9 is not an IPv4 address",
     ),
+    "source that nothing comes back to": (
+        web(forward="fullnat", source="192.0.2.10"),
+        f"{TOP}.source: 192.0.2.10 is no address that answers come back to",
+    ),
     "tunnel without tun": (web(tunnel="{type: gre}"), f"{TOP}.tunnel: nat has no tunnel"),
     "gue without port": (web(forward="tun", tunnel="{type: gue}"), f"{TOP}.tunnel: gue needs `port:`"),
     "gre with port": (web(forward="tun", tunnel="{type: gre, port: 1}"), f"{TOP}.tunnel.port: gre has no port"),
@@ -226,6 +230,7 @@ def test_what_each_of_them_is_a_step_away_from_is_accepted() -> None:
         web(top="sync: {master: {interface: eth0, id: 3}, backup: {interface: eth0}}\ntimeouts: {udp: 30s}\n"),
         web(forward="fullnat", source="10.0.0.9"),
         web("address: '2001:db8::2', forward: tun, tunnel: {type: gre}"),
+        web("address: '2001:db8::2', state: disabled", forward="tun", top="sync: {master: {interface: eth0}}\n"),
         web(protocol="sctp", check="{type: tcp, port: 80}"),
         web(on_drift="report", top="exclusive: true\nsettings: report\ndead_connections: expire\n"),
     ):
