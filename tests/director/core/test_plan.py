@@ -197,7 +197,7 @@ virtual_servers:
         (("fwmark 7",), "fwmark 7"),
         (("fwmark 7", "fwmark 7 (IPv6)"), "fwmark 7 (IPv4 and IPv6)"),
         (("tcp 10.0.0.1:0",), "tcp 10.0.0.1:any"),
-        (("tcp 10.0.0.1:80", "tcp 10.0.0.1:81", "tcp [fd00::1]:80", "tcp [fd00::1]:81"), "tcp 10.0.0.1,[fd00::1]:80-81"),
+        (("udp 10.0.0.1:80", "udp [fd00::1]:80"), "udp 10.0.0.1,[fd00::1]:80"),
     ],
 )
 def test_what_a_virtual_server_listens_on(keys: tuple[str, ...], words: str) -> None:
