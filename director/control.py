@@ -174,7 +174,8 @@ class Control:
                     failures = [failure for failure in outcome.failures if failure not in standing]
                     if failures:
                         raise await self._not_applied(former, entry, failures, standing)
-                to_come = await self.on_worker(lambda: later(self._reconciler, inputs, outcome.observed))
+                drains = drain_s is not None
+                to_come = await self.on_worker(lambda: later(self._reconciler, inputs, outcome.observed, drains))
                 waits = confirm_s if made or to_come or config != former.config else None
                 if waits is not None:
                     awaiting = replace(entry, until=clock(waits))
@@ -213,7 +214,9 @@ class Control:
             outcome = await self.settle()
             inputs = self.inputs()
             leaving = bool(outcome.plan.leaving)
-            to_come = await self.on_worker(lambda: later(self._reconciler, inputs, outcome.observed)) if leaving else ()
+            to_come: tuple[Step, ...] = ()
+            if leaving:  # they drain
+                to_come = await self.on_worker(lambda: later(self._reconciler, inputs, outcome.observed, True))
             if not leaving:
                 self._forget_former()
         made = tuple(step for step in outcome.steps if not step.interim)

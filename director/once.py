@@ -24,7 +24,7 @@ from director.undertaking import NotAppliedError, begin, later, refusal
 LOOK_EVERY_S = 0.5  # while draining
 
 Progress = Callable[[Sequence[tuple[str, int]], float], None]
-"""Told who still drains, with connections, and for how many seconds at most."""
+"""Told who still drains, with connections, and for how many seconds at most; with 0 at the end, who was cut off."""
 
 
 def inputs_once(config: Config, table: Table, wishes: Mapping[ServerRef, Wish]) -> Inputs:
@@ -39,7 +39,7 @@ def inputs_once(config: Config, table: Table, wishes: Mapping[ServerRef, Wish]) 
         and (row.forward, row.weight) == (virtual.method_of(place.real).forward, 0)
     }
     ready = frozenset(virtual.name for virtual in config.virtual_servers)
-    return Inputs(config, wishes=wishes, adopted=adopted, ready=ready)
+    return Inputs(config, wishes=wishes, adopted=adopted, ready=ready, probed=False)
 
 
 class Once:
@@ -57,12 +57,15 @@ class Once:
         self._text = text
         self._entry: Entry | None = None
 
-    def change(self) -> Applied:
-        """Do all that can be undone; what `later` has is at weight 0, or as it was. An interruption undoes it."""
+    def change(self, drains: bool = False) -> Applied:
+        """Do all that can be undone; what `later` has is at weight 0, or as it was. An interruption undoes it.
+
+        `drains`: `drain` follows, so that `later` need not ask for one.
+        """
         try:
             self._entry = begin(self._reconciler, self._journal, self._inputs, self._source, self._text)
             outcome = self._reconcile(Removal.HELD)
-            return Applied(_made(outcome), later=later(self._reconciler, self._inputs, outcome.observed))
+            return Applied(_made(outcome), later=later(self._reconciler, self._inputs, outcome.observed, drains))
         except KeyboardInterrupt:
             raise self._refused(["interrupted"]) from None
 
@@ -83,7 +86,7 @@ class Once:
     def drain(self, drain_s: float, tell: Progress, sleep: Callable[[float], None] = time.sleep) -> Applied:
         """Do the rest, each removal when its connections have ended, or after `drain_s`.
 
-        Interrupted, it leaves what it drains at weight 0, and the journal.
+        Interrupted while it waits, it leaves what it drains at weight 0, and the journal; in the end, as `remove`.
         """
         names = Names.of(self._inputs.config, self._inputs.former)
         until_at = time.monotonic() + drain_s
@@ -92,11 +95,13 @@ class Once:
             outcome = self._reconcile(Removal.WHILE_CONNECTED)
             done += _made(outcome)
             left_s = until_at - time.monotonic()
-            if not outcome.plan.leaving or left_s <= 0:
+            leaving = [(names.leaving(each), each.connections) for each in outcome.plan.leaving]
+            if not leaving or left_s <= 0:
                 break
-            tell([(names.leaving(each), each.connections) for each in outcome.plan.leaving], left_s)
+            tell(leaving, left_s)
             sleep(min(LOOK_EVERY_S, left_s))
         applied = self.remove()
+        tell(leaving, 0.0)
         return replace(applied, steps=done + applied.steps)
 
     def refused(self, why: str) -> NotAppliedError:

@@ -94,6 +94,7 @@ class Inputs:
     `thorough`: also a look at what is around the table, which takes its time. `ready` names the virtual servers
     whose address may be raised. `former` is the configuration before, which knows the names of what leaves. `agreed`
     is the table as this director last left it, None for whoever makes all of it agree, whatever others have changed.
+    `probed`: verdicts are to come.
     """
 
     config: Config
@@ -106,9 +107,10 @@ class Inputs:
     former: Config | None = None
     thorough: bool = True
     agreed: Table | None = None
+    probed: bool = True
 
     def weights(self) -> dict[ServerRef, Weight]:
-        return effective_weights(self.config, self.health, self.wishes, self.adopted, self.unproven)
+        return effective_weights(self.config, self.health, self.wishes, self.adopted, self.unproven, self.probed)
 
 
 @dataclass(frozen=True, slots=True)

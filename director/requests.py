@@ -69,24 +69,24 @@ class Requests:
         """Take it back. Raises: ConfigError when nothing awaits confirmation."""
         return await self._control.undo()
 
-    async def drain(self, ref: ServerRef) -> None:
-        """Raises: ConfigError for a server that is not in force; HostError when it cannot be saved."""
+    async def drain(self, ref: ServerRef) -> list[str]:
+        """Sentences about what that means. Raises: ConfigError for a server not in force; HostError if not saved."""
         self._known(ref)
         await self._control.on_worker(lambda: self._overrides.drain(ref))
-        await self._operator_changed("drained", ref)
+        return await self._operator_changed("drained", ref)
 
-    async def enable(self, ref: ServerRef) -> None:
-        """Also for a server that is no longer in force and has a wish left. Raises: as `drain`."""
+    async def enable(self, ref: ServerRef) -> list[str]:
+        """Also for a server that is no longer in force and has a wish left. Otherwise as `drain`."""
         if ref not in self._overrides.wishes:
             self._known(ref)
         await self._control.on_worker(lambda: self._overrides.enable(ref))
-        await self._operator_changed("enabled", ref)
+        return await self._operator_changed("enabled", ref)
 
-    async def weight(self, ref: ServerRef, weight: int) -> None:
-        """Raises: as `drain`."""
+    async def weight(self, ref: ServerRef, weight: int) -> list[str]:
+        """As `drain`."""
         self._known(ref)
         await self._control.on_worker(lambda: self._overrides.weight(ref, weight))
-        await self._operator_changed("weight set", ref)
+        return await self._operator_changed("weight set", ref)
 
     async def status(self) -> status.Status:
         """A fresh look at the kernel beside what is known. Raises: KernelError."""
@@ -147,7 +147,7 @@ class Requests:
             known = suggestion(ref.virtual_server, servers)
         raise ConfigError(what + (known if any(servers.values()) else ""))
 
-    async def _operator_changed(self, what: str, ref: ServerRef) -> None:
+    async def _operator_changed(self, what: str, ref: ServerRef) -> list[str]:
         log.info("operator: %s", what, extra={"vs": ref.virtual_server, "rs": ref.real_server})
         try:
             async with self._control.writing:
@@ -156,9 +156,10 @@ class Requests:
             raise DirectorError(f"{ref}: {what} and saved, but this has not reached the kernel yet: {error}") from error
         found = self._control.config.find(ref)
         if found is None:
-            return
+            return []
         virtual, real = found
-        due = self._control.inputs().weights()[ref].value
+        weights = self._control.inputs().weights()
+        due = weights[ref].value
         table = outcome.observed.table
         reached = all(
             (row := status.found(table, place)) is not None and row.weight == due
@@ -168,3 +169,6 @@ class Requests:
         # What failed elsewhere is no answer to this request; `status` shows it.
         if outcome.failures and not reached:
             raise DirectorError("\n".join(outcome.failures))
+        if any(weights[each].value for each in virtual.refs):
+            return []
+        return [f"no real server of {virtual.name} takes connections now"]

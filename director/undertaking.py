@@ -46,10 +46,14 @@ def planned(reconciler: Reconciler, inputs: Inputs, observed: Observation) -> Pl
     )
 
 
-def later(reconciler: Reconciler, inputs: Inputs, observed: Observation) -> tuple[Step, ...]:
-    """What is still to come once nothing is held any more, and what that does to traffic."""
+def later(reconciler: Reconciler, inputs: Inputs, observed: Observation, drains: bool = False) -> tuple[Step, ...]:
+    """What is still to come once nothing is held any more, and what that does to traffic.
+
+    `drains`: it waits for its connections, so that there is no need to tell of them.
+    """
     plan = replace(reconciler.plan(replace(inputs, removal=Removal.AT_ONCE), observed), waiting=())
-    return tuple(steps(plan, inputs.config, inputs.weights(), observed.counters.reals, inputs.former))
+    carried = {} if drains else observed.counters.reals
+    return tuple(steps(plan, inputs.config, inputs.weights(), carried, inputs.former))
 
 
 def refusal(

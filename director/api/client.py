@@ -71,14 +71,18 @@ class Client:
         """What was put back; what could not be is in `failures`."""
         return cast("AppliedAnswer", self._ask("POST", "/v1/undo"))
 
-    def drain(self, virtual_server: str, real_server: str) -> None:
-        self._ask("POST", "/v1/drain", virtual_server=virtual_server, real_server=real_server)
+    def drain(self, virtual_server: str, real_server: str) -> list[str]:
+        return self._operate("/v1/drain", virtual_server=virtual_server, real_server=real_server)
 
-    def enable(self, virtual_server: str, real_server: str) -> None:
-        self._ask("POST", "/v1/enable", virtual_server=virtual_server, real_server=real_server)
+    def enable(self, virtual_server: str, real_server: str) -> list[str]:
+        return self._operate("/v1/enable", virtual_server=virtual_server, real_server=real_server)
 
-    def weight(self, virtual_server: str, real_server: str, weight: int) -> None:
-        self._ask("POST", "/v1/weight", virtual_server=virtual_server, real_server=real_server, weight=weight)
+    def weight(self, virtual_server: str, real_server: str, weight: int) -> list[str]:
+        return self._operate("/v1/weight", virtual_server=virtual_server, real_server=real_server, weight=weight)
+
+    def _operate(self, path: str, **fields: object) -> list[str]:
+        """What is worth knowing of what was done, in sentences."""
+        return list(self._ask("POST", path, **fields).get("notes", ()))
 
     def _ask(self, method: str, path: str, **fields: object) -> dict[str, Any]:
         from director.api.unix import HTTPException, UnixConnection

@@ -51,9 +51,9 @@ class Operations(Protocol):
     ) -> Applied: ...
     async def confirm(self) -> Applied: ...
     async def undo(self) -> Applied: ...
-    async def drain(self, ref: ServerRef) -> None: ...
-    async def enable(self, ref: ServerRef) -> None: ...
-    async def weight(self, ref: ServerRef, weight: int) -> None: ...
+    async def drain(self, ref: ServerRef) -> list[str]: ...
+    async def enable(self, ref: ServerRef) -> list[str]: ...
+    async def weight(self, ref: ServerRef, weight: int) -> list[str]: ...
 
 
 @contextmanager
@@ -181,20 +181,17 @@ def _application(director: Operations, begun: _Begun) -> web.Application:
         return _applied(await begun.carry_out(director.undo()))
 
     async def post_drain(request: web.Request) -> web.Response:
-        await begun.carry_out(director.drain(_ref(await _object(request))))
-        return web.json_response({})
+        return web.json_response({"notes": await begun.carry_out(director.drain(_ref(await _object(request))))})
 
     async def post_enable(request: web.Request) -> web.Response:
-        await begun.carry_out(director.enable(_ref(await _object(request))))
-        return web.json_response({})
+        return web.json_response({"notes": await begun.carry_out(director.enable(_ref(await _object(request))))})
 
     async def post_weight(request: web.Request) -> web.Response:
         body = await _object(request)
         weight = body.get("weight")
         if not isinstance(weight, int) or isinstance(weight, bool) or not 0 <= weight <= 65535:
             raise ConfigError(f"weight {weight!r} is not one: use 0 to 65535")
-        await begun.carry_out(director.weight(_ref(body), weight))
-        return web.json_response({})
+        return web.json_response({"notes": await begun.carry_out(director.weight(_ref(body), weight))})
 
     here = str(namespace_inode())
 

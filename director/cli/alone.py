@@ -96,7 +96,7 @@ def apply(
     raised: list[Vip] = []
     with _writing(f"director apply {source}", state_directory, raised) as (reconciler, journal):
         once = _once(reconciler, journal, config, text, source, state_directory)
-        changed = once.change()
+        changed = once.change(drains=drain_s is not None)
         rest = once.remove() if drain_s is None else once.drain(drain_s, tell)
     _announce(raised)
     return replace(rest, steps=changed.steps + rest.steps).plain()
@@ -115,7 +115,7 @@ def apply_until_confirmed(
         purpose = f"director apply {source}, which awaits `director confirm` or `director undo`"
         with _stop_signal() as stop, _writing(purpose, state_directory, raised) as (reconciler, journal):
             once = _once(reconciler, journal, config, text, source, state_directory)
-            changed = once.change()
+            changed = once.change(drains=drain_s is not None)
             if not (changed.steps or changed.later):
                 tell(once.remove().plain())
                 return
@@ -279,9 +279,13 @@ def _stop_signal() -> Iterator[socket.socket]:
     here, there = socket.socketpair()
     with here, there:
         there.setblocking(False)
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        signal.set_wakeup_fd(there.fileno())
-        yield here
+        handler = signal.signal(signal.SIGTERM, lambda *_: None)
+        wakes = signal.set_wakeup_fd(there.fileno())
+        try:
+            yield here
+        finally:
+            signal.set_wakeup_fd(wakes)
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _log(sentence: str) -> None:

@@ -23,9 +23,10 @@ from director.kit.errors import DirectorError
 
 if TYPE_CHECKING:
     from director.api.client import Client
-    from director.core.steps import AppliedAnswer
+    from director.core.steps import AppliedAnswer, Line
 
 LOOK_EVERY_S = 0.5  # at a director that drains
+LEAST_S = 0.001  # a director that still lists them has not cut anybody off yet
 
 
 @click.command()
@@ -145,18 +146,25 @@ def _finish(answer: AppliedAnswer, as_json: bool, nothing: str) -> None:
 
 def _follow(client: Client, answer: AppliedAnswer, draining: Draining) -> AppliedAnswer:
     """Wait until a director has removed what `answer` has left for later; what it has done then."""
+    who: list[tuple[str, int]] = []
+    until_at: float | None = None
     try:
         while (daemon := client.status()["daemon"])["leaving"]:
             who = [(each["name"], each["connections"]) for each in daemon["leaving"]]
-            draining.tell(who, daemon["drain_left_s"] or 0.0)
+            left_s = daemon["drain_left_s"] or 0.0
+            until_at = time.monotonic() + left_s
+            draining.tell(who, max(left_s, LEAST_S))
             time.sleep(LOOK_EVERY_S)
     except KeyboardInterrupt:
         left = "the director goes on, and removes what drains in time: `director status` shows it"
         raise _interrupted(left) from None
-    draining.tell((), 0.0)
+    # What a removal would do is no question any more.
+    done: list[Line] = [{**line, "effect": ""} for line in answer["later"]]
+    cut = until_at is not None and time.monotonic() >= until_at
+    draining.tell([(name, connections) for name, connections in who if connections] if cut else (), 0.0)
     return {
         **answer,
-        "steps": [*answer["steps"], *answer["later"]],
+        "steps": [*answer["steps"], *done],
         "later": [],
         "waiting": daemon["waiting"],
         "failures": daemon["failures"],

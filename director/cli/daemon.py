@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from director.cli.lines import count, note
 from director.cli.options import file_argument, json_option, socket_option, state_option
 
 if TYPE_CHECKING:
@@ -66,50 +68,71 @@ def status(as_json: bool, socket_path: Path) -> None:
         _print(found)
 
 
+def _names(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> tuple[str, str]:
+    """`web a` or `web/a`."""
+    match words[0].split("/") if len(words) == 1 else words:
+        case [virtual_server, real_server] if virtual_server and real_server:
+            return virtual_server, real_server
+    raise click.UsageError("name the virtual server and its real server: `web a` or `web/a`")
+
+
+_real_server = click.argument("names", nargs=-1, required=True, metavar="VIRTUAL_SERVER REAL_SERVER", callback=_names)
+
+
 @click.command()
-@click.argument("virtual_server")
-@click.argument("real_server")
+@_real_server
 @socket_option
-def drain(virtual_server: str, real_server: str, socket_path: Path) -> None:
+def drain(names: tuple[str, str], socket_path: Path) -> None:
     """Give REAL_SERVER of VIRTUAL_SERVER no new connections; those it has go on. Survives a restart.
 
     Exits 0 when the kernel has it, 1 on an error.
     """
     from director.api.client import Client
 
-    Client(socket_path).drain(virtual_server, real_server)
-    click.echo(f"{virtual_server}/{real_server} is drained; `director enable` takes it back.")
+    notes = Client(socket_path).drain(*names)
+    click.echo(f"{'/'.join(names)} is drained; `director enable` takes it back.")
+    note(notes)
 
 
 @click.command()
-@click.argument("virtual_server")
-@click.argument("real_server")
+@_real_server
 @socket_option
-def enable(virtual_server: str, real_server: str, socket_path: Path) -> None:
+def enable(names: tuple[str, str], socket_path: Path) -> None:
     """Undo drain and weight: REAL_SERVER is back to what the file and its check say.
 
     Exits 0 when the kernel has it, 1 on an error.
     """
     from director.api.client import Client
 
-    Client(socket_path).enable(virtual_server, real_server)
-    click.echo(f"{virtual_server}/{real_server} follows the file and its check again.")
+    notes = Client(socket_path).enable(*names)
+    click.echo(f"{'/'.join(names)} follows the file and its check again.")
+    note(notes)
 
 
-@click.command()
-@click.argument("virtual_server")
-@click.argument("real_server")
+class _Numbers(click.Command):
+    """`-1` is a number that is out of range, and no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        negative = [each for each in args if re.fullmatch(r"-[0-9]+", each)]
+        if negative and "--" not in args:
+            args = [*(each for each in args if each not in negative), "--", *negative]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Numbers)
+@_real_server
 @click.argument("weight", type=click.IntRange(0, 65535))
 @socket_option
-def weight(virtual_server: str, real_server: str, weight: int, socket_path: Path) -> None:
+def weight(names: tuple[str, str], weight: int, socket_path: Path) -> None:
     """Use WEIGHT for REAL_SERVER instead of the file's, while it is up. Survives a restart.
 
     Exits 0 when the kernel has it, 1 on an error.
     """
     from director.api.client import Client
 
-    Client(socket_path).weight(virtual_server, real_server, weight)
-    click.echo(f"{virtual_server}/{real_server} has weight {weight} while it is up; `director enable` takes it back.")
+    notes = Client(socket_path).weight(*names, weight)
+    click.echo(f"{'/'.join(names)} has weight {weight} while it is up; `director enable` takes it back.")
+    note(notes)
 
 
 def _print(found: Status) -> None:
@@ -135,7 +158,7 @@ def _print(found: Status) -> None:
                 Text(f"  {real['name']}", style=style),
                 Text(_endpoint(real["address"], real["port"])),
                 Text(str(real["weight"]), style=style),
-                "absent" if real["kernel_weight"] is None else str(real["kernel_weight"]),
+                _in_kernel(real),
                 str(real["active"]),
                 str(real["inactive"]),
                 Text(real["reason"], style=style),
@@ -152,8 +175,9 @@ def _print(found: Status) -> None:
     for sentence in daemon["waiting"]:
         console.print(Text(sentence, style="yellow"))
     for leaving in daemon["leaving"]:
+        connections = count(leaving["connections"], "connection")
         left = "" if daemon["drain_left_s"] is None else f", removed in {daemon['drain_left_s']:.0f}s at the latest"
-        console.print(Text(f"{leaving['name']} leaves: {leaving['connections']} connections{left}", style="yellow"))
+        console.print(Text(f"{leaving['name']} leaves: {connections}{left}", style="yellow"))
     if daemon["unconfirmed"]:
         until, left_s = daemon["unconfirmed"]["until"], daemon["unconfirmed"]["left_s"]
         told = f"NOT CONFIRMED: undone at {until} (in {left_s:.0f}s) unless `director confirm` comes"
@@ -163,27 +187,46 @@ def _print(found: Status) -> None:
     if daemon["drift_repaired"]:
         console.print(f"changed by somebody else and put right since the start: {daemon['drift_repaired']}")
     agrees = "the kernel agrees" if daemon["converged"] else "the kernel does NOT agree yet"
+    if daemon["converged"] and (daemon["drift"] or any(virtual["drift"] for virtual in found["virtual_servers"])):
+        agrees += ", but for the drift above"
     console.print(f"director {daemon['version']}, pid {daemon['pid']}, {daemon['config']}: {agrees}")
 
 
 def _heading(virtual: VirtualServerStatus) -> str:
+    from director.core.describe import describe_keys
+    from director.core.table import VirtualKey
+    from director.kit.duration import format_duration
+
+    entries, there = len(virtual["keys"]), virtual["keys_in_kernel"]
     words = [
         virtual["name"],
-        virtual["protocol"],
-        _endpoint(virtual["address"], virtual["port"]),
+        describe_keys(map(VirtualKey.parse, virtual["keys"])),
         virtual["forward"],
         virtual["scheduler"],
         *virtual["scheduler_flags"],
     ]
     if virtual["persistence_s"]:
-        words.append(f"persistent {virtual['persistence_s']}s")
-    if not virtual["in_kernel"]:
+        words.append(f"persistence {format_duration(virtual['persistence_s'])}")
+    if not there:
         words.append("NOT IN THE KERNEL")
-    elif not any(real["kernel_weight"] for real in virtual["real_servers"]):
+    elif there < entries:
+        words.append(f"ONLY {there} of {entries} entries in the kernel")
+    elif not any(_takes_connections(real) for real in virtual["real_servers"]):
         words.append("NO REAL SERVER TAKES CONNECTIONS")
     if virtual["interface"]:
         words.append(f"vip {'on' if virtual['vip_present'] else 'NOT on'} {virtual['interface']}")
     return "  ".join(words)
+
+
+def _in_kernel(real: RealServerStatus) -> str:
+    weight = "absent" if real["kernel_weight"] is None else str(real["kernel_weight"])
+    some = 0 < real["entries_wrong"] < real["entries"]
+    return f"{weight} in {real['entries_wrong']} of {real['entries']}" if some else weight
+
+
+def _takes_connections(real: RealServerStatus) -> bool:
+    right = real["entries_wrong"] < real["entries"]
+    return bool(real["kernel_weight"] or (right and real["weight"]))
 
 
 def _style(real: RealServerStatus) -> str:

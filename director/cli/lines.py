@@ -80,12 +80,14 @@ class Draining:
         self._told: dict[str, int] = {}
 
     def tell(self, who: Iterable[tuple[str, int]], left_s: float) -> None:
-        """`who` still drains, with so many connections, for `left_s` at most."""
+        """`who` still drains, with so many connections, for `left_s` at most; at 0 that was cut."""
         now = dict(who)
         for name, connections in now.items():
-            if self._told.get(name) != connections:
-                left = f"{max(0.0, left_s):.0f}s left"
-                click.echo(f"draining {name}: {count(connections, 'connection')}, {left}", err=True)
+            if left_s <= 0:
+                verb = "was" if connections == 1 else "were"
+                click.echo(f"{name}: {count(connections, 'connection')} {verb} cut at the deadline", err=True)
+            elif self._told.get(name) != connections:
+                click.echo(f"draining {name}: {count(connections, 'connection')}, {left_s:.0f}s left", err=True)
         for name in self._told.keys() - now.keys():
             click.echo(f"{name} has drained", err=True)
         self._told = now

@@ -5,6 +5,9 @@ One rule: the words are those of the configuration and of ipvsadm.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from director.core.ports import describe_ports
 from director.core.table import (
     Forward,
     RealRow,
@@ -14,9 +17,11 @@ from director.core.table import (
     Tunnel,
     TunnelFlags,
     TunnelKind,
+    VirtualKey,
     VirtualRow,
 )
 from director.kit.duration import format_duration
+from director.kit.net import IPAddress
 
 
 def describe_virtual(row: VirtualRow) -> str:
@@ -30,6 +35,31 @@ def describe_virtual(row: VirtualRow) -> str:
     if row.one_packet:
         parts.append("one-packet")
     return " ".join(parts)
+
+
+def describe_keys(keys: Iterable[VirtualKey]) -> str:
+    """What a virtual server of these listens on: addresses with the same ports are joined.
+
+    >>> describe_keys(VirtualKey.parse(f"tcp 10.0.0.1:{port}") for port in (80, 8000, 8001, 8002))
+    'tcp 10.0.0.1:80,8000-8002'
+    """
+    ports: dict[tuple[str, IPAddress], list[int]] = {}
+    marks: dict[int | None, list[str]] = {}
+    for key in keys:
+        if key.protocol and key.endpoint:
+            ports.setdefault((key.protocol.value, key.endpoint.address), []).append(key.endpoint.port)
+        else:
+            marks.setdefault(key.mark, []).append(f"IPv{key.family}")
+    addresses: dict[tuple[str, str], list[str]] = {}
+    for (protocol, address), found in ports.items():
+        text = f"[{address}]" if address.version == 6 else str(address)
+        addresses.setdefault((protocol, describe_ports(tuple(sorted(found)))), []).append(text)
+    words = [f"{protocol} {','.join(found)}:{each}" for (protocol, each), found in addresses.items()]
+    words += [
+        f"fwmark {mark}" + ("" if families == ["IPv4"] else f" ({' and '.join(families)})")
+        for mark, families in marks.items()
+    ]
+    return ", ".join(words)
 
 
 def flag_names(row: VirtualRow) -> list[str]:

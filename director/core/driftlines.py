@@ -71,7 +71,7 @@ def _line(drift: Drift, names: Names, then: str) -> DriftLine:
     elif real is None:
         subject = f"virtual server {virtual} ({key})"
     else:
-        subject = f"real server {server} ({real})" if server else f"real server {virtual}/{real}"
+        subject = names.subject(key, real)
     return {
         "sign": "+" if drift.was is None else "-" if drift.found is None else "~",
         "virtual_server": virtual,

@@ -100,7 +100,8 @@ def _scheduling(at: At, section: VirtualServerSection) -> Iterator[Finding]:
         if flag.partition("-")[0] != section.scheduler:
             yield (
                 (*at, "scheduler_flags"),
-                f"{flag!r} does not go with scheduler {section.scheduler!r}: remove it, or use that scheduler",
+                f"{flag!r} does not go with scheduler {section.scheduler!r}: remove it, or use scheduler "
+                f"{flag.partition('-')[0]!r}",
             )
     # A mark that others set may be on packets of any protocol.
     protocols = {traffic.protocol for traffic in section.traffic} if section.fwmark else {section.protocol or "tcp"}

@@ -20,7 +20,11 @@ from director.kit.health import HealthState
 
 
 class RealServerStatus(TypedDict):
-    """One real server. `weight` is the effective one, `kernel_weight` what the kernel has (None: not in it)."""
+    """One real server. `weight` is the effective one, `kernel_weight` what the kernel has (None: not in it).
+
+    It has as many `entries` as its virtual server; `kernel_weight` is that of one of the `entries_wrong`, where some
+    have not `weight`.
+    """
 
     name: str
     address: str
@@ -29,6 +33,8 @@ class RealServerStatus(TypedDict):
     configured_weight: int
     weight: int
     kernel_weight: int | None
+    entries: int
+    entries_wrong: int
     health: str
     health_since_s: float | None
     reason: str
@@ -44,8 +50,9 @@ class VirtualServerStatus(TypedDict):
     """One virtual server. `interface` and `vip_present` are None where the director leaves the address alone.
 
     `keys` are its entries in the kernel's table; `address` and `port` are those of the first (empty and 0 for a
-    firewall mark). Counters are sums over all of them. `drift` is what somebody else has changed, in sentences;
-    `drift_repaired` counts what was put right since the start.
+    firewall mark). `keys_in_kernel` counts those that are there, `in_kernel` says that all are. Counters are sums over
+    all of them. `drift` is what somebody else has changed, in sentences; `drift_repaired` counts what was put right
+    since the start.
     """
 
     name: str
@@ -58,6 +65,7 @@ class VirtualServerStatus(TypedDict):
     persistence_s: int
     forward: str
     in_kernel: bool
+    keys_in_kernel: int
     interface: str | None
     vip_present: bool | None
     connections: int
@@ -175,6 +183,8 @@ def virtual_servers(
             "configured_weight": real.weight,
             "weight": weights[ref].value,
             "kernel_weight": next(iter([*wrong, *there]), None),
+            "entries": len(ours),
+            "entries_wrong": len(wrong),
             "health": state.status.value if state else "unchecked",
             "health_since_s": round(now - state.since_at, 3) if state else None,
             "reason": weights[ref].reason,
@@ -189,6 +199,7 @@ def virtual_servers(
     def virtual_server(virtual: VirtualServer) -> VirtualServerStatus:
         key = virtual.keys[0]
         endpoint = key.endpoint
+        present = sum(table.get(each) is not None for each in virtual.keys)
         totals = [counters.virtuals.get(each, _NO_COUNTERS) for each in virtual.keys]
         return {
             "name": virtual.name,
@@ -200,7 +211,8 @@ def virtual_servers(
             "scheduler_flags": flag_names(virtual.row),
             "persistence_s": virtual.row.persistence_s,
             "forward": virtual.method.value,
-            "in_kernel": all(table.get(each) is not None for each in virtual.keys),
+            "in_kernel": present == len(virtual.keys),
+            "keys_in_kernel": present,
             "interface": virtual.vips[0].interface if virtual.vips else None,
             "vip_present": vips.issuperset(virtual.vips) if virtual.vips else None,
             "connections": sum(each.connections for each in totals),

@@ -158,6 +158,12 @@ class Names:
         """`web/a`; `web/10.0.0.1:80` where only the kernel knows it."""
         return str(self.reals.get((key, real)) or f"{self.virtuals.get(key, key)}/{real}")
 
+    def subject(self, key: VirtualKey, real: Endpoint) -> str:
+        """What a line about a real server begins with; it names the entry where its virtual server has several."""
+        at = f" ({real})" if (key, real) in self.reals else ""
+        of = f" of {key}" if self.has_several(key) else ""
+        return f"real server {self.real(key, real)}{at}{of}"
+
     def leaving(self, each: Leaving) -> str:
         """As `real`."""
         return self.real(each.key, each.real) if each.real else str(self.virtuals.get(each.key, each.key))
@@ -279,12 +285,6 @@ def _joined(changes: Iterable[Change]) -> list[Change | _Changed]:
     return joined
 
 
-def _subject(names: Names, key: VirtualKey, real: Endpoint) -> str:
-    at = f" ({real})" if (key, real) in names.reals else ""
-    of = f" of {key}" if names.has_several(key) else ""
-    return f"real server {names.real(key, real)}{at}{of}"
-
-
 def _connections(number: int) -> str:
     return f"{number} connection{'' if number == 1 else 's'}"
 
@@ -293,7 +293,7 @@ def _leaving_step(leaving: Leaving, names: Names, lowered: str = "") -> Step:
     when = f"when its {_connections(leaving.connections)} have ended" if leaving.drains else "last of all"
     if leaving.real is None:
         return Step("~", f"virtual server {names.leaving(leaving)}", f"removed {when}", interim=True)
-    return Step("~", _subject(names, leaving.key, leaving.real), f"{lowered}removed {when}", interim=True)
+    return Step("~", names.subject(leaving.key, leaving.real), f"{lowered}removed {when}", interim=True)
 
 
 def _held_step(held: Held, names: Names) -> Step:
@@ -308,7 +308,7 @@ def _held_step(held: Held, names: Names) -> Step:
         )
     else:
         detail = f"{change}: weight 0, and made anew at once if nothing came meanwhile"
-    return Step("~", _subject(names, held.key, held.real), detail)
+    return Step("~", names.subject(held.key, held.real), detail)
 
 
 def _namespace_step(change: NamespaceChange) -> Step:
@@ -341,7 +341,7 @@ def _step(
     if isinstance(change, VirtualChange):
         return _virtual_step(change, names, carried)
     ref = names.reals.get((change.key, change.real))
-    real = _subject(names, change.key, change.real)
+    real = names.subject(change.key, change.real)
     reason = weights[ref].reason if ref is not None and ref in weights else ""
     because = f" ({reason})" if reason else ""
     match change:
@@ -360,7 +360,8 @@ def _step(
 
 
 def _virtual_step(change: VirtualChange, names: Names, carried: Carried) -> Step:
-    virtual = f"virtual server {names.virtuals.get(change.key, 'not in the file')} ({change.key})"
+    name = names.virtuals.get(change.key)
+    virtual = f"virtual server {name} ({change.key})" if name else f"virtual server {change.key}"
     match change:
         case AddVirtual(_, row):
             return Step("+", virtual, describe_virtual(row))

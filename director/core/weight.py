@@ -38,15 +38,21 @@ def _weight(value: int, reason: str, is_down: bool = False) -> Weight:
 
 NO_WISH = Wish()
 _UNKNOWN = HealthState()
+_OF_THE_FILE = "the file's weight"
 
 
 def effective_weight(
-    server: RealServer, health: HealthState, wish: Wish = NO_WISH, adopted: int | None = None, unproven: bool = False
+    server: RealServer,
+    health: HealthState,
+    wish: Wish = NO_WISH,
+    adopted: int | None = None,
+    unproven: bool = False,
+    probed: bool = True,
 ) -> Weight:
     """The first rule that applies decides.
 
     `adopted` is the weight found in the kernel when the server was taken over; `unproven` says that it is new
-    beside servers that take connections.
+    beside servers that take connections. `probed` says that somebody probes: otherwise no verdict is to come.
 
     >>> from ipaddress import ip_address
     >>> effective_weight(RealServer("a", ip_address("10.0.0.1"), 100), HealthState(), Wish(drain=True)).reason
@@ -63,15 +69,16 @@ def effective_weight(
     if server.check is None:
         return _weight(nominal, f"not checked{source}")
     seen = health.last.reason if health.last else ""
+    pending = "no verdict yet: " if probed else ""
     match health.status:
         case Status.DOWN:
             return _weight(0, f"down: {seen}", is_down=True)
         case Status.PENDING if adopted is not None:
-            return _weight(adopted, "no verdict yet: keeps the kernel's weight")
+            return _weight(adopted, f"{pending}keeps the kernel's weight")
         case Status.PENDING if unproven:
-            return _weight(0, "no verdict yet: new, waits for one while others serve")
+            return _weight(0, "no verdict yet: waits for one while others serve")
         case Status.PENDING:
-            return _weight(nominal, f"no verdict yet: new, begins at its weight{source}")
+            return _weight(nominal, f"{pending}{source.removeprefix(', ') or (probed and _OF_THE_FILE) or ''}")
         case Status.UP:
             return _weight(nominal, f"up: {seen}{source}")
 
@@ -82,6 +89,7 @@ def effective_weights(
     wishes: Mapping[ServerRef, Wish],
     adopted: Mapping[ServerRef, int],
     unproven: Collection[ServerRef] = (),
+    probed: bool = True,
 ) -> dict[ServerRef, Weight]:
     """`effective_weight` of every real server of `config`."""
     # A look into what is empty costs as much as one into what is not, and most of these are.
@@ -92,6 +100,7 @@ def effective_weights(
             wishes.get(ref, NO_WISH) if wishes else NO_WISH,
             adopted.get(ref) if adopted else None,
             ref in unproven if unproven else False,
+            probed,
         )
         for virtual in config.virtual_servers
         for ref, real in zip(virtual.refs, virtual.real_servers, strict=True)

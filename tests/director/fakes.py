@@ -74,6 +74,7 @@ class Stub:
         self.applied = Applied()
         self.planned = Planned((Step("+", "virtual server web", "wlc"),))
         self.drifts: tuple[DriftLine, ...] = ()
+        self.notes: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.begun = asyncio.Event()
@@ -130,11 +131,14 @@ class Stub:
         self._ask("undo")
         return self.applied
 
-    async def drain(self, ref: ServerRef) -> None:
+    async def drain(self, ref: ServerRef) -> list[str]:
         self._ask("drain", ref)
+        return self.notes
 
-    async def enable(self, ref: ServerRef) -> None:
+    async def enable(self, ref: ServerRef) -> list[str]:
         self._ask("enable", ref)
+        return self.notes
 
-    async def weight(self, ref: ServerRef, weight: int) -> None:
+    async def weight(self, ref: ServerRef, weight: int) -> list[str]:
         self._ask("weight", ref, weight)
+        return self.notes

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -35,6 +36,7 @@ from tests.contract.fake_kernel import FakeKernel
 from tests.director.fakes import FakeAddresses, FakeAnnouncer, until
 
 pytestmark = pytest.mark.unit
+Answer = TypeVar("Answer")
 
 FILE = """
 virtual_servers:
@@ -138,8 +140,8 @@ class World:
 
         asyncio.run(main())
 
-    async def ask(self, operation: Callable[[Client], object]) -> None:
-        await asyncio.to_thread(operation, self.client)
+    async def ask(self, operation: Callable[[Client], Answer]) -> Answer:
+        return await asyncio.to_thread(operation, self.client)
 
     async def status(self) -> Status:
         return await asyncio.to_thread(self.client.status)
@@ -588,6 +590,17 @@ def test_an_apply_that_was_cut_short_is_dropped_at_the_start(world: World, caplo
     (record,) = said(caplog, "an apply was cut short, and this configuration takes its place")
     assert record.__dict__["apply"].startswith("the apply of g by process")
     assert journal.load() is None
+
+
+def test_draining_the_last_that_takes_connections_is_told(world: World) -> None:
+    async def story() -> None:
+        told = "no real server of web takes connections now"
+        assert await world.ask(lambda client: client.drain("web", "a")) == []
+        assert await world.ask(lambda client: client.weight("web", "b", 0)) == [told]
+        assert await world.ask(lambda client: client.drain("web", "b")) == [told]
+        assert await world.ask(lambda client: client.enable("web", "b")) == []
+
+    world.run(story)
 
 
 def test_a_drain_survives_a_restart_until_it_is_enabled(world: World) -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from time import sleep
 
 import pytest
 
@@ -172,7 +173,7 @@ def test_nothing_is_removed_before_all_else_agrees(world: World) -> None:
         "real server web/10.0.0.2:80",
         "real server web/10.0.0.3:80",
         "real server mail/10.0.0.2:80",
-        f"virtual server not in the file ({TLS})",
+        f"virtual server {TLS}",
     ]
     reals = world.kernel.table.entries[WEB].reals
     assert [reals[real].weight for real in (B, C)] == [0, 0]
@@ -330,6 +331,7 @@ def test_a_drain_waits_tells_and_removes(world: World) -> None:
     once.change()
     applied = once.drain(60.0, tell, wait)
     assert told == [("web/10.0.0.2:80", 2), ("web/10.0.0.2:80", 1)]
+    assert left.pop() == 0, "and nobody was cut"
     assert all(59 < left_s <= 60 for left_s in left)
     assert [step.sign for step in applied.steps].count("-") == 5
     assert world.has(NEW_CONFIG)
@@ -339,7 +341,9 @@ def test_a_drain_ends_at_its_deadline(world: World) -> None:
     world.kernel.carried = dict(BUSY)
     once = world.once()
     once.change()
-    once.drain(0.05, lambda who, left_s: None)
+    last: list[object] = []
+    once.drain(0.05, lambda who, left_s: last.__setitem__(slice(None), [list(who), left_s]))
+    assert last == [[("web/10.0.0.2:80", 4)], 0.0], "who was cut"
     assert world.has(NEW_CONFIG)
     assert world.journal.load() is None
 
@@ -360,6 +364,34 @@ def test_a_drain_that_is_interrupted_leaves_weight_0_and_the_journal(world: Worl
     assert world.seen() == world.before
 
 
+def test_what_interrupts_the_deletions_after_a_drain_puts_all_back(world: World) -> None:
+    once = world.once()
+    once.change(drains=True)
+
+    def interrupted() -> None:
+        world.kernel.before_write = lambda: None
+        raise KeyboardInterrupt
+
+    def wait(seconds: float) -> None:
+        sleep(seconds)
+        world.kernel.before_write = interrupted
+
+    world.kernel.carried = dict(BUSY)
+    with pytest.raises(NotAppliedError, match="interrupted\nnothing of new is applied"):
+        once.drain(0.05, lambda who, left_s: None, wait)
+    assert world.seen() == world.before
+    assert world.journal.load() is None
+
+
+def test_what_is_to_come_asks_for_no_drain_where_one_follows(world: World) -> None:
+    world.kernel.carried = dict(BUSY)
+    once = world.once()
+    assert "3 active connections would break; drain first?" in {step.effect for step in once.change().later}
+    once.undo()
+    once = world.once()
+    assert {step.effect for step in once.change(drains=True).later if step.sign == "-"} == {""}
+
+
 def test_the_journal_holds_what_may_be_touched_and_no_more(world: World) -> None:
     stranger = VirtualEntry(VirtualRow("rr"))
     (key,) = parse_config(OLD.replace("443", "444"), "f").virtual_servers[1].keys
@@ -376,3 +408,8 @@ def test_the_journal_holds_what_may_be_touched_and_no_more(world: World) -> None
     assert world.journal.load() == entry
     everything = replace(inputs, config=replace(NEW_CONFIG, exclusive=True))
     assert begin(world.reconciler, world.journal, everything, "new", NEW).before.keys == keys | {key}
+
+
+def test_a_plan_promises_no_verdict_that_nobody_will_give(world: World) -> None:
+    told = {weight.reason for weight in inputs_once(OLD_CONFIG, Table(), {}).weights().values()}
+    assert told == {""}

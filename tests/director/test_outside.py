@@ -263,9 +263,7 @@ def test_an_exclusive_table_has_nothing_but_what_is_declared(world: World) -> No
     assert set(world.kernel.table.entries) == {WEB}
     looks.others(AddVirtual(STRANGER, LC))
     outcome = looks.look()
-    assert [str(step) for step in outcome.steps] == [
-        "- virtual server not in the file (tcp 198.51.100.1:80): with 0 real servers"
-    ]
+    assert [str(step) for step in outcome.steps] == ["- virtual server tcp 198.51.100.1:80: with 0 real servers"]
     assert set(world.kernel.table.entries) == {WEB}
 
 

@@ -30,6 +30,7 @@ GONE = Step(
     "-", "real server web/b (10.0.0.2:80)", "nat, weight 100", "12 active connections would break; drain first?"
 )
 GONE_LINE = "- real server web/b (10.0.0.2:80): nat, weight 100; 12 active connections would break; drain first?"
+DONE_LINE = "- real server web/b (10.0.0.2:80): nat, weight 100"
 ADDED = Step("+", "virtual server web", "wlc")
 
 
@@ -247,7 +248,27 @@ def test_a_directors_drain_is_followed(
         "draining web/b: 3 connections, 24s left",
         "web/b has drained",
     ]
-    assert ended.out.splitlines() == ["+ virtual server web: wlc", GONE_LINE, "2 changes made."]
+    assert ended.out.splitlines() == ["+ virtual server web: wlc", DONE_LINE, "2 changes made."]
+
+
+def test_what_a_directors_deadline_cuts_is_told(shell: Shell, director: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("director.cli.apply.LOOK_EVERY_S", 0.0)
+    answers = statuses(director, [3, 0])
+
+    async def at_the_deadline() -> object:
+        status = await answers()  # type: ignore[misc] # it is a coroutine
+        if status["daemon"]["leaving"]:
+            status["daemon"]["drain_left_s"] = 0.0
+        return status
+
+    monkeypatch.setattr(director, "status", at_the_deadline)
+    director.applied = Applied((ADDED,), (), (), (GONE,))
+    ended = shell("apply", shell.file, "--drain", "30s")
+    assert ended.code == 0
+    assert ended.err.splitlines() == [
+        "draining web/b: 3 connections, 0s left",
+        "web/b: 3 connections were cut at the deadline",
+    ]
 
 
 def test_a_drain_that_a_director_could_not_end_is_an_error(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -19,14 +20,26 @@ import pytest
 from director.cli import exits
 from director.cli.root import cli
 from director.core.config import parse_config
+from director.core.desired import desired_table
 from director.core.diff import AddReal, EditReal
 from director.core.drift import Drift
-from director.core.driftlines import drift_lines
+from director.core.driftlines import drift_lines, sentence
 from director.core.model import Config, ServerRef
 from director.core.status import Status
 from director.core.steps import Applied, Step
-from director.core.table import Foreign, Forward, Reading, RealCounters, RealRow, Table, Timeouts
+from director.core.table import (
+    Foreign,
+    Forward,
+    Reading,
+    RealCounters,
+    RealRow,
+    Table,
+    Timeouts,
+    VirtualEntry,
+    VirtualKey,
+)
 from director.core.vip import Vip
+from director.core.weight import effective_weights
 from director.host.lockfile import NamespaceLock, StateLock
 from director.kit.errors import ConfigError, HostError, KernelError
 from director.kit.net import parse_endpoint
@@ -421,6 +434,31 @@ def test_drain_enable_and_weight_ask_the_director(shell: Shell, director: Stub) 
     assert director.asked == [("drain", ref), ("enable", ref), ("weight", ref, 0)]
 
 
+def test_a_real_server_may_be_named_as_lines_name_it(shell: Shell, director: Stub) -> None:
+    for words in (("drain", "web/a"), ("enable", "web/a"), ("weight", "web/a", "7"), ("weight", "web", "a", "7")):
+        assert shell(*words).code == 0, words
+    ref = ServerRef("web", "a")
+    assert director.asked == [("drain", ref), ("enable", ref), ("weight", ref, 7), ("weight", ref, 7)]
+    for words in (("drain", "web"), ("drain", "web", "a", "b"), ("weight", "web", "7"), ("enable", "web/")):
+        ended = shell(*words)
+        assert ended.code == 64, words
+        assert "name the virtual server and its real server: `web a` or `web/a`" in ended.err, words
+
+
+def test_a_negative_weight_is_out_of_range_and_no_option(shell: Shell, director: Stub) -> None:
+    ended = shell("weight", "web", "a", "-1")
+    assert (ended.code, director.asked) == (64, [])
+    assert "-1 is not in the range 0<=x<=65535" in ended.err
+    assert "No such option" in shell("weight", "web", "a", "7", "--nosuch").err
+
+
+def test_what_a_drain_means_is_told(shell: Shell, director: Stub) -> None:
+    director.notes = ["no real server of web takes connections now"]
+    for words in (("drain", "web", "a"), ("weight", "web", "a", "0")):
+        ended = shell(*words)
+        assert (ended.code, ended.err) == (0, "note: no real server of web takes connections now\n")
+
+
 @pytest.mark.parametrize("error", [ConfigError("f:1:1: no\nf:2:1: nor this"), KernelError("no answer"), HostError("x")])
 def test_what_the_director_refuses_is_said_with_exit_1(shell: Shell, director: Stub, error: Exception) -> None:
     director.error = error
@@ -429,19 +467,68 @@ def test_what_the_director_refuses_is_said_with_exit_1(shell: Shell, director: S
     assert ended.err == "".join(f"director: {line}\n" for line in str(error).splitlines())
 
 
-def status_of(text: str, **daemon: object) -> Status:
+def status_of(text: str, table: Table | None = None, **daemon: object) -> Status:
     from director.core.status import virtual_servers
     from director.core.table import TableCounters
     from director.core.weight import effective_weights
 
     config = parse_config(text, "f")
     found = virtual_servers(
-        config, Table(), TableCounters({}, {}), frozenset(), effective_weights(config, {}, {}, {}), {}, {}, 0.0
+        config, table or Table(), TableCounters({}, {}), frozenset(), effective_weights(config, {}, {}, {}), {}, {}, 0.0
     )
     told = {"pid": 7, "version": "1", "config": "f", "uptime_s": 0.0, "converged": True, **daemon}
     told = {"drift": [], "drift_repaired": 0, "notes": [], **told}
     told = {"namespace": 1, "failures": [], "reload_refused": [], "waiting": [], **NOBODY_LEAVES, **told}
     return {"daemon": told, "virtual_servers": found}  # type: ignore[typeddict-item] # the keys are right by the line above
+
+
+def test_status_tells_all_that_a_virtual_server_listens_on_and_which_of_it_is_there(
+    shell: Shell, director: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = FILE.replace("port: 80\n", "port: [80, 8000-8002]\n    persistence: {timeout: 10m}\n", 1) + (
+        "  mark:\n    fwmark: 7\n    forward: dr\n    real_servers:\n      a: {address: 10.0.0.1}\n"
+    )
+    config = parse_config(text, "f")
+    right = desired_table(config, effective_weights(config, {}, {}, {}))
+    keys = config.virtual_servers[0].keys
+    differs = next(iter(right.entries[keys[1]].reals))
+    cases: tuple[tuple[dict[VirtualKey, VirtualEntry | None], str, str], ...] = (
+        ({}, "", "100"),
+        ({keys[2]: None}, " ONLY 3 of 4 entries in the kernel", "absent in 1 of 4"),
+        ({keys[1]: replace(right.entries[keys[1]], reals={differs: RealRow(Forward.NAT, 9)})}, "", "9 in 1 of 4"),
+    )
+    for changed, said, weight in cases:
+        entries = {key: entry for key, entry in (dict(right.entries) | changed).items() if entry}
+        status = status_of(text, Table(entries))
+
+        async def answer(status: Status = status) -> Status:
+            return status
+
+        monkeypatch.setattr(director, "status", answer)
+        lines = [" ".join(line.split()) for line in shell("status").out.splitlines()]
+        told = "web tcp 192.0.2.10:80,8000-8002 nat wlc persistence 10m"
+        assert lines[0] == f"{told}{said} vip NOT on eth0"
+        assert lines[2] == f"a 10.0.0.1:80 100 {weight} 0 0 not checked"
+        assert lines[4] == "mark fwmark 7 dr wlc"
+
+
+def test_drift_that_is_left_is_not_passed_over(shell: Shell, director: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = FILE.replace("port: 80\n", "port: [80, 81]\n", 1)
+    config = parse_config(text, "f")
+    place = config.virtual_servers[0].placements[1]
+    drifts = [Drift(place.key, place.endpoint, RealRow(Forward.NAT, 100), RealRow(Forward.NAT, 3), kept=True)]
+    lines = drift_lines(drifts, config)
+    assert lines[0]["subject"] == "real server web/a (10.0.0.1:81) of tcp 192.0.2.10:81"
+    status = status_of(text)
+    status["virtual_servers"][0]["drift"] = [sentence(line) for line in lines]
+
+    async def answer() -> Status:
+        return status
+
+    monkeypatch.setattr(director, "status", answer)
+    assert shell("status").out.splitlines()[-1].endswith(": the kernel agrees, but for the drift above")
+    status["virtual_servers"][0]["drift"] = []
+    assert shell("status").out.splitlines()[-1].endswith(": the kernel agrees")
 
 
 def test_status_shows_every_server_and_why(shell: Shell, director: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,7 +552,7 @@ def test_status_shows_every_server_and_why(shell: Shell, director: Stub, monkeyp
         "",
         "six tcp [fd00::10]:80 nat wlc NOT IN THE KERNEL",
         "real server address weight kernel active inactive why",
-        "a [fd00::1]:80 100 absent 0 0 no verdict yet: new, begins at its weight",
+        "a [fd00::1]:80 100 absent 0 0 no verdict yet: the file's weight",
         "",
         "could not change: no [bold]scheduler[/bold]",
         "director 1, pid 7, /etc/[x]/d.yaml: the kernel does NOT agree yet",

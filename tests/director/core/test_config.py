@@ -149,7 +149,7 @@ BAD = {
     ),
     "flags of another scheduler": (
         changed(("forward: nat", "forward: nat\n    scheduler: mh\n    scheduler_flags: [mh-port, sh-port]")),
-        [f"f:7:22: {WEB}.scheduler_flags: 'sh-port' does not go with scheduler 'mh': remove it, or use that scheduler"],
+        [f"f:7:22: {WEB}.scheduler_flags: 'sh-port' does not go with scheduler 'mh': remove it, or use scheduler 'sh'"],
     ),
     "persistence prefix": (
         changed(("forward: nat", "forward: nat\n    persistence: {timeout: 5m, prefix: 64}")),

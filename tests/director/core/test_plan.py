@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from director.core.config import parse_config
-from director.core.describe import describe_virtual
+from director.core.describe import describe_keys, describe_virtual
 from director.core.diff import AddReal, AddVirtual, EditReal, EditVirtual, RemoveReal, RemoveVirtual
 from director.core.handover import Held
 from director.core.model import Config, ServerRef
@@ -75,7 +75,7 @@ def test_every_step_has_a_line_with_its_name_and_its_reason() -> None:
         "+ address 192.0.2.10 on eth0",
         "- address 192.0.2.11 on eth0",
         "- real server web/10.0.0.3:80: dr, weight 5, at most 9 connections",
-        "- virtual server not in the file (tcp 192.0.2.99:80): with 1 real server",
+        "- virtual server tcp 192.0.2.99:80: with 1 real server",
         "- address 192.0.2.11 on eth0",
         "+ address 192.0.2.10 on eth0: once its real servers' first verdicts are in",
     ]
@@ -136,7 +136,7 @@ def test_what_a_removal_breaks_is_told_with_it() -> None:
     carried = {(WEB, B): RealCounters(212, 9), (OLD, A): RealCounters(1), (OLD, B): RealCounters()}
     assert [(step.subject, step.effect) for step in steps(plan, Config(), {}, carried, CONFIG)] == [
         ("real server web/b (10.0.0.2:80)", "212 active connections would break; drain first?"),
-        ("virtual server not in the file (tcp 192.0.2.99:80)", "1 active connection would break; drain first?"),
+        ("virtual server tcp 192.0.2.99:80", "1 active connection would break; drain first?"),
     ]
 
 
@@ -189,3 +189,16 @@ virtual_servers:
         "- real server web/a (10.0.0.1:8) of tcp 192.0.2.10:81: nat, weight 5; "
         "212 active connections would break; drain first?"
     ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (("fwmark 7",), "fwmark 7"),
+        (("fwmark 7", "fwmark 7 (IPv6)"), "fwmark 7 (IPv4 and IPv6)"),
+        (("tcp 10.0.0.1:0",), "tcp 10.0.0.1:any"),
+        (("udp 10.0.0.1:80", "udp [fd00::1]:80"), "udp 10.0.0.1,[fd00::1]:80"),
+    ],
+)
+def test_what_a_virtual_server_listens_on(keys: tuple[str, ...], words: str) -> None:
+    assert describe_keys(map(VirtualKey.parse, keys)) == words

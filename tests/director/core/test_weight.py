@@ -29,10 +29,10 @@ CASES: list[tuple[RealServer, HealthState, Wish, int | None, int, str]] = [
     (UNCHECKED, PENDING, NO_WISH, 5, 100, "not checked"),
     (UNCHECKED, PENDING, SEVEN, None, 7, "not checked, weight 7 by the operator"),
     (UNCHECKED, PENDING, DRAIN, None, 0, "drained by the operator"),
-    (CHECKED, PENDING, NO_WISH, None, 100, "no verdict yet: new, begins at its weight"),
+    (CHECKED, PENDING, NO_WISH, None, 100, "no verdict yet: the file's weight"),
     (CHECKED, PENDING, NO_WISH, 0, 0, "no verdict yet: keeps the kernel's weight"),
     (CHECKED, PENDING, NO_WISH, 42, 42, "no verdict yet: keeps the kernel's weight"),
-    (CHECKED, PENDING, SEVEN, None, 7, "no verdict yet: new, begins at its weight, weight 7 by the operator"),
+    (CHECKED, PENDING, SEVEN, None, 7, "no verdict yet: weight 7 by the operator"),
     (CHECKED, PENDING, SEVEN, 0, 0, "no verdict yet: keeps the kernel's weight"),
     (CHECKED, PENDING, DRAIN, 42, 0, "drained by the operator"),
     (CHECKED, UP, NO_WISH, None, 100, "up: connected"),
@@ -57,6 +57,19 @@ def test_the_first_rule_that_applies_decides(
     found = effective_weight(server, health, wish, adopted)
     assert (found.value, found.reason) == (value, reason)
     assert found.is_down is reason.startswith("down: ")
+
+
+@pytest.mark.parametrize(
+    ("wish", "adopted", "value", "reason"),
+    [
+        (NO_WISH, None, 100, ""),
+        (SEVEN, None, 7, "weight 7 by the operator"),
+        (NO_WISH, 0, 0, "keeps the kernel's weight"),
+    ],
+)
+def test_where_nobody_probes_no_verdict_is_promised(wish: Wish, adopted: int | None, value: int, reason: str) -> None:
+    found = effective_weight(CHECKED, PENDING, wish, adopted, probed=False)
+    assert (found.value, found.reason) == (value, reason)
 
 
 def test_new_server_beside_serving_ones_waits_for_its_verdict() -> None:
