@@ -176,6 +176,7 @@ def undo(state_directory: Path) -> AppliedAnswer:
 
 def forget(state_directory: Path) -> str:
     """Leave to the operator all that is ours; what that was, in a sentence. Raises: DirectorError."""
+    from director.host.firewall import Firewall
     from director.host.kept import KeptSettings
     from director.host.lockfile import NamespaceLock, StateLock
     from director.journal import Journal
@@ -185,12 +186,21 @@ def forget(state_directory: Path) -> str:
     with NamespaceLock(purpose), StateLock(purpose, state_directory):
         memory = Memory(state_directory)
         owned = memory.load()
+        chains = Firewall().leave()
         settings = KeptSettings(state_directory).forget()
         memory.save(Owned())
         Journal(state_directory).remove()
-    found = ((len(owned.virtual_servers), "virtual server"), (len(owned.vips), "address"), (settings, "setting"))
+    found = (
+        (len(owned.virtual_servers), "virtual server"),
+        (len(owned.vips), "address"),
+        (sum(rules for _, rules in chains), "packet-filter rule"),
+        (settings, "setting"),
+    )
     what = ", ".join(f"{number} {noun}{('es' if noun == 'address' else 's') * (number != 1)}" for number, noun in found)
     again = "A director that starts again takes over what its file names."
+    if chains:
+        names = ", ".join(name for name, _ in chains)
+        again += f" It makes rules of its own then: remove yours, which are now in {names}."
     return f"Left as it is, and no longer the director's: {what}. {again}"
 
 

@@ -13,6 +13,8 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain as chained
+from itertools import count
 
 from director.core.model import Config, Method
 from director.core.table import Protocol, VirtualKey
@@ -163,6 +165,17 @@ def parse(saved: str, chain: Chain) -> Found:
         elif line.startswith("-A ") and chain.name in line and _target(line) == chain.name:
             jumps.append(line)
     return Found(tuple(rules) if exists else None, tuple(jumps))
+
+
+def kept_name(chain: Chain, saved: str) -> str:
+    """What `chain` is called once it is the operator's: a name that nothing in the output of iptables-save has.
+
+    >>> kept_name(Chain("nat", SNAT_CHAIN, ()), ":LVS-KEPT-SNAT - [0:0]")
+    'LVS-KEPT-SNAT-2'
+    """
+    taken = {line[1:].split(" ")[0] for line in saved.splitlines() if line.startswith(":")}
+    name = chain.name.replace("DIRECTOR", "KEPT")
+    return next(each for each in chained([name], (f"{name}-{number}" for number in count(2))) if each not in taken)
 
 
 def differences(chain: Chain, found: Found) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from director.core.rules import Chain, Found, Rules, chains, differences, parse, restoring, with_more
+from director.core.rules import Chain, Found, Rules, chains, differences, kept_name, parse, restoring, with_more
 from director.core.standing import KeptRules
 from director.host import iptables
 from director.host.change import Attempt, Change
@@ -79,6 +79,28 @@ class Firewall:
                 for chain in chains(NOTHING, version)
             ]
         )
+
+    def leave(self) -> tuple[tuple[str, int], ...]:
+        """Give our chains names that are nobody's, so that their rules stay whatever comes next.
+
+        The new names, and how many rules each chain has. Raises: HostError.
+        """
+        left = []
+        for version in (4, 6):
+            for chain in chains(NOTHING, version):
+                for backend in self._all(version):
+                    if not self._may_hold(backend, chain):
+                        continue
+                    try:
+                        saved = backend.save(chain.table)
+                    except UnusableError:  # then it holds nothing either
+                        continue
+                    rules = parse(saved, chain).rules
+                    if rules is not None:
+                        name = kept_name(chain, saved)
+                        backend.rename(chain.table, chain.name, name)
+                        left.append((f"{name} ({backend.stem} -t {chain.table})", len(rules)))
+        return tuple(left)
 
     def make(self, wanted: Iterable[tuple[int, Chain]]) -> Attempt:
         """Make these chains, each for IP version 4 or 6, what they say; one without rules goes. No other is seen."""

@@ -64,6 +64,10 @@ class Backend:
         """Make all of `text`'s changes to a table or none, and leave what it does not name. Raises: HostError."""
         self._run(f"{self.stem}-restore", "--noflush", "--wait", str(LOCK_WAIT_S), stdin=text)
 
+    def rename(self, table: str, chain: str, name: str) -> None:
+        """Call `chain` `name`; jumps to it stay where they are, and follow. Raises: HostError."""
+        self._run(self.stem, "--wait", str(LOCK_WAIT_S), "-t", table, "-E", chain, name)
+
     def _run(self, *argv: str, stdin: str = "") -> str:
         code, output, errors = _run(argv, stdin)
         if code:

@@ -196,10 +196,25 @@ def test_down_leaves_forwarding_where_it_is_told_to(director: LabHost) -> None:
     director.run("director", "apply", CONFIG).check()
     standing = surroundings(director)
     said = director.run("director", "down", "--keep-table").check().stdout
-    assert said.startswith("Left as it is, and no longer the director's: 10 virtual servers, 7 addresses, ")
-    assert surroundings(director) == standing
-    shown = director.run("director", "down", "--dry-run").stdout
-    assert all(line.startswith(("~ packet filter: chain LVS-DIRECTOR-", "2 changes")) for line in shown.splitlines())
+    assert said.startswith("Left as it is, and no longer the director's: 10 virtual servers, 7 addresses, 3 packet-")
+    assert "which are now in LVS-KEPT-MARK (" in said
+    left = {name: [line.replace("LVS-DIRECTOR-", "LVS-KEPT-") for line in lines] for name, lines in standing.items()}
+    assert sorted(surroundings(director)["rules"]) == sorted(left["rules"])
+    assert {**surroundings(director), "rules": []} == {**left, "rules": []}
+    assert director.run("director", "down", "--dry-run").exit_code == 0
+
+    other = FILE[: FILE.index("virtual_servers:")] + "virtual_servers: {}\n"
+    director.write(CONFIG, other)
+    director.run("director", "apply", CONFIG).check()
+    assert [line for line in surroundings(director)["rules"] if "LVS-" in line] == [
+        line for line in left["rules"] if "LVS-" in line
+    ]
+
+    director.write(CONFIG, FILE)  # and once more, beside what was kept
+    director.run("director", "apply", CONFIG).check()
+    again = director.run("director", "down", "--keep-table").check().stdout
+    assert "3 packet-filter rules" in again
+    assert "LVS-KEPT-SNAT-2 (" in again
 
 
 def test_a_death_between_settings_rules_and_the_table_converges_and_can_be_undone(director: LabHost) -> None:
