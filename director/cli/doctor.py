@@ -80,7 +80,13 @@ def _situation(file: Path | None, vips: tuple[str, ...], forward: str | None, ro
         return of_vips([vip_address(vip) for vip in vips], METHODS[forward])
     from director.core.config import parse_config
     from director.kit.configfile import read_text
+    from director.kit.errors import ConfigError
 
+    if file is None and not DEFAULT_FILE.exists():
+        raise ConfigError(
+            f"{DEFAULT_FILE} does not exist: give the director's FILE; on a real server "
+            "`director doctor --vip ADDRESS --forward METHOD` does without one"
+        )
     file = file or DEFAULT_FILE
     return of_config(parse_config(read_text(file), str(file)), str(file))
 

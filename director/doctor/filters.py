@@ -81,13 +81,15 @@ def invalid(facts: Facts) -> Iterator[Finding]:
         if not mine:
             continue
         only_nat = not any(virtual.vip_is_at_real_servers for virtual in halves if virtual.name in names)
+        usual = "ip6tables" if mine[0][1].version == 6 else "iptables"
+        program = usual if by.startswith("nft ") else by.split(" ", 1)[0]
         tracked = "sysctl -w net.ipv4.vs.conntrack=1, or " if only_nat else ""
         lost = "all but its first packet" if _is_tracked(facts) else "its end (FIN, RST)"
         yield error(
             Code.INVALID_DROPPED,
             _subjects(mine),
             f"connection tracking sees half of each flow and calls {lost} invalid, which is dropped ({by})",
-            f"{tracked}accept the VIP's packets before that, or keep them untracked: iptables -t raw -A PREROUTING "
+            f"{tracked}accept the VIP's packets before that, or keep them untracked: {program} -t raw -A PREROUTING "
             "-d VIP -j CT --notrack",
         )
 
@@ -184,7 +186,8 @@ def _accept(by: str, chain: str, packet: Packet) -> str:
     protocol = numbers.get(packet.protocol, str(packet.protocol))
     family = "ip" if packet.version == 4 else "ip6"
     nft = by.startswith("nft ")
-    words = [] if nft else ["ip6tables" if packet.version == 6 else "iptables", "-I", chain, "-p", protocol]
+    # `by` begins with who showed the rule: what the other kind of iptables accepts, this one drops all the same.
+    words = [] if nft else [by.split(" ", 1)[0], "-I", chain, "-p", protocol]
     for address, short, long in ((packet.source, "-s", "saddr"), (packet.destination, "-d", "daddr")):
         if address is not None:
             words += [family, long, str(address)] if nft else [short, str(address)]

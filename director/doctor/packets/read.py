@@ -41,7 +41,7 @@ def read(versions: Iterable[int], *, has_nft: bool) -> tuple[tuple[Table, ...], 
                 tables += iptables.parse(text, f"{STEMS[version]}-legacy", version)
                 continue
             without = iptables.tables_that_need_nft(text)
-            found = [each for each in iptables.parse(text, STEMS[version], version) if each.name not in without]
+            found = [each for each in iptables.parse(text, backend.stem, version) if each.name not in without]
             tables += found
             shown |= {(_NFT_FAMILY[version], table.name) for table in found}
     if has_nft and (hidden := _hidden(frozenset(shown))) != frozenset():

@@ -118,6 +118,9 @@ def test_a_file_that_cannot_be_used_and_a_host_that_cannot_be_looked_at_are_told
 ) -> None:
     monkeypatch.setattr(doctor, "DEFAULT_FILE", Path(file).with_name("none.yaml"))
     assert exits.run(cli, "director", ["doctor"]) == 1
+    said = capsys.readouterr().err
+    assert "none.yaml does not exist: give the director's FILE; on a real server `director doctor --vip" in said
+    assert exits.run(cli, "director", ["doctor", str(Path(file).with_name("none.yaml"))]) == 1
     assert "none.yaml:1:1: no such file" in capsys.readouterr().err
 
     assert exits.run(cli, "director", ["doctor", file, "--role", "realserver"]) == 1

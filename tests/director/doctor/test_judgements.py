@@ -362,3 +362,14 @@ def test_nftables_rules_have_a_remedy_in_their_own_words(
         facts = changed(facts, directs=tuple(replace(each, port=81) for each in facts.directs))
     (found,) = look(facts)
     assert remedy in found.remedy
+
+
+@pytest.mark.parametrize("program", ["iptables", "iptables-legacy", "iptables-nft"])
+def test_a_remedy_is_for_the_kind_of_iptables_that_has_the_rule(program: str) -> None:
+    rules = iptables.parse("*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -j DROP\nCOMMIT\n", program, 4)
+    (found,) = filters.incoming(changed(director("nat"), filters=rules))
+    assert f"accept them before that: {program} -I INPUT -p tcp " in found.remedy
+    halves = "-A INPUT -m conntrack --ctstate INVALID -j DROP"
+    rules = iptables.parse(f"*filter\n:INPUT ACCEPT [0:0]\n{halves}\nCOMMIT\n", program, 4)
+    (found,) = filters.invalid(changed(director("dr"), filters=rules))
+    assert f"untracked: {program} -t raw -A PREROUTING" in found.remedy
