@@ -5,10 +5,8 @@ One rule: it only looks, and a setting that cannot be read is a sentence too, ne
 
 from __future__ import annotations
 
-import socket
-
 from director.core.model import Config
-from director.host import settings
+from director.host import addresses, settings
 from director.host.surroundings import dead_connections, uses
 from director.kit.errors import HostError
 
@@ -16,13 +14,7 @@ from director.kit.errors import HostError
 def advice(config: Config) -> tuple[str, ...]:
     """One sentence for each setting of this host that is not as `config`'s forwarding methods need it."""
     try:
-        names = [name for _, name in socket.if_nameindex()]
-        missing = (
-            f"interface {vip.interface} of {vip.address} does not exist: use one of {', '.join(names)}"
-            for vip in config.vips()
-            if vip.interface not in names
-        )
-        return (*missing, *_unmanaged(config))
+        return (*dict.fromkeys(addresses.missing(config.vips()).values()), *_unmanaged(config))
     except (HostError, OSError) as error:
         return (f"could not look at this host's settings: {error}",)
 

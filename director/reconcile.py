@@ -64,6 +64,7 @@ class Addresses(Protocol):
     def present(self, vips: Iterable[Vip]) -> frozenset[Vip]: ...
     def add(self, vip: Vip) -> bool: ...
     def remove(self, vip: Vip) -> bool: ...
+    def missing(self, vips: Iterable[Vip]) -> Mapping[Vip, str]: ...
 
 
 class Surroundings(Protocol):
@@ -176,6 +177,10 @@ class Reconciler:
     def plan(self, inputs: Inputs, observed: Observation) -> Plan:
         """What would have to change. Raises: HostError when the memory is damaged."""
         return self._plan(inputs, desired_table(inputs.config, inputs.weights()), observed)
+
+    def homeless(self, plan: Plan) -> tuple[str, ...]:
+        """Why addresses of `plan` cannot be added, a sentence for each interface."""
+        return tuple(dict.fromkeys(self._addresses.missing((*plan.vips_add, *plan.waiting)).values()))
 
     def _plan(self, inputs: Inputs, desired: Table, observed: Observation) -> Plan:
         owned = self._memory.load()
@@ -368,8 +373,12 @@ class Reconciler:
         nobody_there = _unserved_vips(config, unserved)
         not_ours = set()
         missing = {vip.address for vip in plan.vips_add}
+        homeless = self._addresses.missing(plan.vips_add)
+        failures += dict.fromkeys(homeless.values())
         for vip in plan.vips_add:
-            added = None if vip in nobody_there else self._address(self._addresses.add, vip, failures)
+            added = (
+                None if vip in nobody_there or vip in homeless else self._address(self._addresses.add, vip, failures)
+            )
             if added:
                 note(Plan(vips_add=(vip,)))
                 self._announce(vip)

@@ -41,7 +41,7 @@ def planned(reconciler: Reconciler, inputs: Inputs, observed: Observation) -> Pl
     plan = reconciler.plan(replace(inputs, removal=Removal.AT_ONCE), observed)
     return Planned(
         tuple(steps(plan, config, inputs.weights(), observed.counters.reals, inputs.former)),
-        tuple(obstacles(plan.in_the_way, config)),
+        (*obstacles(plan.in_the_way, config), *reconciler.homeless(plan)),
         tuple(notes(observed.foreign, plan.in_the_way, config.exclusive)),
     )
 

@@ -59,7 +59,7 @@ def plan(file: Path, as_json: bool, socket_path: Path, state_directory: Path) ->
     else:
         answer = alone.plan(config, state_directory)
         note(alone.left_behind(state_directory))
-    note([*answer["notes"], *advice(config)])
+    note([*answer["notes"], *(each for each in advice(config) if each not in answer["failures"])])
     print_plan(answer, as_json)
     if answer["failures"]:
         raise DirectorError("\n".join(answer["failures"]))

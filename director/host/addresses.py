@@ -21,6 +21,8 @@ from director.kit.errors import HostError
 # linux/if_addr.h, linux/rtnetlink.h's INFINITY_LIFE_TIME
 IFA_F_NODAD = 0x02
 FOREVER = 0xFFFFFFFF
+# Made by the kernel in every network namespace, some with their modules (net/ipv4/ipip.c, ip_gre.c, net/ipv6/sit.c).
+NOBODYS = frozenset({"lo", "tunl0", "gre0", "gretap0", "erspan0", "sit0", "ip6tnl0", "ip6gre0", "ip_vti0", "ip6_vti0"})
 
 
 def present(vips: Iterable[Vip]) -> frozenset[Vip]:
@@ -44,6 +46,18 @@ def held() -> frozenset[Vip]:
     return frozenset()
 
 
+def missing(vips: Iterable[Vip]) -> dict[Vip, str]:
+    """Those of `vips` whose interface does not exist, and what to say of them: the same for all of one interface."""
+    there = [name for _, name in socket.if_nameindex()]
+    names = ", ".join(name for name in there if name not in NOBODYS)
+    use = f"use one of {names}, or make it first" if names else "make it first"
+    return {
+        vip: f"interface {vip.interface} does not exist, and addresses are to be on it: {use}"
+        for vip in vips
+        if vip.interface not in there
+    }
+
+
 def add(vip: Vip) -> bool:
     """Put `vip` on its interface; False when it was there already.
 
@@ -53,7 +67,7 @@ def add(vip: Vip) -> bool:
     with iproute(f"add {vip}", already_so={errno.EEXIST}) as ipr:
         index = _index(vip)
         if index is None:
-            names = ", ".join(name for _, name in socket.if_nameindex())
+            names = ", ".join(name for _, name in socket.if_nameindex() if name not in NOBODYS)
             raise HostError(
                 f"interface {vip.interface} does not exist, so {vip.address} was not added: use one of {names}"
             )

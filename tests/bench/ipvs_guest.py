@@ -43,6 +43,9 @@ class NoAddresses:
     def present(self, vips: Iterable[Vip]) -> frozenset[Vip]:
         return frozenset()
 
+    def missing(self, vips: Iterable[Vip]) -> dict[Vip, str]:
+        return {}
+
     def add(self, vip: Vip) -> bool:
         raise NotImplementedError
 

@@ -29,10 +29,14 @@ class FakeAddresses:
     def __init__(self, log: Callable[[str], None] = lambda said: None) -> None:
         self.held: set[Vip] = set()
         self.broken: set[Vip] = set()
+        self.absent: set[str] = set()  # interfaces
         self.log = log
 
     def present(self, vips: Iterable[Vip]) -> frozenset[Vip]:
         return frozenset(vips) & self.held
+
+    def missing(self, vips: Iterable[Vip]) -> dict[Vip, str]:
+        return {vip: f"interface {vip.interface} does not exist" for vip in vips if vip.interface in self.absent}
 
     def add(self, vip: Vip) -> bool:
         self._touch("add", vip)

@@ -34,6 +34,7 @@ from director.kit.health import HealthState, ProbeResult, Status
 from director.kit.net import Endpoint
 from director.memory import Memory, Owned
 from director.reconcile import PASSES, Inputs, Outcome, Reconciler
+from director.undertaking import planned
 from tests.contract.fake_kernel import FakeKernel
 from tests.director.fakes import FakeAddresses
 
@@ -514,3 +515,17 @@ def test_a_kernel_that_does_not_answer_is_the_callers_to_hear(world: World, lost
         world.run(inputs())
     world.kernel.before_write = lambda: None
     assert world.run(inputs()).converged
+
+
+def test_an_interface_that_does_not_exist_is_told_once_and_not_for_each_address(world: World) -> None:
+    world.addresses.absent = {"eth0"}
+    asked = inputs()
+    shown = planned(world.reconciler, asked, world.reconciler.observe(CONFIG))
+    assert shown.failures == ("interface eth0 does not exist",)
+    outcome = world.run(asked)
+    assert outcome.failures == ("interface eth0 does not exist",)
+    assert world.addresses.held == set()
+    assert world.on_disk().vips == frozenset()
+    world.addresses.absent = set()
+    assert world.run(asked).converged
+    assert world.addresses.held == {WEB_VIP, TLS_VIP}

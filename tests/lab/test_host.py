@@ -125,7 +125,7 @@ def test_addresses_and_their_errors(lab: Lab) -> None:
     assert both == [True, True]
     assert is_present  # the /24 of someone else stayed, and counts
     assert six == [128, True, True, 0]
-    assert missing[0].startswith("interface eth7 does not exist, so fd09::100 was not added: use one of lo, ")
+    assert missing[0].startswith("interface eth7 does not exist, so fd09::100 was not added: use one of ")
     assert missing[1].startswith("interface eth7 does not exist, so fd09::100 was not announced: use one of lo, ")
     assert down == [
         "off is down, so fd09::100 was not added: ip link set off up",

@@ -85,6 +85,9 @@ class MortalKernel:
     def present(self, vips: Iterable[Vip]) -> frozenset[Vip]:
         return addresses.present(vips)
 
+    def missing(self, vips: Iterable[Vip]) -> dict[Vip, str]:
+        return addresses.missing(vips)
+
     def add(self, vip: Vip) -> bool:
         done = addresses.add(vip)
         self.count(1)
