@@ -370,15 +370,11 @@ class Reconciler:
                 note(Plan(around=plan.around))
         write(plan.settles)
         unserved = {refusal.change.key for refusal in refused if isinstance(refusal.change, AddVirtual)}
-        nobody_there = _unserved_vips(config, unserved)
+        nobody_there = _unserved_vips(config, unserved) | self._homeless(plan, failures)
         not_ours = set()
         missing = {vip.address for vip in plan.vips_add}
-        homeless = self._addresses.missing(plan.vips_add)
-        failures += dict.fromkeys(homeless.values())
         for vip in plan.vips_add:
-            added = (
-                None if vip in nobody_there or vip in homeless else self._address(self._addresses.add, vip, failures)
-            )
+            added = None if vip in nobody_there else self._address(self._addresses.add, vip, failures)
             if added:
                 note(Plan(vips_add=(vip,)))
                 self._announce(vip)
@@ -405,6 +401,12 @@ class Reconciler:
         ]
         stale = any(refusal.is_stale for refusal in told)
         return [*(refusal.reason for refusal in told), *failures], stale, written
+
+    def _homeless(self, plan: Plan, failures: list[str]) -> set[Vip]:
+        """Addresses that have no interface to be on; each such interface is a failure."""
+        missing = self._addresses.missing(plan.vips_add)
+        failures += dict.fromkeys(missing.values())
+        return set(missing)
 
     def _address(self, act: Callable[[Vip], bool], vip: Vip, failures: list[str]) -> bool | None:
         """Whether `act` changed anything; None when it failed."""

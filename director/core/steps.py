@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypedDict, assert_never
+from typing import NotRequired, TypedDict, assert_never
 
 from director.core.describe import describe_path, describe_real, describe_sync, describe_timeouts, describe_virtual
 from director.core.diff import (
@@ -58,6 +58,7 @@ class AppliedAnswer(TypedDict):
     waiting: list[str]
     later: list[Line]
     confirm_s: float | None
+    notes: NotRequired[list[str]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def test_a_table_of_iptables_nft_is_read_once(programs: Path) -> None:
     assert names(programs) == ["nft ip filter", "nft ip6 filter"]
     program(programs, "iptables-nft-restore", "")
     program(programs, "iptables-nft-save", (CAPTURED / "iptables-docker.txt").read_text())
-    assert names(programs) == ["iptables filter", "iptables nat", "iptables raw", "nft ip6 filter"]
+    assert names(programs) == [*(f"iptables-nft {each}" for each in ("filter", "nat", "raw")), "nft ip6 filter"]
     program(programs, "iptables-nft-save", (CAPTURED / "iptables-incompatible.txt").read_text())
     assert names(programs) == ["nft ip filter", "nft ip6 filter"]
 
