@@ -53,6 +53,8 @@ def down(
         print_plan(planned, as_json)
         return exits.CHANGES if planned["steps"] else exits.OK
     if keep_table:
+        for left in alone.left_behind(state_directory):
+            raise DirectorError(f"{left}; that comes first")
         click.echo(alone.forget(state_directory))
         return exits.OK
     draining = Draining()
