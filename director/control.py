@@ -27,7 +27,8 @@ from director.driftlog import DriftLog
 from director.journal import Entry, Journal
 from director.kit.errors import ConfigError, DirectorError
 from director.monitor import Monitor
-from director.reconcile import Inputs, Observation, Outcome, Reconciler
+from director.reconcile import Reconciler
+from director.terms import Inputs, Observation, Outcome
 from director.undertaking import NotAppliedError, begin, clock, later, planned, refusal
 
 log = logging.getLogger(__name__)

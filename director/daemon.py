@@ -31,8 +31,9 @@ from director.kit.errors import ConfigError, DirectorError
 from director.memory import Memory
 from director.monitor import Monitor
 from director.overrides import Overrides
-from director.reconcile import Addresses, Kernel, Reconciler, Surroundings
+from director.reconcile import Reconciler
 from director.requests import Requests
+from director.terms import Addresses, Kernel, Surroundings
 from director.undertaking import NotAppliedError
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from director.core.table import Table
 from director.core.weight import Wish
 from director.journal import Entry, Journal
 from director.kit.errors import DirectorError
-from director.reconcile import Inputs, Outcome, Reconciler
+from director.reconcile import Reconciler
+from director.terms import Inputs, Outcome
 from director.undertaking import NotAppliedError, begin, later, refusal
 
 LOOK_EVERY_S = 0.5  # while draining

@@ -15,7 +15,8 @@ from director.core.removal import Removal
 from director.core.steps import Planned, Step, steps
 from director.journal import Entry, Journal
 from director.kit.errors import DirectorError
-from director.reconcile import Inputs, Observation, Reconciler
+from director.reconcile import Reconciler
+from director.terms import Inputs, Observation
 
 
 class NotAppliedError(DirectorError):

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from director.ipvs.client import IpvsClient
     from director.journal import Journal
     from director.once import Once, Progress
-    from director.reconcile import Inputs, Reconciler
+    from director.reconcile import Reconciler
+    from director.terms import Inputs
 
 ANNOUNCE_EVERY_S = 0.05
 
@@ -160,7 +161,7 @@ def undo(state_directory: Path) -> AppliedAnswer:
     from director import once
     from director.core.model import Config
     from director.guardian import ask
-    from director.reconcile import Inputs
+    from director.terms import Inputs
 
     for answer in ask(state_directory, "undo"):
         return cast("AppliedAnswer", answer)

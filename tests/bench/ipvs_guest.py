@@ -29,7 +29,8 @@ from director.core.weight import Wish
 from director.ipvs.client import IpvsClient
 from director.kit.net import Endpoint
 from director.memory import Memory
-from director.reconcile import Inputs, Outcome, Reconciler
+from director.reconcile import Reconciler
+from director.terms import Inputs, Outcome
 
 VIRTUALS, REALS = 200, 50
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)

@@ -42,7 +42,7 @@ from director.core.table import (
 )
 from director.ipvs.failure import Failure
 from director.kit.net import Endpoint
-from director.reconcile import Kernel
+from director.terms import Kernel
 
 TCP = VirtualKey.of(Protocol.TCP, ip_address("192.0.2.10"), 80)
 UDP = VirtualKey.of(Protocol.UDP, ip_address("192.0.2.10"), 80)

@@ -23,7 +23,8 @@ from director.journal import Journal
 from director.kit.errors import KernelError
 from director.memory import Memory, Owned
 from director.once import Once, inputs_once, undo
-from director.reconcile import Inputs, Reconciler
+from director.reconcile import Reconciler
+from director.terms import Inputs
 from director.undertaking import NotAppliedError, begin
 from tests.contract.fake_kernel import FakeKernel
 from tests.director.fakes import FakeAddresses

@@ -41,7 +41,7 @@ from director.core.weight import Wish
 from director.driftlog import DriftLog
 from director.ipvs.failure import Failure, failure
 from director.kit.net import Endpoint, parse_endpoint
-from director.reconcile import Inputs, Outcome
+from director.terms import Inputs, Outcome
 from tests.contract.fake_kernel import TIMEOUTS
 from tests.director.test_reconcile import World
 

@@ -33,7 +33,8 @@ from director.kit.errors import DirectorError, HostError, KernelError
 from director.kit.health import HealthState, ProbeResult, Status
 from director.kit.net import Endpoint
 from director.memory import Memory, Owned
-from director.reconcile import PASSES, Inputs, Outcome, Reconciler
+from director.reconcile import PASSES, Reconciler
+from director.terms import Inputs, Outcome
 from director.undertaking import planned
 from tests.contract.fake_kernel import FakeKernel
 from tests.director.fakes import FakeAddresses

@@ -15,7 +15,7 @@ from director.core.model import Config
 from director.core.rules import chains, rules_of
 from director.core.standing import KeptRules, KeptSetting, Standing
 from director.core.table import Timeouts
-from director.reconcile import Inputs
+from director.terms import Inputs
 
 pytestmark = pytest.mark.unit
 

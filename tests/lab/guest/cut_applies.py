@@ -26,7 +26,8 @@ from director.ipvs.failure import Failure
 from director.journal import Journal
 from director.memory import Memory, Owned
 from director.once import Once, inputs_once, undo
-from director.reconcile import Inputs, Reconciler
+from director.reconcile import Reconciler
+from director.terms import Inputs
 
 OLD = """
 virtual_servers:

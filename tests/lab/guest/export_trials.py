@@ -36,7 +36,8 @@ from director.host import addresses
 from director.ipvs.client import IpvsClient
 from director.kit.net import Endpoint
 from director.memory import Memory
-from director.reconcile import Inputs, Reconciler
+from director.reconcile import Reconciler
+from director.terms import Inputs
 from tests.lab.guest.ipvs_tables import random_table
 from tests.lab.guest.ipvsadm import empty, ipvsadm
 
