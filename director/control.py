@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
 from director.announcements import Announcements
@@ -89,6 +90,8 @@ class Control:
         wake: Callable[[], None],
     ) -> None:
         self.force = InForce(config, source)
+        self.undone = ""  # a sentence, while the file that a reload reads is one that was taken back
+        self._own_file = source
         self.unconfirmed: Unconfirmed | None = None
         self.last: Outcome | None = None
         self.trouble = ""
@@ -159,6 +162,7 @@ class Control:
             former, standing = self.force, set(self.last.failures if self.last else ())
             table = await self.on_worker(self._reconciler.read_table)
             self._put_in_force(InForce.taken(config, source, table, former.config))
+            is_own = self._is_own(source)
             if drain_s is None and former.drain_until_at is not None:
                 drain_s = max(0.0, former.drain_until_at - time.monotonic())
             stages = [Removal.HELD]
@@ -188,6 +192,8 @@ class Control:
                 raise
             except DirectorError as error:
                 raise await self._not_applied(former, entry, str(error).splitlines(), standing) from error
+            if is_own:
+                self.undone = ""
             still = [f"as before: {failure}" for failure in outcome.failures]
             if waits is None:
                 if drain_s is not None:
@@ -201,7 +207,8 @@ class Control:
                 extra={"config": source, **({"confirm_until": self.unconfirmed.until} if self.unconfirmed else {})},
             )
         await self.advise()
-        return Applied(tuple(made), (), (*still, *outcome.waiting), to_come, waits)
+        told = () if is_own else (f"the director's next reload or restart goes back to {self._own_file}",)
+        return Applied(tuple(made), (), (*still, *outcome.waiting), to_come, waits, told)
 
     async def confirm(self) -> Applied:
         """Keep what awaits confirmation, and remove what was held."""
@@ -227,7 +234,7 @@ class Control:
         """Take back what awaits confirmation."""
         async with self.writing:
             outcome = await self._undo(self._awaited(), "undone on request")
-        return Applied(outcome.steps, outcome.failures, outcome.waiting)
+        return Applied(outcome.steps, outcome.failures, outcome.waiting, notes=(self.undone,) if self.undone else ())
 
     async def stop(self) -> None:
         """Take back what nobody has confirmed, and let nothing more wait for that; all else stays as it is."""
@@ -352,7 +359,14 @@ class Control:
         self.unconfirmed, self._owed = None, pending.before.besides(pending.former.config)
         self._put_in_force(pending.former)
         log.warning("taken back", extra={"config": undone, "reason": why, "in_force": self.force.source})
+        if self._is_own(undone):
+            self.undone = f"{self._own_file} still holds what was undone: a reload or restart applies it again"
+            log.warning("a reload or restart would apply it again", extra={"config": self._own_file})
         return await self.settle()
+
+    def _is_own(self, source: str) -> bool:
+        """Whether a reload reads `source`."""
+        return Path(source).absolute() == Path(self._own_file).absolute()
 
     def _put_in_force(self, force: InForce) -> None:
         if force.config is not self.force.config:

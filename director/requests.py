@@ -118,7 +118,10 @@ class Requests:
                 "leaving": [{"name": names.leaving(each), "connections": each.connections} for each in plan.leaving],
                 "drift": drift.sentences(""),
                 "drift_repaired": drift.repaired.total(),
-                "notes": notes(seen.foreign, plan.in_the_way, force.config.exclusive),
+                "notes": [
+                    *notes(seen.foreign, plan.in_the_way, force.config.exclusive),
+                    *([control.undone] if control.undone else []),
+                ],
                 "drain_left_s": round(force.drain_until_at - now, 3) if force.drain_until_at is not None else None,
             },
             "virtual_servers": status.virtual_servers(

@@ -90,7 +90,7 @@ def apply(
             except KeyboardInterrupt:
                 raise _interrupted("the apply goes on by itself, and awaits confirmation", state_directory) from None
         unfinished = [f"{sentence}: run apply again then" for sentence in answer["waiting"]]
-    note(advice(config))
+    note([*answer.get("notes", ()), *advice(config)])
     print_applied(answer, as_json)
     if answer["confirm_s"] is not None:
         _tell_confirmation(answer["confirm_s"], socket_path, state_directory, as_json)
@@ -138,7 +138,7 @@ def undo(as_json: bool, socket_path: Path, state_directory: Path) -> None:
 
 
 def _finish(answer: AppliedAnswer, as_json: bool, nothing: str) -> None:
-    note(answer["waiting"])
+    note([*answer["waiting"], *answer.get("notes", ())])
     print_applied(answer, as_json, nothing)
     if answer["failures"]:
         raise DirectorError("\n".join(answer["failures"]))

@@ -110,7 +110,7 @@ class Applied:
     """What an apply did. `failures` and `waiting` are sentences: what it could not do, what is still to come.
 
     `later` is what it will do when what leaves has drained, or, where `confirm_s` is there, when it is confirmed within
-    so many seconds.
+    so many seconds. `notes` are what else there is to know.
     """
 
     steps: tuple[Step, ...] = ()
@@ -118,16 +118,20 @@ class Applied:
     waiting: tuple[str, ...] = ()
     later: tuple[Step, ...] = ()
     confirm_s: float | None = None
+    notes: tuple[str, ...] = ()
 
     def plain(self) -> AppliedAnswer:
         """As JSON has it."""
-        return {
+        answer: AppliedAnswer = {
             "steps": [step.plain() for step in self.steps],
             "failures": list(self.failures),
             "waiting": list(self.waiting),
             "later": [step.plain() for step in self.later],
             "confirm_s": self.confirm_s,
         }
+        if self.notes:
+            answer["notes"] = list(self.notes)
+        return answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from director.api.client import Client
 from director.core.config import parse_config
 from director.core.diff import Change, EditReal, RemoveVirtual, apply
 from director.core.status import Status
-from director.core.steps import Applied
 from director.core.table import Forward, RealCounters, RealRow, Table, TableCounters, VirtualEntry, VirtualRow
 from director.core.vip import Vip
 from director.daemon import Daemon
@@ -292,7 +291,7 @@ def test_plan_says_what_apply_then_does(world: World) -> None:
         assert planned["steps"] == applied["steps"]
         assert [step["sign"] for step in planned["steps"]] == ["+", "+", "+", "-", "-"]
         again = await asyncio.to_thread(world.client.apply, changed, "g")
-        assert again == Applied().plain()
+        assert (again["steps"], again["failures"], again["waiting"], again["later"]) == ([], [], [], [])
         assert (await world.status())["daemon"]["config"] == "g"
 
     world.run(story)
@@ -915,3 +914,39 @@ virtual_servers:
         assert first[0] == EditReal(WEB, real, row, RealRow(Forward.NAT, 100)), "42 stayed until the first verdict"
 
     asyncio.run(main())
+
+
+def test_who_is_undone_and_who_applies_another_file_is_told_what_a_reload_does(world: World) -> None:
+    own = str(world.file)
+    other = FILE.replace("10.0.0.2", "10.0.0.3")
+
+    async def story() -> None:
+        applied = await asyncio.to_thread(world.client.apply, other, "/elsewhere/g", None, None)
+        assert applied.get("notes") == [f"the director's next reload or restart goes back to {own}"]
+        again = await asyncio.to_thread(world.client.apply, FILE, own, None, None)
+        assert "notes" not in again
+
+        await asyncio.to_thread(world.client.apply, other, "/elsewhere/g", 60.0, None)
+        assert "notes" not in await asyncio.to_thread(world.client.undo), "it is not what a reload reads"
+
+        await asyncio.to_thread(world.client.apply, other, own, 60.0, None)
+        undone = await asyncio.to_thread(world.client.undo)
+        said = f"{own} still holds what was undone: a reload or restart applies it again"
+        assert undone.get("notes") == [said]
+        assert (await world.status())["daemon"]["notes"] == [said]
+
+        await asyncio.to_thread(world.client.apply, FILE, own, None, None)
+        assert (await world.status())["daemon"]["notes"] == []
+
+    world.run(story)
+
+
+def test_an_own_file_that_nobody_confirms_is_told_by_status(world: World) -> None:
+    async def story() -> None:
+        other = FILE.replace("10.0.0.2", "10.0.0.3")
+        await asyncio.to_thread(world.client.apply, other, str(world.file), 0.1, None)
+        async with asyncio.timeout(10):
+            while not (await world.status())["daemon"]["notes"]:  # noqa: ASYNC110 -- nobody announces it
+                await asyncio.sleep(0.02)
+
+    world.run(story)
