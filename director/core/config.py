@@ -23,6 +23,7 @@ from director.core.resolve import addresses_of, check_of, family_of, keys_of, tu
 from director.core.schema import FileSection, RealServerSection, SyncSection, VirtualServerSection
 from director.core.table import Protocol, SchedulerFlags, SyncDaemon, SyncRole, Timeouts, VirtualRow
 from director.core.vip import Vip
+from director.kit.collector import paused
 from director.kit.configfile import load
 
 _FLAGS = {"fallback": SchedulerFlags.FALLBACK, "port": SchedulerFlags.PORT}
@@ -33,7 +34,8 @@ def parse_config(text: str, source: str) -> Config:
 
     Raises: InvalidConfigError with one line for each problem.
     """
-    return build(load(text, source, FileSection, findings))
+    with paused():
+        return build(load(text, source, FileSection, findings))
 
 
 def build(file: FileSection) -> Config:

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 
 from director.core.model import Method
 from director.core.ports import ANY, describe_ports
-from director.core.resolve import addresses_of, check_of, family_of, forward_of, keys_of, port_of, speaks_tcp
+from director.core.resolve import (
+    addresses_of,
+    check_of,
+    families_of,
+    family_of,
+    forward_of,
+    keys_of,
+    port_of,
+    speaks_tcp,
+)
 from director.core.schema import (
     FileSection,
     NoCheckSection,
@@ -218,7 +227,7 @@ def _address(
     own = addresses_of(section)
     forward = forward_of(section, real)
     if forward != "tun":
-        other = next((key.family for key in keys_of(section) if key.family != address.version), None)
+        other = next((family for family in families_of(section) if family != address.version), None)
         if other is not None:
             yield (
                 at,

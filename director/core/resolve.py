@@ -25,6 +25,13 @@ def keys_of(section: VirtualServerSection) -> tuple[VirtualKey, ...]:
     )
 
 
+def families_of(section: VirtualServerSection) -> tuple[int, ...]:
+    """The families of `keys_of`, one for each address: a range has thousands of keys."""
+    if section.fwmark is not None:
+        return (family_of(section),)
+    return tuple(address.version for address in section.address or ()) if section.port else ()
+
+
 def family_of(section: VirtualServerSection) -> int:
     """4 or 6; that of the first address where there are several."""
     if section.address:

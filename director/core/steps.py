@@ -347,8 +347,8 @@ def _step(
         return _virtual_step(change, names, carried)
     ref = names.reals.get((change.key, change.real))
     real = names.subject(change.key, change.real)
-    reason = weights[ref].reason if ref is not None and ref in weights else ""
-    because = f" ({reason})" if reason else ""
+    weight = weights.get(ref) if ref is not None else None
+    because = f" ({weight.reason})" if weight is not None and weight.reason else ""
     match change:
         case AddReal(_, _, row_real):
             return Step("+", real, describe_real(row_real) + because)

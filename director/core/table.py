@@ -73,17 +73,33 @@ class SchedulerFlags(IntFlag):
     THIRD = 0x0020  # IP_VS_SVC_F_SCHED3: no scheduler of this kernel uses it
 
 
+class _KeepsHash:
+    """Room for a hash beside a value's fields."""
+
+    __slots__ = ("_hash",)
+    _hash: int
+
+
 @dataclass(frozen=True, slots=True)
-class VirtualKey:
+class VirtualKey(_KeepsHash):
     """What IPVS knows a virtual server by: protocol and endpoint, or a firewall mark.
 
     `mark` is 1 to 2**32-1 and then `protocol` is None and `endpoint` None; `family` (4 or 6) always holds.
+    The hash is kept: a key is looked up for each of its real servers.
     """
 
     family: int
     protocol: Protocol | None = None
     endpoint: Endpoint | None = None
     mark: int | None = None
+
+    def __hash__(self) -> int:
+        try:
+            return self._hash
+        except AttributeError:
+            found = hash((self.family, self.protocol, self.endpoint, self.mark))
+            object.__setattr__(self, "_hash", found)
+            return found
 
     @staticmethod
     def of(protocol: Protocol, address: IPAddress, port: int) -> VirtualKey:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from director.kit.net import Endpoint, parse_endpoint
+from director.kit.net import Endpoint, IPAddress, parse_endpoint, parse_unicast
 
 pytestmark = pytest.mark.unit
 
@@ -86,3 +86,41 @@ def test_order_is_family_address_port(endpoints: list[Endpoint]) -> None:
     assert [each.address.version for each in ordered] == sorted(each.address.version for each in endpoints)
     for first, second in pairwise(ordered):
         assert first == second or first < second
+
+
+@given(
+    st.text(max_size=20)
+    | st.from_regex(r"\A[0-9]{1,4}(\.[0-9]{1,4}){2,4}[ \n]?\Z")
+    | st.ip_addresses().map(str)
+    | st.sampled_from(
+        ["1.2.3.4\0", "1.2.3.04", "0x7f.1", "127.1", "\u0661.2.3.4", " 1.2.3.4", "::ffff:1.2.3.4", "fe80::1%x"]
+    )
+)
+def test_unicast_address_is_read_as_python_reads_it(text: str) -> None:
+    def refused(address: IPAddress) -> bool:
+        if isinstance(address, IPv6Address) and (address.is_link_local or address.scope_id or address.ipv4_mapped):
+            return True
+        return address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255"
+
+    try:
+        expected = ip_address(text)
+    except ValueError:
+        expected = None
+    if expected is None or refused(expected):
+        with pytest.raises(ValueError, match=r"is not an IP address|cannot be used here"):
+            parse_unicast(text)
+    else:
+        assert parse_unicast(text) == expected
+
+
+@pytest.mark.parametrize("address", ["0.0.0.1", "223.255.255.255", "240.0.0.0", "255.255.255.254", "2001:db8::1"])
+def test_bounds_of_unicast(address: str) -> None:
+    assert str(parse_unicast(address)) == address
+
+
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0", "224.0.0.0", "239.255.255.255", "255.255.255.255", "::", "ff02::1", "fe80::1"]
+)
+def test_what_is_no_unicast_address_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="cannot be used here"):
+        parse_unicast(address)
