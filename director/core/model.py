@@ -47,7 +47,10 @@ class Method(Enum):
     @property
     def forward(self) -> Forward:
         """The kernel's own method."""
-        return Forward.NAT if self is Method.FULLNAT else Forward(self.value)
+        return _FORWARDS[self]
+
+
+_FORWARDS = {each: Forward.NAT if each is Method.FULLNAT else Forward(each.value) for each in Method}
 
 
 class RealState(Enum):
