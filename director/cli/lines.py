@@ -6,6 +6,7 @@ One rule: what was asked for goes to standard output, text or JSON; what is told
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -97,7 +98,9 @@ _SAME = "Nothing to change: the kernel agrees with the file."
 
 
 def _print(lines: Iterable[Line]) -> None:
-    told = [click.style(_worded(line), fg=_COLOURS.get(line["sign"])) for line in lines]
+    told = [_worded(line) for line in lines]
+    if sys.stdout.isatty():
+        told = [click.style(each, fg=_COLOURS.get(each[0])) for each in told]
     if told:  # at once: a write for each of ten thousand lines takes longer than all that they tell
         click.echo("\n".join(told))
 

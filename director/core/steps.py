@@ -219,6 +219,8 @@ def _lines(plan: Plan, names: Names, weights: Mapping[ServerRef, Weight], carrie
     held = {(each.key, each.real): each for each in plan.held}
     leaving = {(each.key, each.real): each for each in plan.leaving}
 
+    details = _Details()
+
     def lines_of(changes: Iterable[Change]) -> Iterator[Step]:
         for change in _joined(changes):
             if isinstance(change, NamespaceChange):
@@ -231,7 +233,7 @@ def _lines(plan: Plan, names: Names, weights: Mapping[ServerRef, Weight], carrie
             elif leaves and isinstance(change, EditReal):
                 yield _leaving_step(leaves, names, f"weight {change.before.weight} -> 0, ")
             else:
-                yield _step(change, names, weights, carried)
+                yield _step(change, names, weights, carried, details)
 
     lines = [Step("~", each.subject, each.detail, each.effect) for each in plan.around]
     lines += lines_of(plan.settles)
@@ -275,10 +277,15 @@ def _joined(changes: Iterable[Change]) -> list[Change | _Changed]:
     """`changes` with those to one real server that follow each other in one: what people call one change."""
     joined: list[Change | _Changed] = []
     for change in changes:
-        if not isinstance(change, AddReal | EditReal):
+        last = joined[-1] if joined else None
+        if not (
+            isinstance(change, AddReal | EditReal)
+            and isinstance(last, RemoveReal | AddReal | _Changed)
+            and last.real == change.real
+        ):
             joined.append(change)
             continue
-        match (joined[-1] if joined else None), change:
+        match last, change:
             case (RemoveReal(key, real, before), AddReal(same_key, same, row)) if (key, real) == (same_key, same):
                 joined[-1] = _Changed(key, real, before, row)
             case (AddReal(key, real, _), EditReal(same_key, same, _, row)) if (key, real) == (same_key, same):
@@ -337,21 +344,40 @@ def _breaks(connections: int) -> str:
     return f"{what} would break; drain first?"
 
 
+def _because(weight: Weight | None) -> str:
+    return f" ({weight.reason})" if weight is not None and weight.reason else ""
+
+
+class _Details:
+    """What is said of real servers that are added: of one after the other the same, as a rule, and then once."""
+
+    def __init__(self) -> None:
+        self._row: RealRow | None = None
+        self._weight: Weight | None = None
+        self._added = ""
+
+    def added(self, row: RealRow, weight: Weight | None) -> str:
+        if row is not self._row or weight is not self._weight:
+            self._row, self._weight, self._added = row, weight, describe_real(row) + _because(weight)
+        return self._added
+
+
 def _step(
     change: VirtualChange | RealChange | _Changed,
     names: Names,
     weights: Mapping[ServerRef, Weight],
     carried: Carried,
+    details: _Details,
 ) -> Step:
     if isinstance(change, VirtualChange):
         return _virtual_step(change, names, carried)
     ref = names.reals.get((change.key, change.real))
     real = names.subject(change.key, change.real)
     weight = weights.get(ref) if ref is not None else None
-    because = f" ({weight.reason})" if weight is not None and weight.reason else ""
+    because = _because(weight)
     match change:
         case AddReal(_, _, row_real):
-            return Step("+", real, describe_real(row_real) + because)
+            return Step("+", real, details.added(row_real, weight))
         case _Changed(_, _, before_real, row_real):
             path = describe_path(before_real.forward, before_real.tunnel)
             return Step("~", real, f"{path} -> {describe_real(row_real)}{because}")
