@@ -63,9 +63,10 @@ def _join(changes: list[Change], bodies: list[bytes], family: int, first: int) -
         # nothing to that (netlink_rcv_skb): a request that it does answer comes after it.
         bodies = [*bodies, get_info()]
     last = (first + len(bodies) - 1) & 0xFFFFFFFF
+    head, flags, size = tlv.MESSAGE.pack, a.NLM_F_REQUEST, a.NLMSG_HEADER_BYTES
     parts = [
-        tlv.message(family, a.NLM_F_REQUEST, (first + place) & 0xFFFFFFFF, body)
-        for place, body in enumerate(bodies[:-1])
+        head(size + len(body), family, flags, sequence & 0xFFFFFFFF, 0) + body
+        for sequence, body in enumerate(bodies[:-1], first)
     ]
-    parts.append(tlv.message(family, a.NLM_F_REQUEST | a.NLM_F_ACK, last, bodies[-1]))
+    parts.append(tlv.message(family, flags | a.NLM_F_ACK, last, bodies[-1]))
     return Batch(b"".join(parts), changes, first, last)

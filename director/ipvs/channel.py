@@ -10,7 +10,6 @@ import errno
 import math
 import socket
 import struct
-from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -104,25 +103,29 @@ class Channel:
         flags = a.NLM_F_REQUEST | (a.NLM_F_DUMP if dump else a.NLM_F_ACK)
         try:
             self.send(tlv.message(kind, flags, sequence, request))
-            return list(self._answers(kind, sequence))
+            return self._answers(kind, sequence)
         except RefusedError:
             raise
         except KernelError:
             self.close()
             raise
 
-    def _answers(self, kind: int, sequence: int) -> Iterator[bytes]:
+    def _answers(self, kind: int, sequence: int) -> list[bytes]:
+        bodies: list[bytes] = []
         while True:
-            for found, flags, answered, body in self.receive():
+            datagram = self._datagram()
+            alike, end = tlv.alike(datagram, kind, sequence)
+            bodies += alike
+            for found, flags, answered, body in tlv.messages(datagram, end):
                 if answered != sequence:
                     continue
                 if found in (a.NLMSG_ERROR, a.NLMSG_DONE):
                     answer = tlv.acknowledgement(flags, body)
                     if answer.errno:
                         raise RefusedError(answer.errno, answer.message)
-                    return
+                    return bodies
                 if found == kind:
-                    yield body
+                    bodies.append(body)
 
     def send(self, data: bytes) -> None:
         """Send requests; the kernel has worked through them when this returns. Raises: KernelError."""
@@ -136,12 +139,16 @@ class Channel:
 
         Raises: LostError; KernelError after `timeout_s`, or when the answer is malformed.
         """
+        return list(tlv.messages(self._datagram(wait=wait)))
+
+    def _datagram(self, *, wait: bool = True) -> bytes:
+        """One datagram; empty where nothing is left and `wait` is false. Raises: LostError; KernelError."""
         while True:
             try:
                 data, _, flags, sender = self._socket.recvmsg(DATAGRAM_BYTES, 0, 0 if wait else socket.MSG_DONTWAIT)
             except BlockingIOError:
                 if not wait:
-                    return []
+                    return b""
                 raise KernelError("the kernel did not answer in time; try again") from None
             except OSError as error:
                 if error.errno == errno.ENOBUFS:
@@ -151,7 +158,7 @@ class Channel:
                 continue
             if flags & socket.MSG_TRUNC:
                 raise KernelError(f"the kernel's answer exceeds {DATAGRAM_BYTES} bytes; report this")
-            return list(tlv.messages(data))
+            return data
 
 
 _SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h; Python's socket module has no name for it

@@ -22,6 +22,7 @@ from director.ipvs.decode import (
     real_row,
     virtual_row,
 )
+from director.ipvs.encode import pack_address
 from director.ipvs.layout import DESTINATION, SERVICE, Layouts
 from director.kit.net import Endpoint, IPAddress
 
@@ -119,10 +120,9 @@ class Decoder:
 
     def expect(self, real: Endpoint) -> None:
         """A dump will name `real`: its value can be used for that."""
-        address = real.address
-        packed = address.packed + bytes(12) if address.version == 4 else address.packed
+        packed, af = pack_address(real.address)
         if len(self._endpoints) < _ENDPOINTS:
-            self._endpoints[packed + real.port.to_bytes(2, "big") + bytes((address.version,))] = real
+            self._endpoints[packed + real.port.to_bytes(2, "big") + _AF_BYTES[af]] = real
 
     def _endpoint(self, at: bytes) -> Endpoint | None:
         """`at`: address, port, and one byte for the family, if that is known."""

@@ -11,6 +11,7 @@ import os
 import struct
 import sys
 from functools import lru_cache
+from ipaddress import IPv4Address
 from typing import assert_never
 
 from director.core.diff import (
@@ -41,7 +42,7 @@ from director.ipvs import attributes as a
 from director.ipvs import tlv
 from director.ipvs.failure import subject
 from director.kit.errors import KernelError
-from director.kit.net import Endpoint
+from director.kit.net import Endpoint, IPAddress
 
 AF_BY_FAMILY = {4: a.AF_INET, 6: a.AF_INET6}
 NUMBER_BY_PROTOCOL = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
@@ -64,6 +65,7 @@ _MARK = struct.Struct("=HHHxxHHI")
 _ENDPOINT = struct.Struct("=HHHxxHHHxxHH16sHH2sxx")
 _ROW = struct.Struct("=HHIIHHIHH4s")
 _REAL = struct.Struct("=HHHH16sHH2sxxHHHxx")
+_NOTHING = bytes(12)
 _REAL_BYTES = _REAL.size - a.NLA_HEADER_BYTES
 _REAL_ROW = struct.Struct("=HHIHHIHHIHHI")
 _TUNNEL = struct.Struct("=HHBxxxHH2sxxHHHxx")
@@ -194,16 +196,23 @@ def destination(real: Endpoint, row: RealRow | None = None) -> bytes:
 
 
 def _destination(real: Endpoint, row: bytes) -> bytes:
-    address = real.address
+    packed, af = pack_address(real.address)
     return (
         _REAL.pack(
             *(a.NLA_HEADER_BYTES + _REAL_BYTES + len(row), a.CMD_DEST | a.NLA_F_NESTED),
-            *(20, a.DEST_ADDR, address.packed),
+            *(20, a.DEST_ADDR, packed),
             *(6, a.DEST_PORT, real.port.to_bytes(2, "big")),
-            *(6, a.DEST_ADDR_FAMILY, a.AF_INET if address.version == 4 else a.AF_INET6),
+            *(6, a.DEST_ADDR_FAMILY, af),
         )
         + row
     )
+
+
+def pack_address(address: IPAddress) -> tuple[bytes, int]:
+    """union nf_inet_addr, and the address family (`IPv4Address.packed` takes twice the time)."""
+    if isinstance(address, IPv4Address):
+        return int(address).to_bytes(4, "big") + _NOTHING, a.AF_INET
+    return int(address).to_bytes(16, "big"), a.AF_INET6
 
 
 def _real_row(row: RealRow) -> bytes:

@@ -17,7 +17,7 @@ from struct import Struct
 from director.ipvs import attributes as a
 from director.kit.errors import KernelError
 
-_MESSAGE = Struct("=IHHII")  # length, type, flags, sequence, port
+MESSAGE = Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = Struct("=HH")  # length, type
 _GENERIC = Struct("=BBxx")  # command, version
 _ERROR = Struct("=i")
@@ -35,7 +35,7 @@ class Acknowledgement:
 
 def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
     """One netlink message around `body`, whose length must be a multiple of 4."""
-    return _MESSAGE.pack(a.NLMSG_HEADER_BYTES + len(body), kind, flags, sequence, 0) + body
+    return MESSAGE.pack(a.NLMSG_HEADER_BYTES + len(body), kind, flags, sequence, 0) + body
 
 
 def generic(command: int, version: int, attributes: bytes = b"") -> bytes:
@@ -57,20 +57,38 @@ def nested(kind: int, attributes: bytes) -> bytes:
     return _ATTRIBUTE.pack(a.NLA_HEADER_BYTES + len(attributes), kind | a.NLA_F_NESTED) + attributes
 
 
-def messages(datagram: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """(type, flags, sequence, body) of each message of a datagram.
+def messages(datagram: bytes, position: int = 0) -> Iterator[tuple[int, int, int, bytes]]:
+    """(type, flags, sequence, body) of each message of a datagram from `position` on.
 
     Raises: KernelError when a length does not fit.
     """
-    position, end = 0, len(datagram)
+    end = len(datagram)
     while position < end:
         if end - position < a.NLMSG_HEADER_BYTES:
             raise _malformed(f"{end - position} bytes where a message header belongs")
-        length, kind, flags, sequence, _ = _MESSAGE.unpack_from(datagram, position)
+        length, kind, flags, sequence, _ = MESSAGE.unpack_from(datagram, position)
         if length < a.NLMSG_HEADER_BYTES or position + length > end:
             raise _malformed(f"a message of {length} bytes where {end - position} are left")
         yield kind, flags, sequence, datagram[position + a.NLMSG_HEADER_BYTES : position + length]
         position += (length + 3) & ~3
+
+
+def alike(datagram: bytes, kind: int, sequence: int) -> tuple[list[bytes], int]:
+    """The bodies of the messages at the front of a datagram that have one and the same header, of this type and
+    sequence, and where they end: a dump has little else. What follows is for `messages`.
+    """
+    bodies: list[bytes] = []
+    if len(datagram) < a.NLMSG_HEADER_BYTES:
+        return bodies, 0
+    length, found, _, answered, _ = MESSAGE.unpack_from(datagram)
+    if (found, answered) != (kind, sequence) or length < a.NLMSG_HEADER_BYTES:
+        return bodies, 0
+    head, step, position = datagram[: a.NLMSG_HEADER_BYTES], (length + 3) & ~3, 0
+    last = len(datagram) - length
+    while position <= last and datagram.startswith(head, position):
+        bodies.append(datagram[position + a.NLMSG_HEADER_BYTES : position + length])
+        position += step
+    return bodies, position
 
 
 def attributes(data: bytes, position: int = 0) -> Attributes:

@@ -363,3 +363,33 @@ def test_acknowledgement_carries_the_kernels_words() -> None:
     capped = tlv.acknowledgement(a.NLM_F_ACK_TLVS | a.NLM_F_CAPPED, refused + request[:16] + words)
     assert whole == capped == tlv.Acknowledgement(22, "no such thing")
     assert tlv.acknowledgement(0, refused + request) == tlv.Acknowledgement(22)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from((29, 30)), st.sampled_from((2, 3)), st.integers(6, 7), st.binary(max_size=9))),
+    st.binary(max_size=20),
+)
+def test_messages_that_are_alike_and_the_rest_are_all_messages(
+    parts: list[tuple[int, int, int, bytes]], tail: bytes
+) -> None:
+    def outcome(datagram: bytes, position: int) -> list[bytes] | str:
+        try:
+            return [body for _, _, _, body in tlv.messages(datagram, position)]
+        except KernelError as error:
+            return str(error)
+
+    padded = [(kind, flags, sequence, body + bytes(-len(body) % 4)) for kind, flags, sequence, body in parts]
+    datagram = b"".join(tlv.message(*part) for part in padded) + tail
+    alike, end = tlv.alike(datagram, 29, 7)
+    rest, every = outcome(datagram, end), outcome(datagram, 0)
+    assert every == (alike + rest if isinstance(rest, list) else rest)
+    heads = [(*part[:3], len(part[3])) for part in padded]
+    assert all(head == heads[0] for head in heads[: len(alike)])
+    assert not alike or heads[0][0] == 29
+    assert not alike or heads[0][2] == 7
+
+
+def test_dump_is_alike_to_its_end() -> None:
+    body = destination_dump(REAL, REAL_ROW, RealCounters())
+    datagram = tlv.message(29, 2, 7, body) * 70 + tlv.message(a.NLMSG_DONE, 2, 7, bytes(4))
+    assert tlv.alike(datagram, 29, 7) == ([body] * 70, 70 * (16 + len(body)))
