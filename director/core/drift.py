@@ -19,10 +19,11 @@ from director.core.diff import (
     Change,
     EditReal,
     EditVirtual,
-    NamespaceChange,
     RemoveReal,
     RemoveVirtual,
     SetTimeouts,
+    StartSync,
+    StopSync,
 )
 from director.core.model import Config, OnDrift
 from director.core.table import RealRow, SyncDaemon, Table, Timeouts, VirtualEntry, VirtualKey, VirtualRow
@@ -109,14 +110,14 @@ def record(base: Table, made: Iterable[Change]) -> Table:
     touched: set[VirtualKey] = set()
     last: VirtualKey | None = None
     for change in made:  # those to one virtual server follow each other
-        if not isinstance(change, NamespaceChange) and change.key is not last:
+        if not isinstance(change, (SetTimeouts, StopSync, StartSync)) and change.key is not last:
             last = change.key
             touched.add(last)
     entries = {key: (entry.row, dict(entry.reals)) for key, entry in base.entries.items() if key in touched}
     timeouts = base.timeouts
     last, reals_of_last = None, {}
     for change in made:
-        if isinstance(change, AddReal | EditReal) and change.key is last:
+        if isinstance(change, (AddReal, EditReal)) and change.key is last:  # a union takes five times as long
             reals_of_last[change.real] = change.row
             continue
         last = None

@@ -223,7 +223,7 @@ def _lines(plan: Plan, names: Names, weights: Mapping[ServerRef, Weight], carrie
 
     def lines_of(changes: Iterable[Change]) -> Iterator[Step]:
         for change in _joined(changes):
-            if isinstance(change, NamespaceChange):
+            if isinstance(change, (SetTimeouts, StopSync, StartSync)):
                 yield _namespace_step(change)
                 continue
             place = (change.key, change.real) if isinstance(change, EditReal) else None
@@ -279,8 +279,8 @@ def _joined(changes: Iterable[Change]) -> list[Change | _Changed]:
     for change in changes:
         last = joined[-1] if joined else None
         if not (
-            isinstance(change, AddReal | EditReal)
-            and isinstance(last, RemoveReal | AddReal | _Changed)
+            isinstance(change, (AddReal, EditReal))  # tuples of classes: a union takes five times as long
+            and isinstance(last, (RemoveReal, AddReal, _Changed))
             and last.real == change.real
         ):
             joined.append(change)
@@ -369,7 +369,7 @@ def _step(
     carried: Carried,
     details: _Details,
 ) -> Step:
-    if isinstance(change, VirtualChange):
+    if isinstance(change, (AddVirtual, EditVirtual, RemoveVirtual)):
         return _virtual_step(change, names, carried)
     ref = names.reals.get((change.key, change.real))
     real = names.subject(change.key, change.real)

@@ -100,6 +100,7 @@ class Decoder:
         reals = Reals()
         carried: Carried = ()
         read, rows, endpoints = self._destinations.read, self._rows, self._endpoints
+        found_rows, name, carry = reals.rows, reals.endpoints.append, reals.carried.append
         for body in bodies:
             found = read(body)
             if found is None:
@@ -111,11 +112,11 @@ class Decoder:
             if row is None or real is None:
                 self._long_way(key, body, reals)
                 continue
-            reals.rows[real] = row
-            reals.endpoints.append(real)
+            found_rows[real] = row
+            name(real)
             if found[9:] != carried:  # most carry nothing
                 carried = found[9:]
-            reals.carried.append(carried)
+            carry(carried)
         return reals
 
     def expect(self, real: Endpoint) -> None:

@@ -20,7 +20,6 @@ from director.core.diff import (
     Change,
     EditReal,
     EditVirtual,
-    RealChange,
     RemoveReal,
     RemoveVirtual,
     SetTimeouts,
@@ -89,16 +88,13 @@ class Encoder:
         Raises: KernelError when a value does not fit the kernel's field.
         """
         try:
-            command = _REAL_COMMANDS.get(type(change))
-            if command is None or not isinstance(change, RealChange):
+            if not isinstance(change, (AddReal, EditReal)):  # a tuple of classes: a union takes five times as long
                 return _encode(change)
             if change.key is not self._key:
                 self._service, self._key = service(change.key), change.key
-            if isinstance(change, RemoveReal):
-                return command + self._service + destination(change.real)
             if change.row is not self._row:
                 self._real_row, self._row = _real_row(change.row), change.row
-            return command + self._service + _destination(change.real, self._real_row)
+            return _REAL_COMMANDS[type(change)] + self._service + _destination(change.real, self._real_row)
         except (struct.error, UnicodeEncodeError, OverflowError) as error:
             raise KernelError(f"{subject(change)}: a value does not fit the kernel's field: {error}") from error
 
@@ -267,9 +263,9 @@ def _request(command: int, *parts: bytes) -> bytes:
     return tlv.generic(command, a.IPVS_GENL_VERSION, b"".join(parts))
 
 
-_REAL_COMMANDS: dict[type[Change], bytes] = {
-    kind: tlv.generic(command, a.IPVS_GENL_VERSION)
-    for kind, command in ((AddReal, a.NEW_DEST), (EditReal, a.SET_DEST), (RemoveReal, a.DEL_DEST))
+_REAL_COMMANDS = {
+    AddReal: tlv.generic(a.NEW_DEST, a.IPVS_GENL_VERSION),
+    EditReal: tlv.generic(a.SET_DEST, a.IPVS_GENL_VERSION),
 }
 
 
