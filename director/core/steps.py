@@ -165,9 +165,9 @@ class Names:
 
     def subject(self, key: VirtualKey, real: Endpoint) -> str:
         """What a line about a real server begins with; it names the entry where its virtual server has several."""
-        at = f" ({real})" if (key, real) in self.reals else ""
-        of = f" of {key}" if self.has_several(key) else ""
-        return f"real server {self.real(key, real)}{at}{of}"
+        ref = self.reals.get((key, real))
+        name = self.real(key, real) if ref is None else f"{ref} ({real})"
+        return f"real server {name}{f' of {key}' if self.has_several(key) else ''}"
 
     def leaving(self, each: Leaving) -> str:
         """As `real`."""
