@@ -112,7 +112,7 @@ def test_status_agrees_with_ipvsadm_and_says_why(scene: Scene) -> None:
     assert virtual["vip_present"] is True
     assert status["daemon"]["converged"] is True
     text = director(scene, "status")
-    assert "plain  tcp  10.9.0.101:80  nat  rr  vip on lan" in text
+    assert "plain  tcp 10.9.0.101:80  nat  rr  vip on lan" in text
 
 
 def test_drain_weight_and_enable_reach_the_kernel_and_survive_a_restart(scene: Scene) -> None:
