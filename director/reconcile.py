@@ -88,7 +88,15 @@ class Reconciler:
         stay = inputs.removal if inputs.removal is Removal.HELD or leaving else Removal.AT_ONCE
         vips = plan_addresses(inputs.config, inputs.ready, observed.vips, owned.vips, stay)
         changes = diff(observed.table, aim, managed, inserted_at)
-        plan = replace(vips, changes=changes, held=held, leaving=leaving, drifts=drifts, in_the_way=in_the_way)
+        plan = replace(
+            vips,
+            changes=changes,
+            held=held,
+            leaving=leaving,
+            drifts=drifts,
+            in_the_way=in_the_way,
+            is_held=inputs.removal is Removal.HELD,
+        )
         if self._around is None or not inputs.thorough:
             return plan
         return replace(plan, around=self._around.pending(inputs.config, release=plan.releases))

@@ -25,7 +25,7 @@ class Plan:
     first verdicts are in; `held` are real servers whose forwarding method changes only when their connections have
     ended; `leaving` are those at weight 0 that are removed later, and `vips_leaving` the addresses that go with them.
     `around`: what comes before the table, and goes after it. `drifts` are what somebody else changed; `in_the_way` is
-    what the model cannot hold and keeps something of the file from being made.
+    what the model cannot hold and keeps something of the file from being made. `is_held`: what cannot be undone waits.
     """
 
     changes: tuple[Change, ...] = ()
@@ -39,11 +39,12 @@ class Plan:
     around: tuple[Correction, ...] = ()
     drifts: tuple[Drift, ...] = ()
     in_the_way: tuple[Foreign, ...] = ()
+    is_held: bool = False
 
     @property
     def releases(self) -> bool:
         """What nothing needs any more may go from around the table: nobody leaves it later."""
-        return not (self.held or self.leaving or self.vips_leaving)
+        return not (self.is_held or self.held or self.leaving or self.vips_leaving)
 
     @property
     def settles(self) -> tuple[Change, ...]:

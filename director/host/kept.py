@@ -41,7 +41,7 @@ class KeptSettings:
 
     def plan(self, requirements: Iterable[Requirement], *, release: bool = True) -> tuple[SettingChange, ...]:
         """What `enforce` would change. Raises: HostError when the state file or a setting cannot be read."""
-        requirements = tuple(requirements)
+        requirements = tuple(requirements) if release else self._without_way_back(requirements)
         unneeded = sysctl.still_ours(_unneeded(self._load().sysctls, requirements)) if release else ()
         back = (
             SettingChange(entry.key, entry.ours, entry.before, "nothing needs it any more, and this it was before")
@@ -81,7 +81,7 @@ class KeptSettings:
         A setting that does not exist (an interface that went, ip_vs not loaded) is passed over.
         Raises: HostError when the state file or a setting cannot be read.
         """
-        requirements = tuple(requirements)
+        requirements = tuple(requirements) if release else self._without_way_back(requirements)
         done = self._put_back(_unneeded(self._load().sysctls, requirements) if release else ())
         wanted = {change.key: change.after for change in pending(requirements)}
         known = self._load()
@@ -101,6 +101,11 @@ class KeptSettings:
         if not self._load().sysctls:
             statefile.remove(self._path)
         return done
+
+    def _without_way_back(self, requirements: Iterable[Requirement]) -> tuple[Requirement, ...]:
+        """`requirements` but for those that would only take back what we made for something that is still there."""
+        before = {entry.key: entry.before for entry in sysctl.still_ours(self._load().sysctls)}
+        return tuple(each for each in requirements if before.get(each.key) != each.advised)
 
     def _put_back(self, entries: tuple[Remembered, ...]) -> Attempt:
         ours = sysctl.still_ours(entries)

@@ -221,3 +221,24 @@ def test_a_death_between_settings_rules_and_the_table_converges_and_can_be_undon
     director.run("director", "down").check()
     done = director.run("python", "-m", "tests.lab.guest.cut_surroundings", timeout_s=110).check()
     assert json.loads(done.stdout)["deaths"] > 2
+
+
+def test_settings_of_the_former_method_stay_until_the_new_one_is_confirmed(director: LabHost) -> None:
+    def forwards() -> str:
+        return director.run("sysctl", "-n", "net.ipv4.ip_forward").check().stdout.strip()
+
+    servers = "real_servers: {a: {address: 10.9.0.21}}"
+    nat = f"virtual_servers: {{web: {{address: 10.9.0.120, port: 80, forward: nat, {servers}}}}}\n"
+    director.run("sysctl", "-qw", "net.ipv4.ip_forward=0").check()
+    director.write(CONFIG, nat)
+    director.run("director", "apply", CONFIG).check()
+    assert forwards() == "1"
+    director.write(CONFIG, nat.replace("nat", "dr"))
+    director.run("director", "apply", "--confirm", "60s", CONFIG).check()
+    assert "-r 10.9.0.21:80 -m" in director.run("ipvsadm", "-Sn").check().stdout
+    assert forwards() == "1", "its connections still go by NAT"
+    director.run("director", "confirm")  # and once more, where a weight of 0 had to be seen first
+    director.run("director", "apply", CONFIG)
+    assert "-r 10.9.0.21:80 -g" in director.run("ipvsadm", "-Sn").check().stdout
+    assert forwards() == "0"
+    director.run("director", "down").check()

@@ -173,3 +173,17 @@ def test_strange_content_is_told_with_the_way_out(change: dict[str, Json]) -> No
 
 def test_requirement_of_what_the_kernel_lacks_is_passed_over(tmp_path: Path, proc: Proc) -> None:
     assert keeper(tmp_path).enforce((need(settings.CONNTRACK, "1"),)) == Attempt()
+
+
+def test_what_is_still_needed_is_neither_put_back_nor_turned_round_until_it_is_released(
+    tmp_path: Path, proc: Proc
+) -> None:
+    one = keeper(tmp_path)
+    one.enforce(BOTH)
+    round_again = (Requirement(REDIRECTS, ("1",), "1", "another method wants it so", ("web",)),)
+    assert one.plan(round_again, release=False) == ()
+    assert one.enforce(round_again, release=False) == Attempt()
+    assert proc.values() == ["0", "0"]
+    assert len(one.plan(round_again)) == 2
+    one.enforce(round_again)
+    assert proc.values() == ["1", "1"]
