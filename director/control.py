@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from director.announcements import Announcements
+from director.core.answers import Applied, Planned, Step
 from director.core.before import Before
 from director.core.desired import adopted_weights, unproven_servers
 from director.core.model import Config, ServerRef
 from director.core.plan import Plan
 from director.core.removal import Removal
-from director.core.steps import Applied, Planned, Step
 from director.core.table import Table
 from director.core.weight import Wish
 from director.driftlog import DriftLog

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from director.core.answers import Applied, Step
 from director.core.model import Config, ServerRef
 from director.core.removal import Removal
 from director.core.status import found
-from director.core.steps import Applied, Names, Step
+from director.core.steps import Names
 from director.core.table import Table
 from director.core.weight import Wish
 from director.journal import Entry, Journal

@@ -13,11 +13,12 @@ from importlib.metadata import version
 
 from director.control import Control
 from director.core import status
+from director.core.answers import Applied, Planned
 from director.core.config import parse_config
 from director.core.driftlines import DriftLine, drift_lines
 from director.core.foreign import notes
 from director.core.model import ServerRef
-from director.core.steps import Applied, Names, Planned
+from director.core.steps import Names
 from director.kit.errors import ConfigError, DirectorError
 from director.kit.schemawalk import suggestion
 from director.overrides import Overrides

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from director.core.answers import Step
 from director.core.diff import Change
 from director.core.drift import Drift
 from director.core.model import Config, ServerRef
 from director.core.plan import Plan
 from director.core.removal import Removal
 from director.core.standing import Correction, Standing
-from director.core.steps import Account, Step
+from director.core.steps import Account
 from director.core.table import Foreign, Reading, Table, TableCounters
 from director.core.vip import Vip
 from director.core.weight import Weight, Wish, effective_weights

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from director.core.answers import Planned, Step
 from director.core.foreign import notes, obstacles
 from director.core.removal import Removal
-from director.core.steps import Planned, Step, steps
+from director.core.steps import steps
 from director.journal import Entry, Journal
 from director.kit.errors import DirectorError
 from director.reconcile import Reconciler

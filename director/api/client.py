@@ -16,9 +16,9 @@ from director.host.lockfile import namespace_inode
 from director.kit.errors import ConfigError, DirectorError, HostError
 
 if TYPE_CHECKING:
+    from director.core.answers import AppliedAnswer, PlannedAnswer
     from director.core.driftlines import DriftLine
     from director.core.status import Status
-    from director.core.steps import AppliedAnswer, PlannedAnswer
 
 TIMEOUT_S = 60.0
 

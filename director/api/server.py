@@ -21,10 +21,10 @@ from typing import Any, Protocol, TypeVar
 from aiohttp import web
 
 from director.api import NAMESPACE_HEADER
+from director.core.answers import Applied, Planned
 from director.core.driftlines import DriftLine
 from director.core.model import ServerRef
 from director.core.status import Status
-from director.core.steps import Applied, Planned
 from director.host.lockfile import namespace_inode
 from director.kit.duration import LONGEST_S
 from director.kit.errors import ConfigError, DirectorError, HostError

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, cast
 from director.kit.errors import ConfigError, DirectorError
 
 if TYPE_CHECKING:
+    from director.core.answers import AppliedAnswer, PlannedAnswer
     from director.core.driftlines import DriftLine
     from director.core.model import Config
-    from director.core.steps import AppliedAnswer, PlannedAnswer
     from director.core.vip import Vip
     from director.guardian import Answer
     from director.ipvs.client import IpvsClient

@@ -23,7 +23,7 @@ from director.kit.errors import DirectorError
 
 if TYPE_CHECKING:
     from director.api.client import Client
-    from director.core.steps import AppliedAnswer, Line
+    from director.core.answers import AppliedAnswer, Line
 
 LOOK_EVERY_S = 0.5  # at a director that drains
 LEAST_S = 0.001  # a director that still lists them has not cut anybody off yet

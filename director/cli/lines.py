@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from director.core.answers import AppliedAnswer, Line, PlannedAnswer
     from director.core.driftlines import DriftLine
-    from director.core.steps import AppliedAnswer, Line, PlannedAnswer
 
 _COLOURS = {"+": "green", "~": "yellow", "-": "red"}
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from director.core.answers import Applied, Planned, Step
 from director.core.driftlines import DriftLine
 from director.core.model import ServerRef
 from director.core.status import Status
-from director.core.steps import Applied, Planned, Step
 from director.core.vip import Vip
 from director.kit.errors import HostError
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from director.cli.lines import Draining
+from director.core.answers import Applied, Step
 from director.core.status import Status
-from director.core.steps import Applied, Step
 from director.core.table import RealCounters
 from director.guardian import Guardian
 from director.journal import Journal

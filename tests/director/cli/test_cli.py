@@ -19,6 +19,7 @@ import pytest
 
 from director.cli import exits
 from director.cli.root import cli
+from director.core.answers import Applied, Step
 from director.core.config import parse_config
 from director.core.desired import desired_table
 from director.core.diff import AddReal, EditReal
@@ -26,7 +27,6 @@ from director.core.drift import Drift
 from director.core.driftlines import drift_lines, sentence
 from director.core.model import Config, ServerRef
 from director.core.status import Status
-from director.core.steps import Applied, Step
 from director.core.table import (
     Foreign,
     Forward,
