@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from director.core.model import Config, ServerRef, VirtualServer
 from director.core.vip import Vip
+from director.kit.checks.base import Timing
+from director.kit.checks.check import Check
 from director.kit.health import HealthState, Status
 from director.kit.prober import Prober
-from director.kit.probespec import Check, Timing
 
 log = logging.getLogger(__name__)
 

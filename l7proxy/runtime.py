@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from director.kit.checks.check import Check
 from director.kit.health import HealthState, Status
 from director.kit.prober import Prober
-from director.kit.probespec import Check
 from l7proxy.accesslog import AccessLog
 from l7proxy.core.balance import RoundRobin
 from l7proxy.core.model import Backend, Config, Upstream

@@ -10,12 +10,12 @@ import logging
 import signal
 import socket
 
+from director.kit.checks.check import Check
 from director.kit.configfile import InvalidConfigError, read_text
 from director.kit.errors import HostError
 from director.kit.health import HealthState, Status
 from director.kit.net import Endpoint
 from director.kit.prober import Prober
-from director.kit.probespec import Check
 from l7proxy import descriptors
 from l7proxy.core.config import load_config
 from l7proxy.core.model import Config

@@ -27,9 +27,9 @@ from director.core.schema import (
     VirtualServerSection,
 )
 from director.core.table import Protocol, VirtualKey
+from director.kit.checks.check import timing_findings
 from director.kit.configfile import Finding
 from director.kit.net import Endpoint, IPAddress
-from director.kit.probespec import timing_findings
 
 At = tuple[str | int, ...]
 _SAME_PORT = {Method.DR.value, Method.TUN.value}

@@ -21,8 +21,8 @@ from director.core.table import (
     VirtualRow,
 )
 from director.core.vip import Vip
+from director.kit.checks.check import Check
 from director.kit.net import Endpoint, IPAddress
-from director.kit.probespec import Check
 
 
 @dataclass(frozen=True, slots=True, order=True)

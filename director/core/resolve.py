@@ -9,8 +9,11 @@ from director.core.model import Method
 from director.core.ports import ANY
 from director.core.schema import FileSection, NoCheckSection, RealServerSection, VirtualServerSection
 from director.core.table import IPIP, Protocol, Tunnel, TunnelFlags, TunnelKind, VirtualKey
+from director.kit.checks.base import TimingSection
+from director.kit.checks.check import Check, resolve
+from director.kit.checks.http import HttpCheckSection
+from director.kit.checks.tcp import TcpCheckSection
 from director.kit.net import Endpoint, IPAddress
-from director.kit.probespec import Check, HttpCheckSection, TcpCheckSection, TimingSection, resolve
 
 _TUNNEL_FLAGS = {"none": TunnelFlags.NONE, "full": TunnelFlags.CHECKSUM, "remote": TunnelFlags.REMOTE_CHECKSUM}
 

@@ -13,10 +13,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, fie
 
 from director.core.ports import Ports
 from director.core.table import SYNC_GROUP
+from director.kit.checks.base import Port
+from director.kit.checks.http import HttpCheckSection
+from director.kit.checks.tcp import TcpCheckSection
 from director.kit.configfile import Section
 from director.kit.duration import Duration, format_duration
 from director.kit.net import IPAddress, parse_unicast
-from director.kit.probespec import HttpCheckSection, Port, TcpCheckSection
 from director.kit.shown import shown
 
 

@@ -24,13 +24,32 @@ class Status(Enum):
     DOWN = "down"
 
 
+class Asks(Enum):
+    """What a real server asks for itself, by an agent or a file (HAProxy's agent-check)."""
+
+    DRAIN = "drain"
+    MAINTENANCE = "maint"
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """One probe's outcome; `reason` says in a few words what was seen, also when it is good."""
+    """One probe's outcome; `reason` says in a few words what was seen, also when it is good.
+
+    `weight` (0 to 65535) is to stand in place of the configured one, `percent` (1 to 100) is the share of it to use,
+    `asks` takes the server out without calling it down; None where the probe says nothing of it. `warning` is a
+    sentence about what will fail later. `output` has the first bytes that were seen (at most 256), `errno` the system's
+    error or 0.
+    """
 
     ok: bool
     reason: str
     duration_s: float = 0.0
+    weight: int | None = None
+    percent: int | None = None
+    asks: Asks | None = None
+    warning: str = ""
+    output: bytes = b""
+    errno: int = 0
 
 
 @dataclass(frozen=True, slots=True)

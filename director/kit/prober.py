@@ -11,10 +11,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from director.kit.checks.check import Check
 from director.kit.errors import ProbeError
 from director.kit.health import HealthState, ProbeResult, observe
 from director.kit.probes.run import run_check
-from director.kit.probespec import Check
 from director.kit.troubles import Troubles
 from director.kit.turns import Turns, probes_at_once
 

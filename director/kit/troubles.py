@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from director.kit.probespec import Check
+from director.kit.checks.check import Check
 from director.kit.turns import CALM_S
 
 log = logging.getLogger(__name__)

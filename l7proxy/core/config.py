@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_network
 
+from director.kit.checks.check import AnyCheckSection, Check, resolve, timing_findings
 from director.kit.configfile import Finding, load
 from director.kit.net import Endpoint, parse_endpoint
 from director.kit.pattern import compile_pattern
-from director.kit.probespec import AnyCheckSection, Check, resolve, timing_findings
 from director.kit.schemawalk import suggestion
 from l7proxy.core.model import (
     Backend,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 
+from director.kit.checks.check import Check
 from director.kit.net import Endpoint
-from director.kit.probespec import Check
 
 IPNetwork = IPv4Network | IPv6Network
 

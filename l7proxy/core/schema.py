@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator
 
+from director.kit.checks.check import CheckSection
 from director.kit.configfile import Section
 from director.kit.duration import Duration
 from director.kit.net import parse_endpoint
-from director.kit.probespec import CheckSection
 from l7proxy.core.routing import normal_path
 
 

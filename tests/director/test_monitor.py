@@ -9,9 +9,9 @@ import pytest
 
 from director.core.config import parse_config
 from director.core.model import Config, ServerRef
+from director.kit.checks.check import Check
 from director.kit.health import ProbeResult, Status
 from director.kit.prober import Prober
-from director.kit.probespec import Check
 from director.monitor import Monitor, grace_s
 
 pytestmark = pytest.mark.unit

@@ -6,9 +6,10 @@ from ipaddress import ip_network
 
 import pytest
 
+from director.kit.checks.http import HttpProbe
+from director.kit.checks.tcp import TcpProbe
 from director.kit.configfile import InvalidConfigError
 from director.kit.net import parse_endpoint
-from director.kit.probespec import HttpProbe, TcpProbe
 from l7proxy.core.config import load_config
 from l7proxy.core.model import Balance, Config, PathKind, UpstreamTimeouts
 

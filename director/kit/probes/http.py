@@ -11,9 +11,9 @@ from functools import cache, lru_cache
 import aiohttp
 from yarl import URL
 
+from director.kit.checks.http import MAX_BODY_BYTES, HttpProbe
 from director.kit.net import Endpoint
 from director.kit.pattern import Pattern, compile_pattern
-from director.kit.probespec import MAX_BODY_BYTES, HttpProbe
 
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)  # the check's own stands around all
 _LONGEST_LINE_BYTES = 64 * 1024

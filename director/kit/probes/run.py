@@ -13,13 +13,15 @@ import ssl
 import time
 from typing import assert_never
 
+from director.kit.checks.check import Check
+from director.kit.checks.http import HttpProbe
+from director.kit.checks.tcp import TcpProbe
 from director.kit.duration import format_duration
 from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
 from director.kit.net import Endpoint
 from director.kit.probes.http import describe_tls_error, probe_http
 from director.kit.probes.tcp import probe_tcp
-from director.kit.probespec import Check, HttpProbe, TcpProbe
 
 _OUR_OWN = {
     errno.EMFILE: "raise its limit of open files (LimitNOFILE=)",

@@ -10,9 +10,12 @@ from director.core.config import parse_config
 from director.core.model import Config, Method, RealServer, VirtualServer
 from director.core.table import Protocol, SchedulerFlags, VirtualKey, VirtualRow
 from director.core.vip import Vip
+from director.kit.checks.base import Timing
+from director.kit.checks.check import Check
+from director.kit.checks.http import HttpProbe
+from director.kit.checks.tcp import TcpProbe
 from director.kit.configfile import InvalidConfigError
 from director.kit.net import Endpoint
-from director.kit.probespec import Check, HttpProbe, TcpProbe, Timing
 
 pytestmark = pytest.mark.unit
 

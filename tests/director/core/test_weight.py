@@ -9,9 +9,10 @@ import pytest
 
 from director.core.model import RealServer, RealState
 from director.core.weight import NO_WISH, Wish, effective_weight
+from director.kit.checks.check import Check
+from director.kit.checks.tcp import TcpProbe
 from director.kit.health import HealthState, ProbeResult, Status
 from director.kit.net import Endpoint
-from director.kit.probespec import Check, TcpProbe
 
 pytestmark = pytest.mark.unit
 

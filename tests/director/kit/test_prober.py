@@ -13,11 +13,13 @@ from itertools import pairwise
 
 import pytest
 
+from director.kit.checks.base import Timing
+from director.kit.checks.check import Check
+from director.kit.checks.tcp import TcpProbe
 from director.kit.errors import ProbeError
 from director.kit.health import HealthState, ProbeResult, Status
 from director.kit.net import Endpoint
 from director.kit.prober import Prober
-from director.kit.probespec import Check, TcpProbe, Timing
 from director.kit.troubles import MOST_NAMED
 from director.kit.turns import probes_at_once
 

@@ -23,12 +23,15 @@ import aiohttp
 import pytest
 import uvloop
 
+from director.kit.checks.base import Timing
+from director.kit.checks.check import Check, Probe
+from director.kit.checks.http import HttpProbe
+from director.kit.checks.tcp import TcpProbe
 from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
 from director.kit.net import Endpoint
 from director.kit.probes import http
 from director.kit.probes.run import describe_os_error, run_check
-from director.kit.probespec import Check, HttpProbe, Probe, TcpProbe, Timing
 
 pytestmark = pytest.mark.unit
 
@@ -251,7 +254,8 @@ from pathlib import Path
 from director.kit.errors import ProbeError
 from director.kit.net import Endpoint
 from director.kit.probes.run import run_check
-from director.kit.probespec import Check, TcpProbe
+from director.kit.checks.check import Check
+from director.kit.checks.tcp import TcpProbe
 if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
     sys.exit(f"no namespace: {ctypes.get_errno()}")
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)

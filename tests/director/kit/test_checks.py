@@ -7,19 +7,11 @@ from ipaddress import ip_address
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from director.kit.checks.base import Timing
+from director.kit.checks.check import AnyCheckSection, Check, CheckSection, resolve, timing_findings
+from director.kit.checks.http import HttpProbe, is_name, parse_statuses
+from director.kit.checks.tcp import TcpProbe
 from director.kit.net import Endpoint
-from director.kit.probespec import (
-    AnyCheckSection,
-    Check,
-    CheckSection,
-    HttpProbe,
-    TcpProbe,
-    Timing,
-    is_name,
-    parse_statuses,
-    resolve,
-    timing_findings,
-)
 
 pytestmark = pytest.mark.unit
 

@@ -1,48 +1,18 @@
-"""What a check is: how it is written in YAML, and the frozen value that a probe runs from.
-
-One rule: a `Check` is complete and hashable: equal checks are one probe, however many servers share it.
-"""
+"""`check: {type: http}` and `https`: one request, judged by status and body."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from director.kit.checks.base import StreamSection
 from director.kit.configfile import Section
-from director.kit.duration import Duration, format_duration
-from director.kit.net import Endpoint
 from director.kit.pattern import compile_pattern
 
 MAX_BODY_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """When to probe, and how many equal results in a row decide.
-
-    `fast_interval_s` holds while a change is suspected.
-    """
-
-    interval_s: float = 2.0
-    timeout_s: float = 1.0
-    fast_interval_s: float = 0.5
-    rise: int = 2
-    fall: int = 3
-
-
-_DEFAULT = Timing()
-
-
-@dataclass(frozen=True, slots=True)
-class TcpProbe:
-    """A TCP connection that is accepted."""
-
-    def __str__(self) -> str:
-        return "tcp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,44 +32,6 @@ class HttpProbe:
 
     def __str__(self) -> str:
         return f"{'https' if self.tls else 'http'} GET {self.path}"
-
-
-Probe = TcpProbe | HttpProbe
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One probe of one target, and its timing."""
-
-    target: Endpoint
-    probe: Probe
-    timing: Timing = Timing()
-
-    def __str__(self) -> str:
-        return f"{self.probe} {self.target}"
-
-
-Count = Annotated[int, Field(strict=True, ge=1, le=100)]
-Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
-
-
-class TimingSection(Section):
-    """Keys that every check has. What is not written comes from `defaults.check`, then from `Timing`."""
-
-    interval: Duration | None = Field(None, description="time between two probes; default 2s")
-    timeout: Duration | None = Field(None, description="a probe that takes longer has failed; default 1s")
-    fast_interval: Duration | None = Field(
-        None, description="time between two probes while a change is suspected; default a quarter of interval"
-    )
-    rise: Count | None = Field(None, description="successes in a row that make a server up; default 2")
-    fall: Count | None = Field(None, description="failures in a row that make a server down; default 3")
-    port: Port | None = Field(None, description="probe this port; default the server's own")
-
-
-class TcpCheckSection(TimingSection):
-    """`check: {type: tcp}`"""
-
-    type: Literal["tcp"]
 
 
 def _listed(value: object) -> object:
@@ -148,7 +80,7 @@ def is_name(text: str) -> bool:
     return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in text.removesuffix(".").split("."))
 
 
-class HttpCheckSection(TimingSection):
+class HttpCheckSection(StreamSection):
     """`check: {type: http, path: /healthz}`; redirects are not followed."""
 
     type: Literal["http", "https"]
@@ -185,9 +117,16 @@ class HttpCheckSection(TimingSection):
             raise ValueError("server_name and verify belong to TLS: use `type: https`, or remove them")
         return self
 
-
-CheckSection = Annotated[TcpCheckSection | HttpCheckSection, Field(discriminator="type")]
-AnyCheckSection = TcpCheckSection | HttpCheckSection
+    def probe(self) -> HttpProbe:
+        return HttpProbe(
+            tls=self.type == "https",
+            verify=self.verify,
+            server_name=self.server_name,
+            path=self.path,
+            host=self.host,
+            statuses=tuple(sorted(parse_statuses(item) for item in self.expect.status)),
+            body=self.expect.body,
+        )
 
 
 def parse_statuses(item: object) -> tuple[int, int]:
@@ -202,51 +141,3 @@ def parse_statuses(item: object) -> tuple[int, int]:
     if match is None or (match[2] and int(match[2]) < int(match[1])):
         raise ValueError(f"{item!r} is not a status: write one such as 200, or a range such as 200-299")
     return int(match[1]), int(match[2] or match[1])
-
-
-def resolve(section: AnyCheckSection, defaults: Sequence[TimingSection], server: Endpoint) -> Check:
-    """The check of `server`: `section`, with the timing it leaves out taken from `defaults`, nearest first."""
-
-    def timing(name: str, otherwise: float) -> float:
-        for source in (section, *defaults):
-            value = getattr(source, name)
-            if value is not None:
-                return float(value)
-        return otherwise
-
-    interval_s = timing("interval", _DEFAULT.interval_s)
-    return Check(
-        Endpoint(server.address, section.port or server.port),
-        _probe(section),
-        Timing(
-            interval_s=interval_s,
-            timeout_s=timing("timeout", _DEFAULT.timeout_s),
-            fast_interval_s=timing("fast_interval", min(interval_s, max(0.05, interval_s / 4))),
-            rise=int(timing("rise", _DEFAULT.rise)),
-            fall=int(timing("fall", _DEFAULT.fall)),
-        ),
-    )
-
-
-def _probe(section: AnyCheckSection) -> Probe:
-    if isinstance(section, TcpCheckSection):
-        return TcpProbe()
-    return HttpProbe(
-        tls=section.type == "https",
-        verify=section.verify,
-        server_name=section.server_name,
-        path=section.path,
-        host=section.host,
-        statuses=tuple(sorted(parse_statuses(item) for item in section.expect.status)),
-        body=section.expect.body,
-    )
-
-
-def timing_findings(check: Check) -> Iterable[str]:
-    """What cannot work in a check's timing, once defaults are in."""
-    timing = check.timing
-    if timing.fast_interval_s > timing.interval_s:
-        yield (
-            f"fast_interval {format_duration(timing.fast_interval_s)} is longer than interval "
-            f"{format_duration(timing.interval_s)}: write a shorter fast_interval"
-        )

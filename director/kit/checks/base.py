@@ -1,0 +1,136 @@
+"""What every check has, whatever its type: when it probes, how many results decide, and how its packets leave.
+
+One rule: values here are complete and hashable; what YAML leaves out is filled in by `resolve` in `check.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from director.kit.configfile import Section
+from director.kit.duration import Duration
+from director.kit.net import IPAddress, parse_unicast
+from director.kit.shown import shown
+
+
+@dataclass(frozen=True, slots=True)
+class Flapping:
+    """When a server changes too often: `changes` within `within_s`, and then it must be good for `hold_s` to be up."""
+
+    changes: int
+    within_s: float
+    hold_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When to probe, and how many equal results in a row decide.
+
+    `fast_interval_s` holds while a change is suspected. `jitter` is the share of the interval by which a probe may
+    come sooner or later. `flapping` None: changes are never held back.
+    """
+
+    interval_s: float = 2.0
+    timeout_s: float = 1.0
+    fast_interval_s: float = 0.5
+    rise: int = 2
+    fall: int = 3
+    jitter: float = 0.1
+    flapping: Flapping | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How a probe's packets leave: from which address, and with which firewall mark (0: none).
+
+    `real` None: the probe goes to the real server itself. Otherwise it goes through the forwarding path (`via: vip`),
+    which is steered by `mark` to that real server's address.
+    """
+
+    source: IPAddress | None = None
+    mark: int = 0
+    real: IPAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS on a probe's connection.
+
+    `server_name` is what to ask for and to verify; None means the target's address. `ca`, `certificate` and `key` are
+    files. `warn_s`: a certificate that ends sooner is a warning, 0 never.
+    """
+
+    verify: bool = True
+    server_name: str | None = None
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    warn_s: float = 14 * 86400.0
+
+
+Count = Annotated[int, Field(strict=True, ge=1, le=100)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+Mark = Annotated[int, Field(strict=True, ge=1, le=2**32 - 1)]
+
+
+def _source(value: object) -> IPAddress:
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not an IP address: use one of this host's own")
+    return parse_unicast(value)
+
+
+def _percent(value: object) -> float:
+    match = re.fullmatch(r"([0-9]{1,2})%", value) if isinstance(value, str) else None
+    if match is None or int(match[1]) > 50:
+        raise ValueError(f"{shown(value)} is not a jitter: write a share of the interval, 0% to 50%")
+    return int(match[1]) / 100
+
+
+Source = Annotated[IPAddress, BeforeValidator(_source), WithJsonSchema({"type": "string", "format": "ip"})]
+Percent = Annotated[float, BeforeValidator(_percent), WithJsonSchema({"type": "string", "examples": ["10%"]})]
+
+
+class FlapSection(Section):
+    """A server that goes up and down too often is held down until it has been good for a while."""
+
+    changes: Annotated[int, Field(strict=True, ge=2, le=20)] = Field(5, description="so many changes")
+    within: Duration = Field(600.0, description="in so long a time are too many")
+    hold: Duration = Field(300.0, description="and then it must be good for so long to be up again")
+
+
+class TimingSection(Section):
+    """Keys that every check has. What is not written comes from `defaults.check`, then from `Timing`."""
+
+    interval: Duration | None = Field(None, description="time between two probes; default 2s")
+    timeout: Duration | None = Field(None, description="a probe that takes longer has failed; default 1s")
+    fast_interval: Duration | None = Field(
+        None, description="time between two probes while a change is suspected; default a quarter of interval"
+    )
+    jitter: Percent | None = Field(
+        None, description="share of the interval by which a probe may come sooner or later; default 10%"
+    )
+    rise: Count | None = Field(None, description="successes in a row that make a server up; default 2")
+    fall: Count | None = Field(None, description="failures in a row that make a server down; default 3")
+    flap: FlapSection | None = Field(None, description="damping of a server that goes up and down; default none")
+
+
+class NetworkSection(TimingSection):
+    """Keys of checks that send packets."""
+
+    port: Port | None = Field(None, description="probe this port; default the server's own")
+    source: Source | None = Field(None, description="send from this address of this host; default: the system's choice")
+    fwmark: Mark | None = Field(None, description="firewall mark of the probe's packets, for policy routing")
+
+
+class StreamSection(NetworkSection):
+    """Keys of checks that open a TCP connection."""
+
+    sentinel: bool | None = Field(
+        None,
+        strict=True,
+        description="keep a connection open between two probes, and probe at once when the peer ends it; default false",
+    )

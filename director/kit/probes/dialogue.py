@@ -1,0 +1,40 @@
+"""A conversation over one connection, as pure steps: what to send, what was heard, and when it is decided.
+
+One rule: a dialogue has no socket, clock or loop; whoever drives it (`wire.py`) owns the connection, the deadline and
+the bound on what may be heard. A dialogue keeps no more than it needs to decide, whatever it hears.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from director.kit.health import ProbeResult
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """The rest of the conversation goes over TLS on the same connection: `secured` is called once that stands."""
+
+
+Step = bytes | StartTls | ProbeResult
+"""What to do next: send these bytes (none: only wait for more), begin TLS, or end with this result."""
+
+
+class Dialogue(Protocol):
+    """One conversation, from the connection's start to a result; `ProbeResult.duration_s` is filled in by the driver.
+
+    Whatever the peer sends, each method returns: garbage is a result with a reason, never an exception.
+    """
+
+    def opened(self) -> Step:
+        """The connection stands (and TLS with it, where the probe begins with TLS)."""
+
+    def heard(self, data: bytes) -> Step:
+        """`data` has come; never empty."""
+
+    def secured(self) -> Step:
+        """TLS that `StartTls` asked for stands."""
+
+    def ended(self) -> ProbeResult:
+        """The peer has closed its side before there was a result."""
