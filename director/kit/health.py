@@ -7,13 +7,16 @@ One rule: a state changes only through `observe`, which is pure; time comes in a
     UP      --fall failures---> DOWN
     DOWN    --rise successes--> UP
 
-Successes and failures count only in a row (HAProxy `rise`/`fall`, keepalived `retry`).
+Successes and failures count only in a row (HAProxy `rise`/`fall`, keepalived `retry`). A target that changes too often
+stays DOWN, held, until it has been good for a while (`Flapping`; RFC 2439 does the same to routes).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+
+from director.kit.checks.base import Flapping, Timing
 
 
 class Status(Enum):
@@ -56,7 +59,9 @@ class ProbeResult:
 class HealthState:
     """What is known of one target.
 
-    `streak` counts equal results in a row up to now; `since_at` is when `status` began.
+    `streak` counts equal results in a row up to now, the first of them at `streak_at`; `since_at` is when `status`
+    began. `changes` are the last times at which it became another, where they are counted; `held`: it would be UP if
+    it had not changed so often. `was_down`: it has been DOWN before its present status.
     """
 
     status: Status = Status.PENDING
@@ -64,6 +69,10 @@ class HealthState:
     since_at: float = 0.0
     last: ProbeResult | None = None
     last_at: float | None = None
+    streak_at: float = 0.0
+    changes: tuple[float, ...] = ()
+    held: bool = False
+    was_down: bool = False
 
     @property
     def suspect(self) -> bool:
@@ -74,26 +83,44 @@ class HealthState:
         """
         if self.last is None or self.status is Status.PENDING:
             return True
+        if self.held:
+            return False
         return self.last.ok != (self.status is Status.UP)
 
 
-def observe(state: HealthState, result: ProbeResult, rise: int, fall: int, now: float) -> HealthState:
-    """The state after one more result; `rise` and `fall` are at least 1.
+def observe(state: HealthState, result: ProbeResult, timing: Timing, now: float) -> HealthState:
+    """The state after one more result.
 
-    >>> up = observe(HealthState(), ProbeResult(True, "200"), rise=1, fall=2, now=5.0)
-    >>> up.status, observe(up, ProbeResult(False, "refused"), 1, 2, 6.0).status
+    >>> once = Timing(rise=1, fall=2)
+    >>> up = observe(HealthState(), ProbeResult(True, "200"), once, now=5.0)
+    >>> up.status, observe(up, ProbeResult(False, "refused"), once, 6.0).status
     (<Status.UP: 'up'>, <Status.UP: 'up'>)
     """
-    streak = state.streak + 1 if state.last is not None and state.last.ok == result.ok else 1
-    status = state.status
-    if result.ok and status is not Status.UP and streak >= rise:
-        status = Status.UP
-    elif not result.ok and status is not Status.DOWN and streak >= fall:
+    is_same = state.last is not None and state.last.ok == result.ok
+    streak, streak_at = (state.streak + 1, state.streak_at) if is_same else (1, now)
+    status, held, changes = state.status, False, state.changes
+    if result.ok and status is not Status.UP and streak >= timing.rise:
+        held = _is_held(state, timing.flapping, streak_at, now)
+        if not held:
+            status = Status.UP
+    elif not result.ok and status is not Status.DOWN and streak >= timing.fall:
         status = Status.DOWN
+    if status is not state.status and state.status is not Status.PENDING and timing.flapping is not None:
+        changes = (*changes, now)[-timing.flapping.changes :]
     return HealthState(
         status=status,
         streak=streak,
         since_at=state.since_at if status is state.status else now,
         last=result,
         last_at=now,
+        streak_at=streak_at,
+        changes=changes,
+        held=held,
+        was_down=state.was_down if status is state.status else state.status is Status.DOWN,
     )
+
+
+def _is_held(state: HealthState, flapping: Flapping | None, streak_at: float, now: float) -> bool:
+    if flapping is None or state.status is not Status.DOWN or len(state.changes) < flapping.changes:
+        return False
+    return state.changes[-1] - state.changes[0] <= flapping.within_s and now - streak_at < flapping.hold_s

@@ -112,7 +112,7 @@ class Prober:
                 return
             self._troubles.made(check)
             before = self._states[check]
-            after = observe(before, result, timing.rise, timing.fall, self._now())
+            after = observe(before, result, timing, self._now())
             self._states[check] = after
             if after.status is not before.status:
                 self._tell(check, before, after)

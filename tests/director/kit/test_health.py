@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from director.kit.checks.base import Flapping, Timing
 from director.kit.health import HealthState, ProbeResult, Status, observe
 
 pytestmark = pytest.mark.unit
@@ -15,9 +16,9 @@ NAMES = {Status.PENDING: "p", Status.UP: "U", Status.DOWN: "D"}
 
 def _run(results: str, rise: int, fall: int) -> tuple[str, list[HealthState]]:
     """Statuses after each of `results`, `+` or `-`."""
-    states = [HealthState(since_at=100.0)]
+    timing, states = Timing(rise=rise, fall=fall), [HealthState(since_at=100.0)]
     for index, each in enumerate(results):
-        states.append(observe(states[-1], ProbeResult(each == "+", each), rise, fall, 101.0 + index))
+        states.append(observe(states[-1], ProbeResult(each == "+", each), timing, 101.0 + index))
     return "".join(NAMES[state.status] for state in states[1:]), states
 
 
@@ -82,6 +83,52 @@ def test_rows_that_are_too_short_never_change_anything(rows: list[tuple[bool, in
     for _, length in rows:
         ok = not ok  # neighbours differ, or two short rows would make a long one
         for _ in range(length):
-            state = observe(state, ProbeResult(ok, ""), rise=4, fall=4, now=1.0)
+            state = observe(state, ProbeResult(ok, ""), Timing(rise=4, fall=4), now=1.0)
             assert state.status is status
             assert state.since_at == 0.0
+
+
+FLAPS = Timing(rise=1, fall=1, flapping=Flapping(changes=3, within_s=100.0, hold_s=50.0))
+
+
+def _seen(pairs: list[tuple[float, bool]], timing: Timing = FLAPS) -> HealthState:
+    state = HealthState()
+    for now, ok in pairs:
+        state = observe(state, ProbeResult(ok, ""), timing, now)
+    return state
+
+
+def test_target_that_changes_too_often_is_held_down_until_it_has_been_good_for_long_enough() -> None:
+    wavering = [(0.0, True), (10.0, False), (20.0, True), (30.0, False), (40.0, True)]
+    held = _seen(wavering)
+    assert (held.status, held.held, held.suspect) == (Status.DOWN, True, False)
+    assert _seen([*wavering, (89.0, True)]).held
+    assert _seen([*wavering, (90.0, True)]).status is Status.UP
+    broken = _seen([*wavering, (60.0, False), (70.0, True), (95.0, True)])
+    assert (broken.status, broken.held) == (Status.DOWN, True)  # the time begins anew
+
+
+def test_changes_that_are_far_apart_hold_nothing() -> None:
+    assert _seen([(0.0, True), (10.0, False), (80.0, True), (120.0, False), (130.0, True)]).status is Status.UP
+
+
+def test_first_verdict_is_no_change_and_memory_of_changes_is_bounded() -> None:
+    assert _seen([(0.0, False), (1.0, True), (2.0, False), (3.0, True)]).status is Status.DOWN
+    state = _seen([(float(i * 60), i % 2 == 0) for i in range(40)])
+    assert len(state.changes) == 3
+
+
+@given(st.lists(st.tuples(st.floats(0, 500), st.booleans()), max_size=50), COUNTS, COUNTS)
+def test_damping_holds_back_only_what_goes_up(steps: list[tuple[float, bool]], rise: int, fall: int) -> None:
+    damped = Timing(rise=rise, fall=fall, flapping=Flapping(2, 300.0, 200.0))
+    plain = Timing(rise=rise, fall=fall)
+    now, first, second = 0.0, HealthState(), HealthState()
+    for pause, ok in steps:
+        now += pause
+        before = first
+        first = observe(first, ProbeResult(ok, ""), damped, now)
+        second = observe(second, ProbeResult(ok, ""), plain, now)
+        if second.status is Status.DOWN:
+            assert first.status is Status.DOWN
+        if before.status is Status.DOWN and first.status is Status.UP:
+            assert first.streak >= rise  # whatever the clock did, a success never skips `rise`
