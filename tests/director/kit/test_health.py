@@ -113,7 +113,7 @@ def test_changes_that_are_far_apart_hold_nothing() -> None:
 
 
 def test_first_verdict_is_no_change_and_memory_of_changes_is_bounded() -> None:
-    assert _seen([(0.0, False), (1.0, True), (2.0, False), (3.0, True)]).status is Status.DOWN
+    assert _seen([(0.0, False), (1.0, True), (2.0, False), (3.0, True)]).status is Status.UP
     state = _seen([(float(i * 60), i % 2 == 0) for i in range(40)])
     assert len(state.changes) == 3
 
