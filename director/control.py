@@ -23,7 +23,7 @@ from director.core.model import Config, ServerRef
 from director.core.plan import Plan
 from director.core.removal import Removal
 from director.core.table import Table
-from director.core.weight import Wish
+from director.core.weight import Wish, next_ramp_s
 from director.driftlog import DriftLog
 from director.journal import Entry, Journal
 from director.kit.errors import ConfigError, DirectorError
@@ -31,6 +31,7 @@ from director.monitor import Monitor
 from director.reconcile import Reconciler
 from director.terms import Inputs, Observation, Outcome
 from director.undertaking import NotAppliedError, begin, clock, later, planned, refusal
+from director.witness import Witness
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Control:
         monitor: Monitor,
         wishes: Callable[[], Mapping[ServerRef, Wish]],
         announcements: Announcements,
+        witness: Witness,
         advice: Callable[[Config], tuple[str, ...]],
         wake: Callable[[], None],
     ) -> None:
@@ -105,6 +107,7 @@ class Control:
         self._monitor = monitor
         self._wishes = wishes
         self._announcements = announcements
+        self._witness = witness
         self._advice = advice
         self._wake = wake
         self._ends = False
@@ -290,12 +293,30 @@ class Control:
         """What decides now."""
         agreed = self._agreed if force is None else None  # another configuration makes all agree
         force = force or self.force
-        health, ready = self._monitor.health(force.config), self._monitor.ready(force.config)
+        config, monitor, witness = force.config, self._monitor, self._witness
         return Inputs(
-            *(force.config, health, self._wishes(), force.adopted, force.unproven, ready),
+            *(config, monitor.health(config), self._wishes(), force.adopted, force.unproven, monitor.ready(config)),
             *(removal or self._removal(), force.former),
             agreed=agreed,
+            presumed=witness.presumed(config),
+            loads=monitor.loads(config),
+            quorate=witness.quorate,
+            now=time.monotonic(),
         )
+
+    def next_ramp_s(self) -> float | None:
+        """Time until a weight that comes back slowly is due for its next step; None when there is none."""
+        slow = [virtual for virtual in self.config.virtual_servers if virtual.policy.slow_start_s]
+        if not slow:
+            return None
+        now, health = time.monotonic(), self._monitor.health(replace(self.config, virtual_servers=tuple(slow)))
+        steps = [
+            step_s
+            for virtual in slow
+            for ref in virtual.refs
+            if ref in health and (step_s := next_ramp_s(health[ref], virtual.policy, now)) is not None
+        ]
+        return min(steps, default=None)
 
     def tell_trouble(self, error: Exception) -> None:
         """Log, once, that it could not even be tried."""
@@ -336,6 +357,7 @@ class Control:
         self.trouble = ""
         self.failed = self.failed + 1 if outcome.failures else 0
         self._announcements.keep(outcome.observed.vips)
+        await self.on_worker(self._witness.look(inputs))
         self._tell_unserved(inputs)
         return outcome
 

@@ -28,6 +28,7 @@ from director.ipvs.client import IpvsClient
 from director.journal import Journal
 from director.kit.configfile import read_text
 from director.kit.errors import ConfigError, DirectorError
+from director.lastknown import LastKnown
 from director.memory import Memory
 from director.monitor import Monitor
 from director.overrides import Overrides
@@ -35,6 +36,7 @@ from director.reconcile import Reconciler
 from director.requests import Requests
 from director.terms import Addresses, Kernel, Surroundings
 from director.undertaking import NotAppliedError
+from director.witness import Witness
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ class Daemon:
         self._stopped = asyncio.Event()
         self._announcements = Announcements(announcer)
         self._monitor = Monitor(self._woken.set)
-        overrides = Overrides(state_directory)
+        overrides = self._overrides = Overrides(state_directory)
         self._control = Control(
             config,
             str(config_path),
@@ -72,6 +74,7 @@ class Daemon:
             self._monitor,
             lambda: overrides.wishes,
             self._announcements,
+            Witness(LastKnown(state_directory)),
             advice,
             self._woken.set,
         )
@@ -152,6 +155,12 @@ class Daemon:
         deadline_s = self._monitor.next_deadline_s()
         if deadline_s is not None:
             waits.append(deadline_s)
+        ramp_s = control.next_ramp_s()
+        if ramp_s is not None:
+            waits.append(max(0.01, ramp_s))
+        expiry_s = self._overrides.next_expiry_s(time.time())
+        if expiry_s is not None:
+            waits.append(expiry_s)
         if control.failed:
             waits.append(self._backoff_s(control.failed))
         if control.last is not None and control.last.waiting:  # for connections to end, which nobody tells

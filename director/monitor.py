@@ -5,39 +5,35 @@ One rule: it only learns. Health goes to whoever asks, and a change of it wakes 
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from director.core.model import Config, ServerRef, VirtualServer
+from director.core.model import Config, RealServer, ServerRef, VirtualServer
+from director.core.verdict import verdict
 from director.core.vip import Vip
 from director.kit.checks.base import Timing
-from director.kit.checks.check import Check
-from director.kit.health import HealthState, Status
+from director.kit.checks.check import Check, leaves
+from director.kit.health import HealthState, ProbeResult, Status
 from director.kit.prober import Prober
-
-log = logging.getLogger(__name__)
-
 
 _NOTHING = Config()
 
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    config: Config
-    refs: Mapping[Check, tuple[ServerRef, ...]]
-    since_at: Mapping[tuple[str, tuple[Vip, ...]], float]
+    config: Config = _NOTHING
+    since_at: dict[tuple[str, tuple[Vip, ...]], float] = field(default_factory=dict)
 
 
 class Monitor:
-    """One probe task for each distinct check of the configuration in force."""
+    """One probe for each distinct check of the configuration in force."""
 
     def __init__(self, wake: Callable[[], None], now: Callable[[], float] = time.monotonic) -> None:
         self._wake = wake
         self._now = now
         self._prober = Prober(self._changed, now=now)
-        self._watched = _Watched(Config(), {}, {})
+        self._watched = _Watched()
 
     async def run(self) -> None:
         """Probe until cancelled."""
@@ -50,24 +46,30 @@ class Monitor:
         """
         now = self._now()
         both = (*config.virtual_servers, *also.virtual_servers)
-        refs: dict[Check, tuple[ServerRef, ...]] = {}
-        for virtual in both:
-            for real in virtual.real_servers:
-                if real.check is not None and virtual.ref(real) not in refs.get(real.check, ()):
-                    refs[real.check] = (*refs.get(real.check, ()), virtual.ref(real))
+        checks = {check: None for virtual in both for real in virtual.real_servers for check in _probed(real)}
         before = self._watched.since_at
         # Whoever gets another address waits for verdicts again, as a new one does.
         since_at = {_place(vs): before.get(_place(vs), now) for vs in both}
-        self._watched = _Watched(config, refs, since_at)
-        self._prober.watch({check: HealthState(since_at=now) for check in refs})
+        self._watched = _Watched(config, since_at)
+        self._prober.watch({check: HealthState(since_at=now) for check in checks})
 
     def health(self, config: Config) -> dict[ServerRef, HealthState]:
         """What is known of every real server of `config` that has a check; PENDING where it is not watched yet."""
+        state = self._prober.state
         return {
-            virtual.ref(real): self._prober.state(real.check)
+            ref: state(check) if isinstance(check, Check) else verdict(check, state)
+            for virtual in config.virtual_servers
+            for ref, real in zip(virtual.refs, virtual.real_servers, strict=True)
+            if (check := real.check) is not None
+        }
+
+    def loads(self, config: Config) -> dict[ServerRef, ProbeResult]:
+        """The last answer of whoever is asked for a real server's load; what has not answered yet is left out."""
+        return {
+            virtual.ref(real): last
             for virtual in config.virtual_servers
             for real in virtual.real_servers
-            if real.check is not None
+            if real.load is not None and (last := self._prober.state(real.load).last) is not None
         }
 
     def ready(self, config: Config) -> frozenset[str]:
@@ -89,20 +91,15 @@ class Monitor:
         if now - self._watched.since_at.get(_place(virtual), now) >= grace_s(virtual):
             return True
         checks = [real.check for real in virtual.real_servers if real.check is not None]
-        return all(self._prober.state(check).status is not Status.PENDING for check in checks)
+        return all(verdict(check, self._prober.state).status is not Status.PENDING for check in checks)
 
     def _changed(self, check: Check, before: HealthState, after: HealthState) -> None:
-        level = logging.WARNING if after.status is Status.DOWN else logging.INFO
-        for ref in self._watched.refs.get(check, ()):
-            fields = {
-                "vs": ref.virtual_server,
-                "rs": ref.real_server,
-                "check": str(check),
-                "reason": after.last.reason if after.last else "",
-                "was": before.status.value,
-            }
-            log.log(level, "real server is %s", after.status.value, extra=fields)
+        del check, before, after  # the loop looks at all of it anew
         self._wake()
+
+
+def _probed(real: RealServer) -> tuple[Check, ...]:
+    return (*leaves(real.check), *leaves(real.load))
 
 
 def _place(virtual: VirtualServer) -> tuple[str, tuple[Vip, ...]]:
@@ -111,7 +108,7 @@ def _place(virtual: VirtualServer) -> tuple[str, tuple[Vip, ...]]:
 
 def grace_s(virtual: VirtualServer) -> float:
     """The longest time that first verdicts can take, with a second to spare; 0 without checks."""
-    timings = [real.check.timing for real in virtual.real_servers if real.check is not None]
+    timings = [check.timing for real in virtual.real_servers for check in leaves(real.check)]
     return max((_verdict_s(timing) for timing in timings), default=-1.0) + 1.0
 
 

@@ -15,12 +15,13 @@ from director.core.drift import Drift
 from director.core.model import Config, ServerRef
 from director.core.plan import Plan
 from director.core.removal import Removal
+from director.core.serving import Known, Serving, serving
 from director.core.standing import Correction, Standing
 from director.core.steps import Account
 from director.core.table import Foreign, Reading, Table, TableCounters
 from director.core.vip import Vip
-from director.core.weight import Weight, Wish, effective_weights
-from director.kit.health import HealthState
+from director.core.weight import Weight, Wish
+from director.kit.health import HealthState, ProbeResult, Status
 
 
 class Refusal(Protocol):
@@ -79,7 +80,7 @@ class Inputs:
     `thorough`: also a look at what is around the table, which takes its time. `ready` names the virtual servers
     whose address may be raised. `former` is the configuration before, which knows the names of what leaves. `agreed`
     is the table as this director last left it, None for whoever makes all of it agree, whatever others have changed.
-    `probed`: verdicts are to come.
+    `probed`: verdicts are to come; `now` is monotonic. `presumed`, `loads` and `quorate`: see `Known`.
     """
 
     config: Config
@@ -93,9 +94,25 @@ class Inputs:
     thorough: bool = True
     agreed: Table | None = None
     probed: bool = True
+    presumed: Mapping[ServerRef, Status] = field(default_factory=dict)
+    loads: Mapping[ServerRef, ProbeResult] = field(default_factory=dict)
+    quorate: Mapping[str, bool] = field(default_factory=dict)
+    now: float = 0.0
+    _serving: Serving | None = field(default=None, init=False, repr=False, compare=False)
 
-    def weights(self) -> dict[ServerRef, Weight]:
-        return effective_weights(self.config, self.health, self.wishes, self.adopted, self.unproven, self.probed)
+    def serving(self) -> Serving:
+        """Who serves, and why."""
+        if self._serving is None:
+            known = Known(
+                *(self.health, self.wishes, self.adopted, self.unproven, self.presumed, self.loads, self.quorate),
+                *(self.now, self.probed),
+            )
+            object.__setattr__(self, "_serving", serving(self.config, known))
+        assert self._serving is not None  # noqa: S101 -- narrows the type
+        return self._serving
+
+    def weights(self) -> Mapping[ServerRef, Weight]:
+        return self.serving().weights
 
 
 @dataclass(frozen=True, slots=True)

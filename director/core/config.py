@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from director.core.findings import findings
 from director.core.model import (
+    SORRY,
     Config,
     DeadConnections,
     Method,
@@ -18,8 +19,9 @@ from director.core.model import (
     Traffic,
     VirtualServer,
 )
+from director.core.policyschema import policy
 from director.core.ports import ANY
-from director.core.resolve import addresses_of, check_of, family_of, keys_of, tunnel_of
+from director.core.resolve import addresses_of, check_of, family_of, keys_of, load_of, tunnel_of
 from director.core.schema import FileSection, RealServerSection, SyncSection, VirtualServerSection
 from director.core.table import Protocol, SchedulerFlags, SyncDaemon, SyncRole, Timeouts, VirtualRow
 from director.core.vip import Vip
@@ -55,6 +57,7 @@ def build(file: FileSection) -> Config:
 def _virtual_server(name: str, section: VirtualServerSection, file: FileSection) -> VirtualServer:
     interface = section.interface or file.defaults.interface
     reals = [_real_server(real_name, real, section, file) for real_name, real in section.real_servers.items()]
+    sorry = (_sorry_server(section),) if section.sorry_server else ()
     keys = keys_of(section)
     return VirtualServer(
         name=name,
@@ -62,11 +65,12 @@ def _virtual_server(name: str, section: VirtualServerSection, file: FileSection)
         row=_row(section),
         method=Method(section.forward),
         # Two directors with one file must insert in one order: Maglev's table depends on it.
-        real_servers=tuple(sorted(reals, key=lambda real: real.at(keys[0]).sort_key())),
+        real_servers=(*sorted(reals, key=lambda real: real.at(keys[0]).sort_key()), *sorry),
         vips=tuple(Vip(address, interface) for address in addresses_of(section)) if interface else (),
         on_drift=OnDrift(section.on_drift or file.defaults.on_drift),
         traffic=tuple(_traffic(section)),
         source=section.source,
+        policy=policy(section, file.defaults, section.quorum, section.quorum_up, section.quorum_down),
     )
 
 
@@ -102,11 +106,26 @@ def _real_server(name: str, real: RealServerSection, section: VirtualServerSecti
         weight=real.weight,
         port=real.port,
         check=check_of(section, real, file),
+        load=load_of(section, real, file),
         tunnel=tunnel_of(section, real),
         upper_threshold=real.upper_threshold,
         lower_threshold=real.lower_threshold,
         state=RealState(real.state),
         method=Method(real.forward) if real.forward not in {None, section.forward} else None,
+    )
+
+
+def _sorry_server(section: VirtualServerSection) -> RealServer:
+    sorry = section.sorry_server
+    assert sorry is not None  # noqa: S101 -- whoever asks has seen it
+    return RealServer(
+        name=SORRY,
+        address=sorry.address,
+        weight=sorry.weight,
+        port=sorry.port,
+        tunnel=tunnel_of(section, sorry),
+        method=Method(sorry.forward) if sorry.forward not in {None, section.forward} else None,
+        is_sorry=True,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from director.core.model import Config, DeadConnections, ServerRef, VirtualServer
+from director.core.policy import OnFailure
 from director.core.table import Protocol, RealRow, Table, VirtualEntry, VirtualKey
 from director.core.weight import NO_WISH, Weight, Wish
 from director.kit.net import Endpoint
@@ -14,20 +15,22 @@ from director.kit.net import Endpoint
 def desired_table(config: Config, weights: Mapping[ServerRef, Weight]) -> Table:
     """Every virtual server of `config`, its real servers in insertion order. `weights` must hold them all.
 
-    Where connections of dead servers are to expire, a UDP server that is down is left out: at weight 0 it would keep
+    One that is down is left out where its virtual server says so (`on_failure: remove`). Where connections of dead
+    servers are to expire, a UDP server that is down is left out, too: at weight 0 it would keep
     its flows, for UDP has no new connection by which IPVS could tell (ip_vs_core.c, ip_vs_in_hook).
     """
-    leave_out = config.dead_connections is DeadConnections.EXPIRE
+    expires = config.dead_connections is DeadConnections.EXPIRE
     entries: dict[VirtualKey, VirtualEntry] = {}
     for virtual in config.virtual_servers:
         rows = _rows(virtual, weights)
-        down = {ref.real_server for ref in virtual.refs if weights[ref].is_down} if leave_out else set()
+        removes = virtual.policy.on_failure is OnFailure.REMOVE
+        down = {ref.real_server for ref in virtual.refs if weights[ref].is_down} if expires or removes else set()
         reals: dict[VirtualKey, dict[Endpoint, RealRow]] = {key: {} for key in virtual.keys}
         last: VirtualKey | None = None
         for key, real, endpoint in virtual.placements:
             if key is not last:
                 members, last = reals[key], key
-            if down and real.name in down and key.protocol is Protocol.UDP:
+            if down and real.name in down and (removes or key.protocol is Protocol.UDP):
                 continue
             members[endpoint] = rows[real.name]
         for key in virtual.keys:
@@ -64,6 +67,7 @@ def insertion_weights(config: Config, wishes: Mapping[ServerRef, Wish]) -> dict[
         for virtual in config.virtual_servers
         if virtual.row.scheduler == "mh"
         for key, real, endpoint in virtual.placements
+        if not real.is_sorry
     }
 
 

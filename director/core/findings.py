@@ -7,27 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from director.core.checkfindings import check_findings, policy_findings
 from director.core.model import Method
 from director.core.ports import ANY, describe_ports
 from director.core.resolve import (
     addresses_of,
-    check_of,
     families_of,
     family_of,
     forward_of,
     keys_of,
     port_of,
-    speaks_tcp,
 )
 from director.core.schema import (
     FileSection,
-    NoCheckSection,
     RealServerSection,
+    SorryServerSection,
     TunnelSection,
     VirtualServerSection,
 )
 from director.core.table import Protocol, VirtualKey
-from director.kit.checks.check import timing_findings
 from director.kit.configfile import Finding
 from director.kit.net import Endpoint, IPAddress
 
@@ -54,6 +52,7 @@ def findings(file: FileSection) -> Iterator[Finding]:
         yield from _scheduling(at, section)
         yield from _forwarding(at, section)
         yield from _real_servers(at, section, file, vips)
+        yield from policy_findings(at, section, file)
     yield from _marked_twice(file, seen)
     yield from _sync(file)
 
@@ -182,17 +181,25 @@ def _real_servers(
             where = Endpoint(real.address, port) if port else real.address
             yield (*here, "address"), f"{where} is a duplicate of real server {other!r}: remove one of them"
         same.append((real.port, name))
-        yield from _port(here, section, real)
-        yield from _address(here, section, real, vips)
+        yield from _member(here, section, real, vips)
         yield from _thresholds(here, real)
-        yield from _tunnel((*here, "tunnel"), real.tunnel, forward_of(section, real))
-        if section.forward == "fullnat" and real.forward == "nat":
-            yield (
-                (*here, "forward"),
-                "beside fullnat it would be rewritten as well, for the rule knows the virtual server only: remove it, "
-                "or make a virtual server of its own",
-            )
-        yield from _check(here, at, section, real, file)
+        yield from check_findings(here, at, section, real, file)
+    if section.sorry_server is not None:
+        yield from _member((*at, "sorry_server"), section, section.sorry_server, vips)
+
+
+def _member(
+    here: At, section: VirtualServerSection, real: RealServerSection | SorryServerSection, vips: dict[IPAddress, str]
+) -> Iterator[Finding]:
+    yield from _port(here, section, real)
+    yield from _address(here, section, real, vips)
+    yield from _tunnel((*here, "tunnel"), real.tunnel, forward_of(section, real))
+    if section.forward == "fullnat" and real.forward == "nat":
+        yield (
+            (*here, "forward"),
+            "beside fullnat it would be rewritten as well, for the rule knows the virtual server only: remove it, "
+            "or make a virtual server of its own",
+        )
 
 
 def _collide(section: VirtualServerSection, one: int | None, other: int | None) -> bool:
@@ -203,7 +210,7 @@ def _collide(section: VirtualServerSection, one: int | None, other: int | None) 
     return (one is None and other in own) or (other is None and one in own)
 
 
-def _port(here: At, section: VirtualServerSection, real: RealServerSection) -> Iterator[Finding]:
+def _port(here: At, section: VirtualServerSection, real: RealServerSection | SorryServerSection) -> Iterator[Finding]:
     if real.port is None or forward_of(section, real) not in _SAME_PORT:
         return
     arrives = "with " + forward_of(section, real) + " packets arrive unchanged"
@@ -220,7 +227,7 @@ def _port(here: At, section: VirtualServerSection, real: RealServerSection) -> I
 
 
 def _address(
-    here: At, section: VirtualServerSection, real: RealServerSection, vips: dict[IPAddress, str]
+    here: At, section: VirtualServerSection, real: RealServerSection | SorryServerSection, vips: dict[IPAddress, str]
 ) -> Iterator[Finding]:
     at = (*here, "address")
     address = real.address
@@ -256,30 +263,6 @@ def _thresholds(here: At, real: RealServerSection) -> Iterator[Finding]:
             f"{real.lower_threshold} is above upper_threshold {real.upper_threshold}: new connections come again "
             "below the lower one, so make it the smaller",
         )
-
-
-def _check(
-    here: At, at: At, section: VirtualServerSection, real: RealServerSection, file: FileSection
-) -> Iterator[Finding]:
-    if real.state == "disabled":
-        return
-    owner = here if real.check is not None else at if section.check is not None else ("defaults",)
-    chosen = real.check or section.check
-    if chosen is not None and not isinstance(chosen, NoCheckSection) and chosen.port is None:
-        if not speaks_tcp(section):
-            yield (
-                (*owner, "check"),
-                f"a {chosen.type} check of a {section.protocol} virtual server needs `port:`, a TCP port; "
-                "or use type: none",
-            )
-        elif port_of(section, real) is None and (section.fwmark is not None or section.port is not None):
-            yield (
-                (*owner, "check"),
-                "it needs `port:`, since the virtual server names none; or give the real server a port (nat)",
-            )
-    check = check_of(section, real, file)
-    for message in timing_findings(check) if check is not None else ():
-        yield (*owner, "check"), message
 
 
 def _marked_twice(file: FileSection, declared: dict[VirtualKey, str]) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from director.core.policy import DEFAULT_POLICY, Policy
 from director.core.table import (
     IPIP,
     Forward,
@@ -21,7 +22,7 @@ from director.core.table import (
     VirtualRow,
 )
 from director.core.vip import Vip
-from director.kit.checks.check import Check
+from director.kit.checks.check import AnyCheck, Check
 from director.kit.net import Endpoint, IPAddress
 
 
@@ -82,23 +83,30 @@ class DeadConnections(Enum):
     EXPIRE = "expire"
 
 
+SORRY = "sorry_server"
+"""The name of a virtual server's sorry server; no other real server may have it beside one."""
+
+
 @dataclass(frozen=True, slots=True)
 class RealServer:
     """A real server as configured. `weight` is 0 to 65535; without a `check` it is taken as up.
 
-    `port` and `method` None are the virtual server's own.
+    `port` and `method` None are the virtual server's own. `load` is asked for a share of the weight. `is_sorry`: it
+    serves only while quorum is lost.
     """
 
     name: str
     address: IPAddress
     weight: int
     port: int | None = None
-    check: Check | None = None
+    check: AnyCheck | None = None
     tunnel: Tunnel = IPIP
     upper_threshold: int = 0
     lower_threshold: int = 0
     state: RealState = RealState.ENABLED
     method: Method | None = None
+    load: Check | None = None
+    is_sorry: bool = False
 
     def at(self, key: VirtualKey) -> Endpoint:
         """Where it takes the connections of `key`; port 0 is the port that the client named."""
@@ -128,9 +136,9 @@ class Placement(NamedTuple):
 class VirtualServer:
     """A virtual server as configured: one entry in the kernel's table for each of its `keys`.
 
-    `real_servers` are in the order in which they are inserted, and `refs` name them in that order; `placements` are
-    those that are not disabled, under every key. `source` is what full NAT rewrites the client's address to, None is
-    the address of the way out.
+    `real_servers` are in the order in which they are inserted, the sorry server last, and `refs` name them in that
+    order; `placements` are those that are not disabled, under every key. `source` is what full NAT rewrites the
+    client's address to, None is the address of the way out.
     """
 
     name: str
@@ -142,6 +150,7 @@ class VirtualServer:
     on_drift: OnDrift = OnDrift.REPAIR
     traffic: tuple[Traffic, ...] = ()
     source: IPAddress | None = None
+    policy: Policy = DEFAULT_POLICY
     refs: tuple[ServerRef, ...] = field(init=False, repr=False, compare=False)
     placements: tuple[Placement, ...] = field(init=False, repr=False, compare=False)
 
@@ -154,6 +163,11 @@ class VirtualServer:
             if real.state is not RealState.DISABLED
         )
         object.__setattr__(self, "placements", placements)
+
+    @property
+    def sorry(self) -> RealServer | None:
+        """Who serves while quorum is lost."""
+        return next((real for real in reversed(self.real_servers) if real.is_sorry), None)
 
     def method_of(self, real: RealServer) -> Method:
         """How packets reach `real`."""

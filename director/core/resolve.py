@@ -5,14 +5,20 @@ One rule: these take sections as they are written, also ones that have findings.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from director.core.model import Method
 from director.core.ports import ANY
-from director.core.schema import FileSection, NoCheckSection, RealServerSection, VirtualServerSection
+from director.core.schema import (
+    FileSection,
+    NoCheckSection,
+    RealServerSection,
+    SorryServerSection,
+    VirtualServerSection,
+)
 from director.core.table import IPIP, Protocol, Tunnel, TunnelFlags, TunnelKind, VirtualKey
 from director.kit.checks.base import TimingSection
-from director.kit.checks.check import Check, resolve
-from director.kit.checks.http import HttpCheckSection
-from director.kit.checks.tcp import TcpCheckSection
+from director.kit.checks.check import AnyCheck, AnyCheckSection, Check, Combination, CombinedCheckSection, resolve
 from director.kit.net import Endpoint, IPAddress
 
 _TUNNEL_FLAGS = {"none": TunnelFlags.NONE, "full": TunnelFlags.CHECKSUM, "remote": TunnelFlags.REMOTE_CHECKSUM}
@@ -58,12 +64,12 @@ def port_of(section: VirtualServerSection, real: RealServerSection) -> int | Non
     return section.port[0]
 
 
-def forward_of(section: VirtualServerSection, real: RealServerSection) -> str:
+def forward_of(section: VirtualServerSection, real: RealServerSection | SorryServerSection) -> str:
     """The forwarding method as it is written."""
     return real.forward or section.forward
 
 
-def tunnel_of(section: VirtualServerSection, real: RealServerSection) -> Tunnel:
+def tunnel_of(section: VirtualServerSection, real: RealServerSection | SorryServerSection) -> Tunnel:
     """Plain IPIP where nothing is said."""
     chosen = (real.tunnel or section.tunnel) if forward_of(section, real) == Method.TUN.value else None
     if chosen is None:
@@ -71,19 +77,46 @@ def tunnel_of(section: VirtualServerSection, real: RealServerSection) -> Tunnel:
     return Tunnel(TunnelKind(chosen.type), chosen.port or 0, _TUNNEL_FLAGS[chosen.checksum])
 
 
-def check_of(section: VirtualServerSection, real: RealServerSection, file: FileSection) -> Check | None:
+def check_of(section: VirtualServerSection, real: RealServerSection, file: FileSection) -> AnyCheck | None:
     """How `real` is probed; None when it is not, or when there is no telling on which port."""
-    inherited = file.defaults.check
-    if not speaks_tcp(section) and isinstance(inherited, TcpCheckSection | HttpCheckSection) and not inherited.port:
-        inherited = None  # a TCP connection to a UDP server's port says nothing of it
-    chosen = real.check or section.check or inherited
-    if chosen is None or isinstance(chosen, NoCheckSection) or real.state == "disabled":
-        return None
-    port = chosen.port or port_of(section, real)
-    if port is None:
+    chosen = chosen_check(section, real, file)
+    if chosen is None or real.state == "disabled":
         return None
     defaults = [item for item in (section.check, file.defaults.check) if isinstance(item, TimingSection)]
-    return resolve(chosen, defaults, Endpoint(real.address, port))
+    if isinstance(chosen, CombinedCheckSection):
+        parts = [_resolved(part, (chosen, *defaults), section, real) for part in chosen.of]
+        known = tuple(part for part in parts if part is not None)
+        return Combination(chosen.type == "all", known) if known else None
+    return _resolved(chosen, defaults, section, real)
+
+
+def load_of(section: VirtualServerSection, real: RealServerSection, file: FileSection) -> Check | None:
+    """Who is asked for `real`'s share of the weight, apart from health."""
+    chosen = real.load or section.load
+    if chosen is None or real.state == "disabled":
+        return None
+    defaults = [item for item in (section.load, section.check, file.defaults.check) if isinstance(item, TimingSection)]
+    return _resolved(chosen, defaults, section, real)
+
+
+def chosen_check(
+    section: VirtualServerSection, real: RealServerSection, file: FileSection
+) -> AnyCheckSection | CombinedCheckSection | None:
+    """The check that holds for `real`, as it is written; None where it has none."""
+    inherited = file.defaults.check
+    if not speaks_tcp(section) and inherited is not None and not isinstance(inherited, NoCheckSection):
+        parts = inherited.of if isinstance(inherited, CombinedCheckSection) else (inherited,)
+        if any(not part.port for part in parts):
+            inherited = None  # a TCP connection to a UDP server's port says nothing of it
+    chosen = real.check or section.check or inherited
+    return None if isinstance(chosen, NoCheckSection) else chosen
+
+
+def _resolved(
+    section: AnyCheckSection, defaults: Sequence[TimingSection], virtual: VirtualServerSection, real: RealServerSection
+) -> Check | None:
+    port = section.port or port_of(virtual, real)
+    return None if port is None else resolve(section, defaults, Endpoint(real.address, port))
 
 
 def speaks_tcp(section: VirtualServerSection) -> bool:

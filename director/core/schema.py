@@ -11,11 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
+from director.core.policyschema import HookSection, PolicySection, QuorumSection
 from director.core.ports import Ports
 from director.core.table import SYNC_GROUP
 from director.kit.checks.base import Port
-from director.kit.checks.http import HttpCheckSection
-from director.kit.checks.tcp import TcpCheckSection
+from director.kit.checks.check import AnyCheckSection, CombinedCheckSection
+from director.kit.checks.check import CheckSection as ProbeCheckSection
 from director.kit.configfile import Section
 from director.kit.duration import Duration, format_duration
 from director.kit.net import IPAddress, parse_unicast
@@ -107,7 +108,7 @@ class NoCheckSection(Section):
     type: Literal["none"]
 
 
-CheckSection = Annotated[TcpCheckSection | HttpCheckSection | NoCheckSection, Field(discriminator="type")]
+CheckSection = Annotated[AnyCheckSection | CombinedCheckSection | NoCheckSection, Field(discriminator="type")]
 
 
 class PersistenceSection(Section):
@@ -178,6 +179,17 @@ class RealServerSection(Section):
     forward: Literal["nat", "dr", "tun"] | None = Field(None, description="overrides the virtual server's forward")
     tunnel: TunnelSection | None = Field(None, description="overrides the virtual server's tunnel")
     check: CheckSection | None = Field(None, description="overrides the virtual server's check")
+    load: ProbeCheckSection | None = Field(None, description="overrides the virtual server's load")
+
+
+class SorryServerSection(Section):
+    """Who answers while quorum is lost. It is not checked."""
+
+    address: Address
+    port: Port | None = Field(None, description="default: the virtual server's port; with dr and tun always that one")
+    weight: Annotated[int, Field(strict=True, ge=1, le=65535)] = 1
+    forward: Literal["nat", "dr", "tun"] | None = Field(None, description="overrides the virtual server's forward")
+    tunnel: TunnelSection | None = Field(None, description="overrides the virtual server's tunnel")
 
 
 class TrafficSection(Section):
@@ -188,7 +200,7 @@ class TrafficSection(Section):
     protocol: ProtocolName = "tcp"
 
 
-class VirtualServerSection(Section):
+class VirtualServerSection(PolicySection):
     """One virtual server: the addresses that clients connect to, and who answers."""
 
     address: VipAddresses | None = Field(None, description="the VIP, or a list; or use fwmark")
@@ -219,10 +231,21 @@ class VirtualServerSection(Section):
         None, description="what to do when somebody else changes it in the kernel; default: `defaults.on_drift`"
     )
     check: CheckSection | None = Field(None, description="how real servers are probed; default: `defaults.check`")
+    load: ProbeCheckSection | None = Field(
+        None,
+        description="asked for a share of the weight (agent, script or file), apart from health: its failure changes "
+        "nothing",
+    )
+    quorum: QuorumSection | None = Field(None, description="how many real servers are enough; default: one")
+    quorum_up: HookSection | None = Field(None, description="run when quorum is held again")
+    quorum_down: HookSection | None = Field(None, description="run when quorum is lost")
+    sorry_server: SorryServerSection | None = Field(
+        None, description="serves while quorum is lost; the real servers that are left take nothing new then"
+    )
     real_servers: dict[Name, RealServerSection]
 
 
-class DefaultsSection(Section):
+class DefaultsSection(PolicySection):
     """What virtual servers take over where they say nothing."""
 
     check: CheckSection | None = None

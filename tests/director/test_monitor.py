@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from director.core.config import parse_config
-from director.core.model import Config, ServerRef
+from director.core.model import Config
 from director.kit.checks.check import Check
 from director.kit.health import ProbeResult, Status
 from director.kit.prober import Prober
@@ -207,18 +207,3 @@ def test_a_new_address_waits_for_verdicts_again(scene: Scene) -> None:
         assert "web" in scene.monitor.ready(moved)
 
     scene.run(story)
-
-
-def test_a_transition_is_logged_for_every_server_that_shares_the_check(
-    scene: Scene, caplog: pytest.LogCaptureFixture
-) -> None:
-    scene.answers = {"10.0.0.1": False, "10.0.0.2": False}
-
-    async def story() -> None:
-        scene.monitor.watch(CONFIG)
-        await scene.clock.go(30.0)
-
-    scene.run(story)
-    told = [ServerRef(record.__dict__["vs"], record.__dict__["rs"]) for record in caplog.records]
-    assert sorted(map(str, told)) == ["plain/a", "web/a", "web/b"]
-    assert {record.getMessage() for record in caplog.records} == {"real server is down"}

@@ -26,6 +26,7 @@ from director.core.diff import AddReal, EditReal
 from director.core.drift import Drift
 from director.core.driftlines import drift_lines, sentence
 from director.core.model import Config, ServerRef
+from director.core.serving import Known, serving
 from director.core.status import Status
 from director.core.table import (
     Foreign,
@@ -39,7 +40,6 @@ from director.core.table import (
     VirtualKey,
 )
 from director.core.vip import Vip
-from director.core.weight import effective_weights
 from director.host.lockfile import NamespaceLock, StateLock
 from director.kit.errors import ConfigError, HostError, KernelError
 from director.kit.net import parse_endpoint
@@ -468,13 +468,13 @@ def test_what_the_director_refuses_is_said_with_exit_1(shell: Shell, director: S
 
 
 def status_of(text: str, table: Table | None = None, **daemon: object) -> Status:
+    from director.core.serving import Known, serving
     from director.core.status import virtual_servers
     from director.core.table import TableCounters
-    from director.core.weight import effective_weights
 
     config = parse_config(text, "f")
     found = virtual_servers(
-        config, table or Table(), TableCounters({}, {}), frozenset(), effective_weights(config, {}, {}, {}), {}, {}, 0.0
+        config, table or Table(), TableCounters({}, {}), frozenset(), serving(config, Known()).weights, {}, {}, 0.0
     )
     told = {"pid": 7, "version": "1", "config": "f", "uptime_s": 0.0, "converged": True, **daemon}
     told = {"drift": [], "drift_repaired": 0, "notes": [], **told}
@@ -489,7 +489,7 @@ def test_status_tells_all_that_a_virtual_server_listens_on_and_which_of_it_is_th
         "  mark:\n    fwmark: 7\n    forward: dr\n    real_servers:\n      a: {address: 10.0.0.1}\n"
     )
     config = parse_config(text, "f")
-    right = desired_table(config, effective_weights(config, {}, {}, {}))
+    right = desired_table(config, serving(config, Known()).weights)
     keys = config.virtual_servers[0].keys
     differs = next(iter(right.entries[keys[1]].reals))
     cases: tuple[tuple[dict[VirtualKey, VirtualEntry | None], str, str], ...] = (

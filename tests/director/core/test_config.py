@@ -11,7 +11,7 @@ from director.core.model import Config, Method, RealServer, VirtualServer
 from director.core.table import Protocol, SchedulerFlags, VirtualKey, VirtualRow
 from director.core.vip import Vip
 from director.kit.checks.base import Timing
-from director.kit.checks.check import Check
+from director.kit.checks.check import Check, leaves
 from director.kit.checks.http import HttpProbe
 from director.kit.checks.tcp import TcpProbe
 from director.kit.configfile import InvalidConfigError
@@ -352,7 +352,7 @@ def test_a_default_check_of_tcp_servers_does_not_probe_udp_ports(kind: str) -> N
     assert {real.check for real in parse_config(text, "f").virtual_servers[0].real_servers} == {None}
     with_port = text.replace(f"type: {kind}", f"type: {kind}, port: 8080")
     checks = [real.check for real in parse_config(with_port, "f").virtual_servers[0].real_servers]
-    assert [check.target.port for check in checks if check] == [8080, 8080]
+    assert [leaf.target.port for check in checks for leaf in leaves(check)] == [8080, 8080]
 
 
 def test_one_file_is_one_config_whatever_the_order_of_real_servers() -> None:

@@ -15,6 +15,7 @@ from director.core.desired import desired_table
 from director.core.diff import diff
 from director.core.export import Export, export
 from director.core.model import Config
+from director.core.serving import Known, serving
 from director.core.table import (
     Foreign,
     Forward,
@@ -32,7 +33,6 @@ from director.core.table import (
     VirtualRow,
 )
 from director.core.vip import Vip
-from director.core.weight import effective_weights
 from director.kit.net import parse_endpoint
 from tests.director.core.kernel_tables import tables
 
@@ -55,7 +55,7 @@ def table(entries: Entries, timeouts: Timeouts | None = None, sync: frozenset[Sy
 
 def read(exported: Export) -> tuple[Config, Table]:
     config = parse_config(exported.text(), "exported.yaml")
-    return config, desired_table(config, effective_weights(config, {}, {}, {}))
+    return config, desired_table(config, serving(config, Known()).weights)
 
 
 @given(tables())

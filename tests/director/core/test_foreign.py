@@ -7,8 +7,8 @@ import pytest
 from director.core.config import parse_config
 from director.core.desired import desired_table
 from director.core.foreign import notes, obstacles, set_aside
+from director.core.serving import Known, serving
 from director.core.table import Foreign, Table, VirtualKey
-from director.core.weight import effective_weights
 from director.kit.net import parse_endpoint
 
 pytestmark = pytest.mark.unit
@@ -31,7 +31,7 @@ virtual_servers:
 """,
     "f",
 )
-DESIRED = desired_table(CONFIG, effective_weights(CONFIG, {}, {}, {}))
+DESIRED = desired_table(CONFIG, serving(CONFIG, Known()).weights)
 WEB, MARK, OTHER = map(VirtualKey.parse, ("tcp 192.0.2.10:80", "fwmark 7 (IPv6)", "sctp 192.0.2.10:80"))
 A, B, C = (parse_endpoint(f"10.0.0.{number}:80") for number in (1, 2, 3))
 

@@ -8,6 +8,7 @@ import pytest
 
 from director.core.config import parse_config
 from director.core.model import ServerRef
+from director.core.serving import Known, serving
 from director.core.status import virtual_servers
 from director.core.table import (
     Counters,
@@ -19,7 +20,7 @@ from director.core.table import (
     VirtualEntry,
     VirtualRow,
 )
-from director.core.weight import Wish, effective_weights
+from director.core.weight import Wish
 from director.kit.health import HealthState, ProbeResult, Status
 
 pytestmark = pytest.mark.unit
@@ -62,7 +63,7 @@ def test_the_file_the_kernel_and_the_probes_stand_side_by_side() -> None:
         table,
         counters,
         frozenset(CONFIG.vips()),
-        effective_weights(CONFIG, health, wishes, {}),
+        serving(CONFIG, Known(health, wishes)).weights,
         health,
         wishes,
         now=100.0,

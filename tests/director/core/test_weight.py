@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from director.core.model import RealServer, RealState
-from director.core.weight import NO_WISH, Wish, effective_weight
+from director.core.weight import NO_WISH, Facts, Wish, effective_weight
 from director.kit.checks.check import Check
 from director.kit.checks.tcp import TcpProbe
 from director.kit.health import HealthState, ProbeResult, Status
@@ -55,7 +55,7 @@ CASES: list[tuple[RealServer, HealthState, Wish, int | None, int, str]] = [
 def test_the_first_rule_that_applies_decides(
     server: RealServer, health: HealthState, wish: Wish, adopted: int | None, value: int, reason: str
 ) -> None:
-    found = effective_weight(server, health, wish, adopted)
+    found = effective_weight(server, Facts(health, wish, adopted=adopted))
     assert (found.value, found.reason) == (value, reason)
     assert found.is_down is reason.startswith("down: ")
 
@@ -69,10 +69,10 @@ def test_the_first_rule_that_applies_decides(
     ],
 )
 def test_where_nobody_probes_no_verdict_is_promised(wish: Wish, adopted: int | None, value: int, reason: str) -> None:
-    found = effective_weight(CHECKED, PENDING, wish, adopted, probed=False)
+    found = effective_weight(CHECKED, Facts(PENDING, wish, adopted=adopted, probed=False))
     assert (found.value, found.reason) == (value, reason)
 
 
 def test_new_server_beside_serving_ones_waits_for_its_verdict() -> None:
-    assert effective_weight(CHECKED, PENDING, unproven=True).value == 0
-    assert effective_weight(CHECKED, UP, unproven=True).value == 100
+    assert effective_weight(CHECKED, Facts(PENDING, NO_WISH, unproven=True)).value == 0
+    assert effective_weight(CHECKED, Facts(UP, NO_WISH, unproven=True)).value == 100

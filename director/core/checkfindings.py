@@ -1,0 +1,100 @@
+"""What checks and the keys from verdict to weight get wrong together with the rest of their virtual server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from director.core.model import SORRY
+from director.core.resolve import check_of, load_of, port_of, speaks_tcp
+from director.core.schema import FileSection, NoCheckSection, RealServerSection, VirtualServerSection
+from director.kit.checks.check import AnyCheckSection, CombinedCheckSection, leaves, timing_findings
+from director.kit.configfile import Finding
+
+At = tuple[str | int, ...]
+
+
+def check_findings(
+    here: At, at: At, section: VirtualServerSection, real: RealServerSection, file: FileSection
+) -> Iterator[Finding]:
+    """About the check and the load of one real server at `here`, of the virtual server at `at`."""
+    if real.state == "disabled":
+        return
+    owner = here if real.check is not None else at if section.check is not None else ("defaults",)
+    chosen = real.check or section.check
+    if chosen is not None and not isinstance(chosen, NoCheckSection):
+        for part, place in _parts(chosen, (*owner, "check")):
+            yield from _portless(place, part, section, real)
+    check = check_of(section, real, file)
+    for message in dict.fromkeys(message for leaf in leaves(check) for message in timing_findings(leaf)):
+        yield (*owner, "check"), message
+    load = real.load or section.load
+    if load is not None:
+        place = (*(here if real.load is not None else at), "load")
+        yield from _portless(place, load, section, real)
+        resolved = load_of(section, real, file)
+        for message in timing_findings(resolved) if resolved is not None else ():
+            yield place, message
+
+
+def _parts(chosen: AnyCheckSection | CombinedCheckSection, at: At) -> Iterator[tuple[AnyCheckSection, At]]:
+    if isinstance(chosen, CombinedCheckSection):
+        for index, part in enumerate(chosen.of):
+            yield part, (*at, "of", index)
+    else:
+        yield chosen, at
+
+
+def _portless(
+    at: At, check: AnyCheckSection, section: VirtualServerSection, real: RealServerSection
+) -> Iterator[Finding]:
+    if check.port is not None:
+        return
+    if not speaks_tcp(section):
+        yield (
+            at,
+            f"a {check.type} check of a {section.protocol} virtual server needs `port:`, a TCP port; or use type: none",
+        )
+    elif port_of(section, real) is None and (section.fwmark is not None or section.port is not None):
+        yield at, "it needs `port:`, since the virtual server names none; or give the real server a port (nat)"
+
+
+def policy_findings(at: At, section: VirtualServerSection, file: FileSection) -> Iterator[Finding]:
+    """About quorum, sorry server, panic and what becomes of servers that are down."""
+    servers, quorum = len(section.real_servers), section.quorum
+    if quorum is not None and quorum.up > servers:
+        there = "1 real server" if servers == 1 else f"{servers} real servers"
+        yield (*at, "quorum", "up"), f"{quorum.up} can never be held with {there}: use at most {servers}"
+    on_failure = section.on_failure or file.defaults.on_failure
+    if section.scheduler == "mh" and on_failure == "remove":
+        yield (
+            (*at, "on_failure") if section.on_failure else ("defaults", "on_failure"),
+            "with scheduler mh every removal moves flows of other real servers: use inhibit",
+        )
+    yield from _sorry(at, section, file)
+
+
+def _sorry(at: At, section: VirtualServerSection, file: FileSection) -> Iterator[Finding]:
+    sorry = section.sorry_server
+    if sorry is None:
+        return
+    here = (*at, "sorry_server")
+    if section.panic_threshold is not None or file.defaults.panic_threshold is not None:
+        place = (*at, "panic_threshold") if section.panic_threshold is not None else ("defaults", "panic_threshold")
+        yield (
+            place,
+            f"virtual server {at[-1]!r} has a sorry server: panic would use servers that are down in its place; "
+            "remove one of them",
+        )
+    if SORRY in section.real_servers:
+        yield (*at, "real_servers", SORRY), f"{SORRY} is the name of the sorry server: use another"
+    for name, real in section.real_servers.items():
+        if real.address == sorry.address and port_of(section, real) == (sorry.port or port_of(section, real)):
+            yield (*here, "address"), f"it is real server {name!r}: give another server, which answers when that fails"
+            break
+    flags = section.scheduler_flags
+    if section.scheduler in {"sh", "mh"} and flags is not None and f"{section.scheduler}-fallback" not in flags:
+        yield (
+            (*at, "scheduler_flags"),
+            f"without {section.scheduler}-fallback some clients would be refused once the sorry server has served: "
+            "add it",
+        )

@@ -1,0 +1,108 @@
+"""Sees who serves at each look: tells what has changed since the last one, and remembers it for the next director.
+
+One rule: it changes nothing; whoever it tells (events, hooks) must not block.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from director.core.event import Event, EventKind, sentence
+from director.core.model import Config, ServerRef, VirtualServer
+from director.core.policy import Hook
+from director.core.transitions import Seen, transitions
+from director.kit.health import Status
+from director.lastknown import LastKnown
+from director.terms import Inputs
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[Event], None]
+
+_BAD = {"down", "lost", "serves", "panics", "warning"}
+_LOGGED = {EventKind.HEALTH, EventKind.QUORUM, EventKind.SORRY, EventKind.PANIC, EventKind.CERTIFICATE}
+
+
+@dataclass(frozen=True, slots=True)
+class HookDue:
+    """A hook to run for `virtual_server`, whose quorum is now `held` or not."""
+
+    virtual_server: str
+    held: bool
+    hook: Hook
+    alive: int
+
+
+class Witness:
+    """Compares each look with the one before."""
+
+    def __init__(
+        self,
+        last: LastKnown,
+        tell: Tell = lambda event: None,
+        run: Callable[[HookDue], None] = lambda due: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._last = last
+        self._tell = tell
+        self._run = run
+        self._clock = clock
+        self._seen: Seen | None = None
+        self._quorate: dict[str, bool] = dict(last.quorate)
+        self._presumed: tuple[Config | None, Mapping[ServerRef, Status]] = (None, {})
+
+    @property
+    def quorate(self) -> Mapping[str, bool]:
+        """By virtual server, whether quorum was held at the last look."""
+        return self._quorate
+
+    def presumed(self, config: Config) -> Mapping[ServerRef, Status]:
+        """What every real server of `config` was when a director last knew."""
+        if self._presumed[0] is not config:
+            self._presumed = (config, self._last.presumed(config))
+        return self._presumed[1]
+
+    def look(self, inputs: Inputs) -> Callable[[], None]:
+        """Tell what `inputs` have that the look before had not; what is returned saves it, and may block."""
+        serving = inputs.serving()
+        after = Seen(inputs.config, serving, inputs.health, inputs.wishes)
+        for event in transitions(self._seen, after, inputs.now, self._clock()):
+            if event.kind in _LOGGED:
+                _log(event)
+            self._tell(event)
+        self._seen = after
+        for due in self._due(inputs):
+            self._run(due)
+        names = {virtual.name for virtual in inputs.config.virtual_servers}
+        self._quorate = {name: held for name, held in self._quorate.items() if name in names}
+        known = self._last.updated(inputs.config, inputs.health, self._quorate)
+        return lambda: self._last.save(known)
+
+    def _due(self, inputs: Inputs) -> Iterator[HookDue]:
+        standings = inputs.serving().standings
+        for virtual in inputs.config.virtual_servers:
+            standing = standings[virtual.name]
+            # Before the first verdicts nothing is known that a script should act on.
+            if self._quorate.get(virtual.name) is standing.quorate or virtual.name not in inputs.ready:
+                continue
+            self._quorate[virtual.name] = standing.quorate
+            hook = _hook(virtual, standing.quorate)
+            if hook is not None:
+                yield HookDue(virtual.name, standing.quorate, hook, standing.alive)
+
+
+def _hook(virtual: VirtualServer, held: bool) -> Hook | None:
+    quorum = virtual.policy.quorum
+    return quorum.on_up if held else quorum.on_down
+
+
+def _log(event: Event) -> None:
+    level = logging.WARNING if event.now in _BAD else logging.INFO
+    if event.kind is EventKind.HEALTH:
+        fields = {"vs": event.virtual_server, "rs": event.real_server, "check": event.check, "reason": event.reason}
+        log.log(level, "real server is %s", event.now, extra={**fields, "was": event.was})
+        return
+    log.log(level, "virtual server changed", extra={"vs": event.virtual_server, "what": sentence(event)})
