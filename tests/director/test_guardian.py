@@ -20,7 +20,7 @@ import pytest
 from director.core.table import RealCounters
 from director.guardian import NAME, Guardian, ask, listening
 from director.kit.errors import DirectorError, HostError
-from tests.director.test_once import BUSY, NEW_CONFIG, OLD_CONFIG, WEB, B, World
+from tests.director.once.world import BUSY, NEW_CONFIG, OLD_CONFIG, WEB, B, World
 
 pytestmark = pytest.mark.unit
 

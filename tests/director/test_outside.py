@@ -43,7 +43,7 @@ from director.ipvs.failure import Failure, failure
 from director.kit.net import Endpoint, parse_endpoint
 from director.terms import Inputs, Outcome
 from tests.contract.fake_kernel import TIMEOUTS
-from tests.director.test_reconcile import World
+from tests.director.reconcile.world import World
 
 pytestmark = pytest.mark.unit
 

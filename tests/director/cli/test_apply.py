@@ -17,11 +17,9 @@ from director.kit.errors import ConfigError
 from director.memory import Memory
 from director.once import Once, inputs_once
 from director.reconcile import Reconciler
-from tests.director.cli.test_cli import FILE, Host, Shell, director, host, shell
+from tests.director.cli.shell import FILE, Host, Shell
 from tests.director.fakes import Stub
 from tests.director.test_guardian import Watch
-
-__all__ = ["director", "host", "shell"]  # fixtures
 
 pytestmark = pytest.mark.unit
 
