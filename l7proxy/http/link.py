@@ -17,7 +17,7 @@ from aiohttp.client_proto import ResponseHandler
 
 from director.kit.errors import DirectorError
 from director.kit.net import Endpoint
-from director.kit.probes.run import describe_os_error
+from director.kit.probes.failures import describe_os_error
 from l7proxy.core.model import UpstreamTimeouts
 
 MOST_IDLE = 256

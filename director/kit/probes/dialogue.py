@@ -9,12 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from director.kit.checks.base import Tls
 from director.kit.health import ProbeResult
+
+_TLS = Tls()
 
 
 @dataclass(frozen=True, slots=True)
 class StartTls:
     """The rest of the conversation goes over TLS on the same connection: `secured` is called once that stands."""
+
+    tls: Tls = _TLS
 
 
 Step = bytes | StartTls | ProbeResult
@@ -38,3 +43,10 @@ class Dialogue(Protocol):
 
     def ended(self) -> ProbeResult:
         """The peer has closed its side before there was a result."""
+
+
+class Lasting(Dialogue, Protocol):
+    """A dialogue after whose good result the connection can stay, and serve another dialogue of the same check."""
+
+    def lasts(self) -> bool:
+        """Whether it can: asked once, after a good result. The peer has not said that it will close."""

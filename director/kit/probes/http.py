@@ -73,12 +73,6 @@ async def probe_http(target: Endpoint, probe: HttpProbe) -> tuple[bool, str]:
         return False, f"not an HTTP answer: {_said(error)}"
 
 
-def describe_tls_error(error: ssl.SSLError) -> str:
-    """OpenSSL's word for what went wrong, without its codes around it."""
-    text = getattr(error, "reason", None) or error.strerror or str(error) or type(error).__name__
-    return f"TLS: {text.lower().replace('_', ' ')}"
-
-
 def _said(error: Exception) -> str:
     """aiohttp's message in one line: it quotes the peer in several, with a caret below."""
     cause = error.__cause__ if isinstance(error, aiohttp.ClientPayloadError) and error.__cause__ else error

@@ -31,7 +31,8 @@ from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
 from director.kit.net import Endpoint
 from director.kit.probes import http
-from director.kit.probes.run import describe_os_error, run_check
+from director.kit.probes.failures import describe_os_error
+from director.kit.probes.run import run_check
 
 pytestmark = pytest.mark.unit
 

@@ -1,0 +1,259 @@
+"""One conversation over one socket: the dialogue's steps, TLS around them, and what bounds them.
+
+One rule: whatever happens on the socket is an outcome; nothing here raises, waits, or closes a socket.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Protocol
+
+from director.kit.checks.base import Tls
+from director.kit.checks.check import Check
+from director.kit.duration import format_duration
+from director.kit.health import ProbeResult
+from director.kit.probes.dialogue import Dialogue, StartTls, Step
+from director.kit.probes.failures import describe_os_error, describe_tls_error, failure
+from director.kit.probes.sockets import local_ports
+from director.kit.probes.tls import Channel
+
+log = logging.getLogger(__name__)
+
+MOST_HEARD_BYTES = 256 * 1024
+"""What a peer may say in one conversation, TLS included. Beyond it the dialogue is asked no more."""
+OUTPUT_BYTES = 256
+"""The first bytes heard that a result keeps."""
+
+Outcome = ProbeResult | Exception
+"""A result; or ProbeError, this host's lack; or another exception, a defect in the probe itself."""
+Done = Callable[[Outcome], None]
+
+_OUT, _TROUBLE = select.EPOLLOUT, select.EPOLLERR | select.EPOLLHUP
+_IN = select.EPOLLIN | select.EPOLLRDHUP | _TROUBLE
+_FINISHED = select.EPOLLRDHUP | _TROUBLE
+
+
+class Holder(Protocol):
+    """Who holds the sockets of attempts."""
+
+    buffer: memoryview
+
+    def release(self, attempt: Attempt) -> None:
+        """`attempt` is over."""
+
+
+class Attempt:
+    """One conversation with one target. `peer` and its `number` are the socket's, once there is one."""
+
+    __slots__ = (
+        "_channel",
+        "_dialogue",
+        "_done",
+        "_first",
+        "_heard_bytes",
+        "_holder",
+        "_is_connected",
+        "_is_first_tls",
+        "_started_at",
+        "_tls",
+        "_unsent",
+        "_warning",
+        "check",
+        "is_over",
+        "number",
+        "peer",
+    )
+
+    def __init__(
+        self, holder: Holder, check: Check, dialogue: Dialogue, tls: Tls | None, done: Done, now: float
+    ) -> None:
+        self.check = check
+        self.peer: socket.SocketType
+        self.number = -1
+        self.is_over = False
+        self._holder = holder
+        self._dialogue = dialogue
+        self._tls = tls
+        self._done = done
+        self._started_at = now
+        self._channel: Channel | None = None
+        self._is_connected = False
+        self._is_first_tls = True
+        self._unsent = b""
+        self._first = b""
+        self._heard_bytes = 0
+        self._warning = ""
+
+    @property
+    def timeout(self) -> str:
+        """How long it may take, in words."""
+        return format_duration(self.check.timing.timeout_s)
+
+    def cancel(self) -> None:
+        """End without an outcome."""
+        if not self.is_over:
+            self.is_over = True
+            self._holder.release(self)
+
+    def end(self, outcome: Outcome, now: float) -> None:
+        """End with `outcome`, unless that has happened before."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self._holder.release(self)
+        if isinstance(outcome, ProbeResult):
+            outcome = ProbeResult(
+                outcome.ok,
+                outcome.reason,
+                now - self._started_at,
+                outcome.weight,
+                outcome.percent,
+                outcome.asks,
+                "; ".join(filter(None, (self._warning, outcome.warning))) if self._warning else outcome.warning,
+                outcome.output or self._first,
+                outcome.errno,
+            )
+        try:
+            self._done(outcome)
+        except Exception:
+            log.exception("the outcome of a probe was not taken in", extra={"check": str(self.check)})
+
+    def step(self, mask: int, now: float) -> None:
+        """The socket has news."""
+        try:
+            outcome = self._connected(mask) if not self._is_connected else None
+            if outcome is None and self._is_connected:
+                if mask & _OUT and self._unsent:
+                    self._send(b"")
+                if mask & _IN:
+                    outcome = self._read(mask)
+        except ssl.SSLError as error:
+            outcome = ProbeResult(False, describe_tls_error(error))
+        except OSError as error:
+            outcome = ProbeResult(False, describe_os_error(error), errno=error.errno or 0)
+        except Exception as error:  # noqa: BLE001 -- told by whoever began it
+            outcome = error
+        if outcome is not None:
+            self.end(outcome, now)
+
+    def _connected(self, mask: int) -> Outcome | None:
+        peer = self.peer
+        if mask & _TROUBLE:
+            error = peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                return failure(OSError(error, "connect"), self.check)
+            if mask & select.EPOLLHUP:
+                return None  # of the conversation that this socket had before
+        if not mask & _OUT:
+            return None
+        target = self.check.target
+        # Without a listener, a port of this host's own range can be given to the probe's end, and then TCP's
+        # simultaneous open (RFC 9293 3.5) connects the socket with itself.
+        if target.port in local_ports() and peer.getsockname()[:2] == (str(target.address), target.port):
+            return ProbeResult(False, describe_os_error(ConnectionRefusedError(errno.ECONNREFUSED, "")), errno=111)
+        self._is_connected = True
+        if self._tls is None:
+            return self._do(self._dialogue.opened())
+        return self._secure(self._tls)
+
+    def _secure(self, tls: Tls) -> Outcome | None:
+        self._channel = Channel(tls, self.check.target.address)
+        self._channel.shake()
+        self._send(self._channel.to_send())
+        return None
+
+    def _do(self, step: Step) -> Outcome | None:
+        """Do what the dialogue asks for; its result, once it has one."""
+        if isinstance(step, ProbeResult):
+            return step
+        if isinstance(step, StartTls):
+            self._is_first_tls = False
+            return self._secure(step.tls)
+        if step:
+            if self._channel is not None:
+                self._channel.say(step)
+                step = self._channel.to_send()
+            self._send(step)
+        return None
+
+    def _send(self, data: bytes) -> None:
+        data = self._unsent + data if self._unsent else data
+        if data:
+            try:
+                sent = self.peer.send(data, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                sent = 0
+            except (BrokenPipeError, ConnectionResetError):
+                sent = len(data)  # what the peer has said before is still to be heard
+            self._unsent = data[sent:]
+
+    def _read(self, mask: int) -> Outcome | None:
+        peer = self.peer
+        buffer = self._holder.buffer
+        while True:
+            try:
+                size = peer.recv_into(buffer)
+            except BlockingIOError:
+                return None
+            heard = bytes(buffer[: min(size, MOST_HEARD_BYTES - self._heard_bytes)])
+            self._heard_bytes += size
+            outcome = self._take(heard) if size else self._ended()
+            if outcome is not None:
+                return outcome
+            if self._heard_bytes >= MOST_HEARD_BYTES:
+                return ProbeResult(False, f"{MOST_HEARD_BYTES // 1024} KiB were heard without an end of the answer")
+            if size == 0:
+                return ProbeResult(False, "connection closed before an answer")
+            if size < len(buffer):
+                if mask & _FINISHED:
+                    mask = 0  # the end, or an error, is what stands behind the last bytes
+                    continue
+                return None
+
+    def _take(self, heard: bytes) -> Outcome | None:
+        channel = self._channel
+        if channel is None:
+            return self._hear(heard)
+        channel.put(heard)
+        if not channel.is_open:
+            done = self._shake(channel)
+            if done is not None or not channel.is_open:
+                return done
+        return self._hear_all(channel)
+
+    def _shake(self, channel: Channel) -> Outcome | None:
+        try:
+            is_open = channel.shake()
+        finally:
+            self._send(channel.to_send())  # an alert too: it tells the peer why
+        if not is_open:
+            return None
+        self._warning = channel.warning()
+        return self._do(self._dialogue.opened() if self._is_first_tls else self._dialogue.secured())
+
+    def _hear_all(self, channel: Channel) -> Outcome | None:
+        while (said := channel.take()) is not None:
+            outcome = self._hear(said) if said else self._dialogue.ended()
+            if outcome is not None:
+                return outcome
+        self._send(channel.to_send())
+        return None
+
+    def _hear(self, heard: bytes) -> Outcome | None:
+        if len(self._first) < OUTPUT_BYTES:
+            self._first += heard[: OUTPUT_BYTES - len(self._first)]
+        return self._do(self._dialogue.heard(heard))
+
+    def _ended(self) -> Outcome | None:
+        channel = self._channel
+        if channel is None:
+            return self._dialogue.ended()
+        if not channel.is_open:
+            return ProbeResult(False, "connection closed during the TLS handshake")
+        channel.put(b"")
+        return self._hear_all(channel)
