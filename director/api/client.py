@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,8 +18,11 @@ from director.host.lockfile import namespace_inode
 from director.kit.errors import ConfigError, DirectorError, HostError
 
 if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
     from director.core.answers import AppliedAnswer, PlannedAnswer
     from director.core.driftlines import DriftLine
+    from director.core.event import EventAnswer
     from director.core.status import Status
 
 TIMEOUT_S = 60.0
@@ -80,11 +85,51 @@ class Client:
     def weight(self, virtual_server: str, real_server: str, weight: int) -> list[str]:
         return self._operate("/v1/weight", virtual_server=virtual_server, real_server=real_server, weight=weight)
 
+    def events(
+        self,
+        since: float | None = None,
+        virtual_server: str = "",
+        real_server: str = "",
+        limit: int | None = None,
+        *,
+        follow: bool = False,
+    ) -> Iterator[EventAnswer]:
+        """What happened since a unix time, oldest first, with `limit` the last so many; `follow`: and what happens."""
+        from urllib.parse import urlencode
+
+        asked = {"since": since, "vs": virtual_server, "rs": real_server, "limit": limit, "follow": int(follow)}
+        query = urlencode({key: value for key, value in asked.items() if value})
+        with self._asked("GET", f"/v1/events?{query}") as response:
+            for line in response if response.status == 200 else ():
+                if line.strip():
+                    answer = json.loads(line)
+                    if "error" in answer:
+                        raise DirectorError(str(answer["error"]))
+                    yield cast("EventAnswer", answer)
+            if response.status != 200:
+                raise self._refusal(response.status, json.loads(response.read()))
+
     def _operate(self, path: str, **fields: object) -> list[str]:
         """What is worth knowing of what was done, in sentences."""
         return list(self._ask("POST", path, **fields).get("notes", ()))
 
     def _ask(self, method: str, path: str, **fields: object) -> dict[str, Any]:
+        with self._asked(method, path, **fields) as response:
+            answer = json.loads(response.read())
+        if not isinstance(answer, dict) or response.status != 200:
+            if isinstance(answer, dict) and "error" in answer and "steps" in answer:
+                return answer
+            raise self._refusal(response.status, answer)
+        return answer
+
+    def _refusal(self, status: int, answer: object) -> DirectorError:
+        if not isinstance(answer, dict) or "error" not in answer:
+            return HostError(f"what answers on {self._path} is no director: status {status}")
+        return (ConfigError if status == 400 else DirectorError)(str(answer["error"]))
+
+    @contextmanager
+    def _asked(self, method: str, path: str, **fields: object) -> Iterator[HTTPResponse]:
+        """The answer to one request; what goes wrong in the block is told as its failure."""
         from director.api.unix import HTTPException, UnixConnection
 
         connection = UnixConnection(self._path, TIMEOUT_S)
@@ -92,8 +137,7 @@ class Client:
             body = json.dumps(fields) if fields else None
             headers = {NAMESPACE_HEADER: str(namespace_inode())}
             connection.request(method, path, body, {**headers, "Content-Type": "application/json"} if body else headers)
-            response = connection.getresponse()
-            answer = json.loads(response.read())
+            yield connection.getresponse()
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunningError(
                 f"no director is running (nothing answers on {self._path}): start one with `director run FILE`"
@@ -105,8 +149,3 @@ class Client:
             raise HostError(f"what answers on {self._path} is no director: {error}") from error
         finally:
             connection.close()
-        if not isinstance(answer, dict) or (response.status != 200 and "error" not in answer):
-            raise HostError(f"what answers on {self._path} is no director: status {response.status}")
-        if response.status != 200 and "steps" not in answer:
-            raise (ConfigError if response.status == 400 else DirectorError)(str(answer["error"]))
-        return answer

@@ -21,10 +21,12 @@ from typing import Any, Protocol, TypeVar
 from aiohttp import web
 
 from director.api import NAMESPACE_HEADER
+from director.api.events import add_events
 from director.core.answers import Applied, Planned
 from director.core.driftlines import DriftLine
 from director.core.model import ServerRef
 from director.core.status import Status
+from director.eventlog import EventLog
 from director.host.lockfile import namespace_inode
 from director.kit.duration import LONGEST_S
 from director.kit.errors import ConfigError, DirectorError, HostError
@@ -76,11 +78,13 @@ def listening(path: Path) -> Iterator[socket.socket]:
 
 
 @asynccontextmanager
-async def serve(director: Operations, listener: socket.socket) -> AsyncIterator[None]:
+async def serve(director: Operations, listener: socket.socket, events: EventLog | None = None) -> AsyncIterator[None]:
     """Answer on `listener` meanwhile; what was asked before the end has `LAST_ANSWERS_S` to be answered."""
     async with asyncio.TaskGroup() as group:
         begun = _Begun(group)
         application = _application(director, begun)
+        if events is not None:
+            add_events(application, events)
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=LAST_ANSWERS_S)
         try:
             await runner.setup()

@@ -21,6 +21,7 @@ _COMMANDS = {
     "drain": "director.cli.daemon:drain",
     "enable": "director.cli.daemon:enable",
     "weight": "director.cli.daemon:weight",
+    "events": "director.cli.events:events",
     "schema": "director.cli.schema:schema",
     "realserver": "director.cli.realserver:realserver",
     "doctor": "director.cli.doctor:doctor",
