@@ -19,6 +19,7 @@ from director.announcements import Announcements
 from director.core.answers import Applied, Planned, Step
 from director.core.before import Before
 from director.core.desired import adopted_weights, unproven_servers
+from director.core.explain import Probing
 from director.core.model import Config, ServerRef
 from director.core.plan import Plan
 from director.core.removal import Removal
@@ -26,6 +27,7 @@ from director.core.table import Table
 from director.core.weight import Wish, next_ramp_s
 from director.driftlog import DriftLog
 from director.journal import Entry, Journal
+from director.kit.checks.check import Check
 from director.kit.errors import ConfigError, DirectorError
 from director.monitor import Monitor
 from director.reconcile import Reconciler
@@ -42,21 +44,22 @@ Answer = TypeVar("Answer")
 class InForce:
     """A configuration, and what was found in the kernel when it was taken.
 
-    `former` is the one before it, while what that had and this has not is still there; until `drain_until_at`
-    (monotonic) its connections are waited for.
+    `text` is what the file held. `former` is the one before it, while what that had and this has not is still there;
+    until `drain_until_at` (monotonic) its connections are waited for.
     """
 
     config: Config
     source: str
+    text: str = ""
     adopted: Mapping[ServerRef, int] = field(default_factory=dict)
     unproven: frozenset[ServerRef] = frozenset()
     former: Config | None = None
     drain_until_at: float | None = None
 
     @staticmethod
-    def taken(config: Config, source: str, table: Table, former: Config | None = None) -> InForce:
+    def taken(config: Config, source: str, text: str, table: Table, former: Config | None = None) -> InForce:
         """With the weights of `table` for servers that await a verdict."""
-        return InForce(config, source, adopted_weights(config, table), unproven_servers(config, table), former)
+        return InForce(config, source, text, adopted_weights(config, table), unproven_servers(config, table), former)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,8 @@ class Unconfirmed:
 class Control:
     """Reconciles what is in force, and replaces it.
 
-    `wishes` are the operator's, `advice` says what the host lacks for a configuration, `wake` has the loop look again.
+    `wishes` are the operator's, `text` is what the file of `config` held, `advice` says what the host lacks for a
+    configuration, `wake` has the loop look again.
 
     Its methods raise DirectorError; each holds `writing` while it works, but for those that say otherwise.
     """
@@ -90,8 +94,9 @@ class Control:
         witness: Witness,
         advice: Callable[[Config], tuple[str, ...]],
         wake: Callable[[], None],
+        text: str = "",
     ) -> None:
-        self.force = InForce(config, source)
+        self.force = InForce(config, source, text)
         self.undone = ""  # a sentence, while the file that a reload reads is one that was taken back
         self._own_file = source
         self.unconfirmed: Unconfirmed | None = None
@@ -136,7 +141,7 @@ class Control:
                     extra={"apply": str(left), "config": self.force.source},
                 )
                 table, self._owed = left.before.over(table), left.before.besides(self.config)
-            self._put_in_force(InForce.taken(self.config, self.force.source, table))
+            self._put_in_force(InForce.taken(self.config, self.force.source, self.force.text, table))
             return await self._reconcile()
 
     async def look(self) -> None:
@@ -164,7 +169,7 @@ class Control:
                 raise DirectorError(f"{source} was not applied: the director is stopping, and could not undo it later")
             former, standing = self.force, set(self.last.failures if self.last else ())
             table = await self.on_worker(self._reconciler.read_table)
-            self._put_in_force(InForce.taken(config, source, table, former.config))
+            self._put_in_force(InForce.taken(config, source, text, table, former.config))
             is_own = self._is_own(source)
             if drain_s is None and former.drain_until_at is not None:
                 drain_s = max(0.0, former.drain_until_at - time.monotonic())
@@ -275,7 +280,7 @@ class Control:
     async def preview(self, config: Config) -> Planned:
         """What `change` to `config` would do, all of it."""
         observed = await self.observe(config)
-        force = InForce.taken(config, "", observed.table, self.config)
+        force = InForce.taken(config, "", "", observed.table, self.config)
         inputs = self.inputs(force, Removal.AT_ONCE)
         return await self.on_worker(lambda: planned(self._reconciler, inputs, observed))
 
@@ -317,6 +322,10 @@ class Control:
             if ref in health and (step_s := next_ramp_s(health[ref], virtual.policy, now)) is not None
         ]
         return min(steps, default=None)
+
+    def probing(self, check: Check) -> Probing:
+        """What is known of `check`. Needs no `writing`."""
+        return self._monitor.probing(check)
 
     def tell_trouble(self, error: Exception) -> None:
         """Log, once, that it could not even be tried."""

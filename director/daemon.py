@@ -57,6 +57,7 @@ class Daemon:
         announcer: Announces,
         changes: Changes | None = None,
         surroundings: Surroundings | None = None,
+        text: str = "",
     ) -> None:
         self._changes = changes
         self._config_path = config_path
@@ -77,6 +78,7 @@ class Daemon:
             Witness(LastKnown(state_directory)),
             advice,
             self._woken.set,
+            text,
         )
         self._requests = Requests(self._control, overrides, namespace_inode())
 
@@ -181,7 +183,8 @@ def run(config_path: Path, socket_path: Path, state_directory: Path) -> None:
 
     Raises: DirectorError when it cannot begin, and then nothing has changed.
     """
-    config = parse_config(read_text(config_path), str(config_path))
+    text = read_text(config_path)
+    config = parse_config(text, str(config_path))
     purpose = f"director run {config_path}"
     with (
         NamespaceLock(purpose),
@@ -191,5 +194,5 @@ def run(config_path: Path, socket_path: Path, state_directory: Path) -> None:
         HostChanges() as changes,
     ):
         around = HostSurroundings(state_directory)
-        daemon = Daemon(config_path, config, state_directory, kernel, addresses, announcer, changes, around)
+        daemon = Daemon(config_path, config, state_directory, kernel, addresses, announcer, changes, around, text)
         asyncio.run(daemon.run(socket_path))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from director.core.explain import Probing
 from director.core.model import Config, RealServer, ServerRef, VirtualServer
 from director.core.verdict import verdict
 from director.core.vip import Vip
@@ -71,6 +72,12 @@ class Monitor:
             for real in virtual.real_servers
             if real.load is not None and (last := self._prober.state(real.load).last) is not None
         }
+
+    def probing(self, check: Check) -> Probing:
+        """What is known of `check` alone."""
+        state = self._prober.state(check)
+        last = ((state.last_at, state.last),) if state.last is not None and state.last_at is not None else ()
+        return Probing(state, last)
 
     def ready(self, config: Config) -> frozenset[str]:
         """Virtual servers of `config` whose real servers all have a verdict, or have had the time for one."""

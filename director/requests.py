@@ -15,12 +15,15 @@ from director.control import Control
 from director.core import status
 from director.core.answers import Applied, Planned
 from director.core.config import parse_config
+from director.core.desired import adopted_weights
 from director.core.driftlines import DriftLine, drift_lines
+from director.core.explain import Asked, Explanation, explain
 from director.core.foreign import notes
-from director.core.model import ServerRef
+from director.core.model import ServerRef, VirtualServer
 from director.core.steps import Names
 from director.kit.errors import ConfigError, DirectorError
 from director.kit.schemawalk import suggestion
+from director.kit.yamltree import places_in
 from director.overrides import Overrides
 
 log = logging.getLogger(__name__)
@@ -77,7 +80,7 @@ class Requests:
         return await self._operator_changed("drained", ref)
 
     async def enable(self, ref: ServerRef) -> list[str]:
-        """Also for a server that is no longer in force and has a wish left. Otherwise as `drain`."""
+        """Undo all three, also for a server that is no longer in force and has a wish left. Otherwise as `drain`."""
         if ref not in self._overrides.wishes:
             self._known(ref)
         await self._control.on_worker(lambda: self._overrides.enable(ref))
@@ -137,6 +140,41 @@ class Requests:
                 drift,
             ),
         }
+
+    async def maintenance(self, ref: ServerRef, reason: str, for_s: float | None) -> list[str]:
+        """As `drain`; until `for_s` have passed, or for good."""
+        self._known(ref)
+        await self._control.on_worker(lambda: self._overrides.maintenance(ref, reason, for_s))
+        return await self._operator_changed("in maintenance", ref)
+
+    async def explain(self, virtual_server: str, real_server: str | None) -> Explanation:
+        """Why every weight is what it is. Raises: ConfigError for a name that is not in force; KernelError."""
+        control = self._control
+        virtual = self._named(virtual_server, real_server)
+        async with control.writing:
+            force, inputs = control.force, control.inputs()
+            seen = await control.observe(force.config)
+        places = await asyncio.to_thread(places_in, force.text, force.source)
+        asked = Asked(
+            serving=inputs.serving(),
+            health=inputs.health,
+            wishes=inputs.wishes,
+            kernel=adopted_weights(force.config, seen.table),
+            probing=control.probing,
+            places=places,
+            source=force.source,
+            now=time.monotonic(),
+            clock=time.time(),
+        )
+        return explain(virtual, asked, real_server)
+
+    def _named(self, virtual_server: str, real_server: str | None) -> VirtualServer:
+        virtuals = self._control.config.virtual_servers
+        virtual = next((each for each in virtuals if each.name == virtual_server), None)
+        if virtual is None or real_server is not None:
+            self._known(ServerRef(virtual_server, real_server or ""))
+        assert virtual is not None  # noqa: S101 -- what is not known was refused
+        return virtual
 
     def _known(self, ref: ServerRef) -> None:
         config = self._control.config

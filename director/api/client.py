@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from director.core.answers import AppliedAnswer, PlannedAnswer
     from director.core.driftlines import DriftLine
     from director.core.event import EventAnswer
+    from director.core.explain import Explanation
     from director.core.status import Status
 
 TIMEOUT_S = 60.0
@@ -81,6 +82,19 @@ class Client:
 
     def enable(self, virtual_server: str, real_server: str) -> list[str]:
         return self._operate("/v1/enable", virtual_server=virtual_server, real_server=real_server)
+
+    def maintenance(self, virtual_server: str, real_server: str, reason: str, for_s: float | None) -> list[str]:
+        given: dict[str, object] = {} if for_s is None else {"for_s": for_s}
+        return self._operate(
+            "/v1/maintenance", virtual_server=virtual_server, real_server=real_server, reason=reason, **given
+        )
+
+    def explain(self, virtual_server: str, real_server: str | None = None) -> Explanation:
+        """Why every weight is what it is."""
+        from urllib.parse import urlencode
+
+        names = {"virtual_server": virtual_server, **({} if real_server is None else {"real_server": real_server})}
+        return cast("Explanation", self._ask("GET", "/v1/explain?" + urlencode(names)))
 
     def weight(self, virtual_server: str, real_server: str, weight: int) -> list[str]:
         return self._operate("/v1/weight", virtual_server=virtual_server, real_server=real_server, weight=weight)

@@ -24,6 +24,7 @@ from director.api import NAMESPACE_HEADER
 from director.api.events import add_events
 from director.core.answers import Applied, Planned
 from director.core.driftlines import DriftLine
+from director.core.explain import Explanation
 from director.core.model import ServerRef
 from director.core.status import Status
 from director.eventlog import EventLog
@@ -40,6 +41,7 @@ MODE = 0o660
 BACKLOG = 64
 LAST_ANSWERS_S = 5.0
 LARGEST_REQUEST_BYTES = 16 * 1024 * 1024
+LONGEST_REASON = 200
 
 
 class Operations(Protocol):
@@ -56,6 +58,8 @@ class Operations(Protocol):
     async def drain(self, ref: ServerRef) -> list[str]: ...
     async def enable(self, ref: ServerRef) -> list[str]: ...
     async def weight(self, ref: ServerRef, weight: int) -> list[str]: ...
+    async def maintenance(self, ref: ServerRef, reason: str, for_s: float | None) -> list[str]: ...
+    async def explain(self, virtual_server: str, real_server: str | None) -> Explanation: ...
 
 
 @contextmanager
@@ -197,6 +201,20 @@ def _application(director: Operations, begun: _Begun) -> web.Application:
             raise ConfigError(f"weight {weight!r} is not one: use 0 to 65535")
         return web.json_response({"notes": await begun.carry_out(director.weight(_ref(body), weight))})
 
+    async def post_maintenance(request: web.Request) -> web.Response:
+        body = await _object(request)
+        reason = body.get("reason", "")
+        if not isinstance(reason, str) or len(reason) > LONGEST_REASON or not (reason.isprintable()):
+            raise ConfigError(f"the reason is one line of at most {LONGEST_REASON} characters")
+        for_s = _seconds(body, "for_s")
+        return web.json_response({"notes": await begun.carry_out(director.maintenance(_ref(body), reason, for_s))})
+
+    async def get_explain(request: web.Request) -> web.Response:
+        virtual_server = request.query.get("virtual_server")
+        if not virtual_server:
+            raise ConfigError('the request needs "virtual_server", a name')
+        return web.json_response(await director.explain(virtual_server, request.query.get("real_server")))
+
     here = str(namespace_inode())
 
     @web.middleware
@@ -220,6 +238,8 @@ def _application(director: Operations, begun: _Begun) -> web.Application:
             web.post("/v1/drain", post_drain),
             web.post("/v1/enable", post_enable),
             web.post("/v1/weight", post_weight),
+            web.post("/v1/maintenance", post_maintenance),
+            web.get("/v1/explain", get_explain),
         ]
     )
     return application

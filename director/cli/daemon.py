@@ -1,4 +1,4 @@
-"""run, status, drain, enable, weight: the daemon, and what is asked of it over its admin socket."""
+"""run, status, drain, enable, weight, maintenance: the daemon, and what is asked of it over its admin socket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from director.cli.lines import count, note
-from director.cli.options import file_argument, json_option, socket_option, state_option
+from director.cli.options import duration_option, file_argument, json_option, socket_option, state_option
 
 if TYPE_CHECKING:
     from director.core.status import RealServerStatus, Status, VirtualServerStatus
@@ -98,7 +98,7 @@ def drain(names: tuple[str, str], socket_path: Path) -> None:
 @_real_server
 @socket_option
 def enable(names: tuple[str, str], socket_path: Path) -> None:
-    """Undo drain and weight: REAL_SERVER is back to what the file and its check say.
+    """Undo drain, weight and maintenance: REAL_SERVER is back to what the file and its check say.
 
     Exits 0 when the kernel has it, 1 on an error.
     """
@@ -132,6 +132,24 @@ def weight(names: tuple[str, str], weight: int, socket_path: Path) -> None:
 
     notes = Client(socket_path).weight(*names, weight)
     click.echo(f"{'/'.join(names)} has weight {weight} while it is up; `director enable` takes it back.")
+    note(notes)
+
+
+@click.command()
+@_real_server
+@click.option("--reason", default="", metavar="TEXT", help="Why, for whoever looks at it later.")
+@duration_option("--for", "for_s", "End it by itself after DURATION, such as 2h; default: `director enable` ends it.")
+@socket_option
+def maintenance(names: tuple[str, str], reason: str, for_s: float | None, socket_path: Path) -> None:
+    """Take REAL_SERVER of VIRTUAL_SERVER out for work on it: no new connections. Survives a restart.
+
+    Exits 0 when the kernel has it, 1 on an error.
+    """
+    from director.api.client import Client
+
+    notes = Client(socket_path).maintenance(*names, reason, for_s)
+    ends = "`director enable` ends it" if for_s is None else "it ends by itself, or by `director enable`"
+    click.echo(f"{'/'.join(names)} is in maintenance; {ends}.")
     note(notes)
 
 

@@ -5,6 +5,7 @@ One rule: with a director running, plan asks it; without one it looks at the ker
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,12 +32,23 @@ def check(file: Path) -> None:
     from director.kit.configfile import read_text
 
     config = parse_config(read_text(file), str(file))
-    servers = sum(len(virtual.real_servers) for virtual in config.virtual_servers)
+    servers = sum(not real.is_sorry for virtual in config.virtual_servers for real in virtual.real_servers)
     checked = sum(real.check is not None for virtual in config.virtual_servers for real in virtual.real_servers)
     click.echo(
         f"{click.format_filename(file)}: ok: {count(len(config.virtual_servers), 'virtual server')}, "
         f"{count(servers, 'real server')}, {checked} of them checked"
     )
+    for line in _detection(config):
+        click.echo(line)
+
+
+def _detection(config: Config) -> Iterator[str]:
+    """How long a failure and a recovery take to be seen at worst, once for each virtual server's checks alike."""
+    from director.core.detection import detection
+
+    for virtual in config.virtual_servers:
+        for line in detection(virtual):
+            yield f"  {virtual.name}: {line}"
 
 
 @click.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -62,6 +62,21 @@ def parse(text: str) -> Tree:
         tree.problems.append(error.problem)
     tree.problems.sort()
     return tree
+
+
+def places_in(text: str, source: str) -> Callable[[Path], str]:
+    """Where in `text` a path stands, as `file:line:column`; of one that is not there, its nearest ancestor.
+
+    >>> places_in("{a: 1, b: {c: 2}}", "f")(("b", "c"))
+    'f:1:12'
+    """
+    tree = parse(text)
+
+    def place(path: Path) -> str:
+        mark = tree.mark(path, at_key=True)
+        return f"{source}:{mark.line}:{mark.column}"
+
+    return place
 
 
 class _Builder:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from director.core.answers import Applied, Planned, Step
 from director.core.driftlines import DriftLine
+from director.core.explain import Explanation
 from director.core.model import ServerRef
 from director.core.status import Status
 from director.core.vip import Vip
@@ -67,6 +68,16 @@ class FakeAnnouncer:
     def send_once(self, vip: Vip) -> int:
         self.sent.append(vip)
         return 1
+
+
+EXPLANATION: Explanation = {
+    "virtual_server": "web",
+    "at": "f:2:3",
+    "source": "f",
+    "quorum": "held: 1 real server takes connections (held from 1 on, lost below 1)",
+    "panic": False,
+    "real_servers": [],
+}
 
 
 class Stub:
@@ -142,6 +153,14 @@ class Stub:
     async def enable(self, ref: ServerRef) -> list[str]:
         self._ask("enable", ref)
         return self.notes
+
+    async def maintenance(self, ref: ServerRef, reason: str, for_s: float | None) -> list[str]:
+        self._ask("maintenance", ref, reason, for_s)
+        return self.notes
+
+    async def explain(self, virtual_server: str, real_server: str | None) -> Explanation:
+        self._ask("explain", virtual_server, real_server)
+        return EXPLANATION
 
     async def weight(self, ref: ServerRef, weight: int) -> list[str]:
         self._ask("weight", ref, weight)

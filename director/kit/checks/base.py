@@ -43,6 +43,22 @@ class Timing:
     flapping: Flapping | None = None
 
 
+def worst_case_s(timing: Timing) -> tuple[float, float]:
+    """The longest times from a failure to the verdict "down", and from a recovery to "up".
+
+    It happens right after a probe, and every probe takes its whole timeout: a server that refuses is found sooner.
+
+    >>> worst_case_s(Timing(interval_s=2.0, timeout_s=1.0, fast_interval_s=0.5, rise=2, fall=3, jitter=0.0))
+    (6.0, 4.5)
+    """
+
+    def verdict_s(results: int) -> float:
+        waits_s = timing.interval_s + (results - 1) * timing.fast_interval_s
+        return waits_s * (1 + timing.jitter) + results * timing.timeout_s
+
+    return verdict_s(timing.fall), verdict_s(timing.rise)
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """How a probe's packets leave: from which address, and with which firewall mark (0: none).

@@ -1,0 +1,120 @@
+"""probe: one probe of a real server, here and now, without the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from director.cli import exits
+from director.cli.options import json_option
+from director.kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from director.core.model import Config, RealServer
+    from director.kit.checks.check import Check
+    from director.kit.health import ProbeResult
+
+DEFAULT_FILE = Path("/etc/director/director.yaml")
+
+
+@click.command()
+@click.argument("virtual_server")
+@click.argument("real_server")
+@click.option(
+    "--file",
+    "-f",
+    "file",
+    type=click.Path(path_type=Path, readable=False),
+    default=DEFAULT_FILE,
+    show_default=True,
+    help="The configuration that has the check.",
+)
+@json_option
+def probe(virtual_server: str, real_server: str, file: Path, as_json: bool) -> int:
+    """Probe REAL_SERVER of VIRTUAL_SERVER once, as the file's check says, and tell all that was seen.
+
+    No daemon is asked or needed, and nothing changes: this is what a check sees from this host at this moment.
+
+    Exits 0 when the server is good by this probe, 2 when it is not, 1 on an error.
+    """
+    from director.core.config import parse_config
+    from director.kit.checks.check import leaves
+    from director.kit.configfile import read_text
+
+    real = _find(parse_config(read_text(file), str(file)), virtual_server, real_server)
+    checks = (*leaves(real.check), *leaves(real.load))
+    if not checks:
+        raise ConfigError(f"{virtual_server}/{real_server} has no check in {file}: give it one")
+    results = asyncio.run(_probe_all(checks))
+    if as_json:
+        click.echo(json.dumps([_plain(check, result) for check, result in zip(checks, results, strict=True)]))
+    else:
+        for check, result in zip(checks, results, strict=True):
+            _print(check, result)
+    good = [result.ok for check, result in zip(checks, results, strict=True) if check in leaves(real.check)]
+    is_good = all(good) if getattr(real.check, "every", True) else any(good)
+    return exits.OK if is_good else exits.CHANGES
+
+
+def _find(config: Config, virtual_server: str, real_server: str) -> RealServer:
+    from director.core.model import ServerRef
+    from director.kit.schemawalk import suggestion
+
+    found = config.find(ServerRef(virtual_server, real_server))
+    if found is not None:
+        return found[1]
+    virtual = next((each for each in config.virtual_servers if each.name == virtual_server), None)
+    if virtual is None:
+        names = [each.name for each in config.virtual_servers]
+        raise ConfigError(f"no virtual server {virtual_server!r} in the file{suggestion(virtual_server, names)}")
+    names = [each.name for each in virtual.real_servers]
+    raise ConfigError(f"{virtual_server!r} has no real server {real_server!r}{suggestion(real_server, names)}")
+
+
+async def _probe_all(checks: tuple[Check, ...]) -> list[ProbeResult]:
+    from director.kit.probes.run import run_check
+
+    return [await run_check(check) for check in checks]
+
+
+def _print(check: Check, result: ProbeResult) -> None:
+    click.echo(str(check))
+    if check.route.source is not None:
+        click.echo(f"  from      {check.route.source}")
+    if check.route.mark:
+        click.echo(f"  mark      {check.route.mark}")
+    click.secho(f"  result    {'good' if result.ok else 'failed'}", fg="green" if result.ok else "red")
+    click.echo(f"  reason    {result.reason}")
+    click.echo(f"  took      {result.duration_s * 1000:.1f} ms of at most {check.timing.timeout_s * 1000:g} ms")
+    asked = {"weight": result.weight, "percent": result.percent, "asks": result.asks.value if result.asks else None}
+    for name, value in asked.items():
+        if value is not None:
+            click.echo(f"  {name:<8}  {value}")
+    if result.warning:
+        click.echo(f"  warning   {result.warning}")
+    if result.output:
+        click.echo(f"  it said   {_text(result.output)}")
+
+
+def _plain(check: Check, result: ProbeResult) -> dict[str, object]:
+    return {
+        "check": str(check),
+        "ok": result.ok,
+        "reason": result.reason,
+        "duration_ms": round(result.duration_s * 1000, 3),
+        "weight": result.weight,
+        "percent": result.percent,
+        "asks": result.asks.value if result.asks else None,
+        "warning": result.warning,
+        "output": _text(result.output),
+    }
+
+
+def _text(output: bytes) -> str:
+    from director.core.event import printable
+
+    return printable(output)
