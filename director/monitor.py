@@ -75,9 +75,8 @@ class Monitor:
 
     def probing(self, check: Check) -> Probing:
         """What is known of `check` alone."""
-        state = self._prober.state(check)
-        last = ((state.last_at, state.last),) if state.last is not None and state.last_at is not None else ()
-        return Probing(state, last)
+        prober = self._prober
+        return Probing(prober.state(check), prober.recent(check), prober.next_at(check), prober.trouble(check))
 
     def ready(self, config: Config) -> frozenset[str]:
         """Virtual servers of `config` whose real servers all have a verdict, or have had the time for one."""

@@ -177,6 +177,8 @@ class Server:
                 continue
             for state in hit:
                 state.health = after
+                if after.status is before.status:
+                    continue
                 up = after.status is Status.UP
                 log.log(
                     logging.INFO if up else logging.WARNING,

@@ -69,6 +69,8 @@ def _check(kind: str, check: CheckLine) -> Iterator[str]:
         f"{_span(check['timeout_s'])}, rise {check['rise']}, fall {check['fall']}"
     )
     yield f"    {timing}"
+    if check["trouble"]:
+        yield f"    no probe can be made: {check['trouble']}"
     for result in check["recent"]:
         good = "good  " if result["ok"] else "failed"
         said = f'; it said "{result["output"]}"' if result["output"] and not result["ok"] else ""

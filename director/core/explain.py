@@ -38,7 +38,7 @@ class ResultLine(TypedDict):
 class CheckLine(TypedDict):
     """One check. `next_s` is the time until its next probe, None while one runs; `at` is its place in the file.
 
-    `changes_after` says what would have to come for its verdict to be another.
+    `changes_after` says what would have to come for its verdict to be another, `trouble` why no probe can be made.
     """
 
     check: str
@@ -53,6 +53,7 @@ class CheckLine(TypedDict):
     recent: list[ResultLine]
     next_s: float | None
     changes_after: str
+    trouble: str
 
 
 class RealServerLine(TypedDict):
@@ -92,11 +93,15 @@ Places = Callable[[tuple[str | int, ...]], str]
 
 @dataclass(frozen=True, slots=True)
 class Probing:
-    """What is known of one check: its last results with their times (monotonic), and when it is next due."""
+    """What is known of one check: its last results with their times (monotonic), and when it is next due.
+
+    `trouble` says why it cannot be probed at all, for want of something on this host.
+    """
 
     state: HealthState
     recent: Sequence[tuple[float, ProbeResult]] = ()
     next_at: float | None = None
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +184,7 @@ def _check(check: Check, at: str, asked: Asked) -> CheckLine:
         "recent": [_result(at_s, result, asked.now) for at_s, result in reversed(known.recent)],
         "next_s": None if waits_s is None else round(waits_s, 3),
         "changes_after": changes_after(check, state, asked.now),
+        "trouble": known.trouble,
     }
 
 

@@ -7,7 +7,7 @@ of one reason: what the whole host lacks, all checks lack.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
 
 from director.kit.checks.check import Check
@@ -28,33 +28,48 @@ class _Trouble:
 class Troubles:
     """The trouble that each check is in; bounded by the checks that are watched."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+    def __init__(self) -> None:
         self._troubles: dict[Check, _Trouble] = {}
+        self._alike: Counter[str] = Counter()
+        self._named: Counter[str] = Counter()
 
-    def met(self, check: Check, reason: str) -> None:
+    def __bool__(self) -> bool:
+        return bool(self._troubles)
+
+    def reason(self, check: Check) -> str:
+        """Why `check` cannot be probed, or could not until a while ago; empty when it can."""
+        trouble = self._troubles.get(check)
+        return trouble.reason if trouble is not None else ""
+
+    def met(self, check: Check, reason: str, now: float) -> None:
         """A probe of `check` could not be made."""
         trouble = self._troubles.get(check)
         if trouble is not None and trouble.reason == reason:
-            trouble.met_at = self._now()
+            trouble.met_at = now
             return
         self.forget(check)
-        alike = [each for each in self._troubles.values() if each.reason == reason]
-        named = sum(each.named for each in alike) < MOST_NAMED
+        named = self._named[reason] < MOST_NAMED
         if named:
             log.error("probes cannot be made", extra={"check": str(check), "reason": reason})
-        elif all(each.named for each in alike):
+        elif self._named[reason] == self._alike[reason]:
             log.error("probes of further checks cannot be made", extra={"reason": reason})
-        self._troubles[check] = _Trouble(reason, self._now(), named)
+        self._troubles[check] = _Trouble(reason, now, named)
+        self._alike[reason] += 1
+        self._named[reason] += named
 
-    def made(self, check: Check) -> None:
+    def made(self, check: Check, now: float) -> None:
         """A probe of `check` was made, whatever its result."""
         trouble = self._troubles.get(check)
-        if trouble is not None and self._now() - trouble.met_at >= CALM_S:
+        if trouble is not None and now - trouble.met_at >= CALM_S:
             self.forget(check)
             if trouble.named:
                 log.info("probes can be made again", extra={"check": str(check)})
 
     def forget(self, check: Check) -> None:
         """`check` is not watched any more."""
-        self._troubles.pop(check, None)
+        trouble = self._troubles.pop(check, None)
+        if trouble is not None:
+            for count, times in ((self._alike, 1), (self._named, trouble.named)):
+                count[trouble.reason] -= times
+                if not count[trouble.reason]:
+                    del count[trouble.reason]

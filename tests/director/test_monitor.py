@@ -13,6 +13,7 @@ from director.kit.checks.check import Check
 from director.kit.health import ProbeResult, Status
 from director.kit.prober import Prober
 from director.monitor import Monitor, grace_s
+from tests.director.kit.clock import Clock
 
 pytestmark = pytest.mark.unit
 
@@ -45,40 +46,6 @@ CONFIG = parse_config(FILE, "f")
 GRACE_S = 3 * (1.0 + 1.1) + 1.0
 
 
-class Clock:
-    """Virtual time: whoever sleeps is woken by `go`."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-        self.sleepers: list[tuple[float, asyncio.Event]] = []
-
-    def now(self) -> float:
-        return self.now_s
-
-    async def sleep(self, seconds: float) -> None:
-        woken = asyncio.Event()
-        self.sleepers.append((self.now_s + seconds, woken))
-        await woken.wait()
-
-    async def go(self, seconds: float) -> None:
-        """Let `seconds` pass, and everybody do what is due then."""
-        until = self.now_s + seconds
-        await settle()
-        while due := sorted((at for at, _ in self.sleepers if at <= until)):
-            self.now_s = due[0]
-            for at, woken in self.sleepers:
-                if at <= self.now_s:
-                    woken.set()
-            self.sleepers = [sleeper for sleeper in self.sleepers if not sleeper[1].is_set()]
-            await settle()
-        self.now_s = until
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
 class Scene:
     """A monitor whose probes answer as `answers` says by address; up where it says nothing,
     never where it says None.
@@ -91,7 +58,7 @@ class Scene:
         self.wakes = 0
 
         def prober(on_change: Callable[..., None], now: Callable[[], float]) -> Prober:
-            return Prober(on_change, self.probe, now, self.clock.sleep)
+            return Prober(on_change, self.probe, now, self.clock.call_at)
 
         monkeypatch.setattr("director.monitor.Prober", prober)
         self.monitor = Monitor(self.wake, self.clock.now)

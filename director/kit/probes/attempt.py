@@ -31,7 +31,8 @@ OUTPUT_BYTES = 256
 
 Outcome = ProbeResult | Exception
 """A result; or ProbeError, this host's lack; or another exception, a defect in the probe itself."""
-Done = Callable[[Outcome], None]
+Done = Callable[[Outcome, float], None]
+"""Takes an outcome, and the time at which it came."""
 
 _OUT, _TROUBLE = select.EPOLLOUT, select.EPOLLERR | select.EPOLLHUP
 _IN = select.EPOLLIN | select.EPOLLRDHUP | _TROUBLE
@@ -119,7 +120,7 @@ class Attempt:
                 outcome.errno,
             )
         try:
-            self._done(outcome)
+            self._done(outcome, now)
         except Exception:
             log.exception("the outcome of a probe was not taken in", extra={"check": str(self.check)})
 

@@ -1,4 +1,4 @@
-"""Which probe a check is, and one run of it.
+"""Which probe a check is, and runs of it.
 
 One rule: whatever the peer does, the answer is a `ProbeResult` within the check's timeout.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Protocol
 
 from director.kit.checks.base import Tls
 from director.kit.checks.check import Check
@@ -16,11 +18,12 @@ from director.kit.checks.tcp import TcpProbe
 from director.kit.duration import format_duration
 from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
+from director.kit.probes.attempt import Done, Outcome
 from director.kit.probes.dialogue import Dialogue
 from director.kit.probes.failures import failure
 from director.kit.probes.http import probe_http
 from director.kit.probes.tcp import TCP
-from director.kit.probes.wire import converse
+from director.kit.probes.wire import Engine, converse
 
 
 def dialogue_of(check: Check, lasting: bool = False) -> tuple[Dialogue, Tls | None] | None:
@@ -73,3 +76,70 @@ async def run_in_time(check: Check) -> ProbeResult:
             raise met from error
         result = met
     return replace(result, duration_s=time.monotonic() - started_at)
+
+
+class Stoppable(Protocol):
+    """A probe that runs."""
+
+    def cancel(self) -> None:
+        """It ends without an outcome."""
+
+
+class Runs:
+    """Begins probes of all kinds in one loop. `probe` stands in place of the checks' own probes."""
+
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        now: Callable[[], float] = time.monotonic,
+        probe: Callable[[Check], Awaitable[ProbeResult]] | None = None,
+    ) -> None:
+        self._group = group
+        self._now = now
+        self._probe = probe or run_in_time
+        self._engine = Engine(now) if probe is None else None
+
+    def begin(self, check: Check, done: Done, now: float) -> Stoppable:
+        """Probe once. `done` is called from the loop, and never from within; `now` is what the clock says."""
+        if self._engine is not None:
+            held = dialogue_of(check)
+            if held is not None:
+                return self._engine.begin(check, held[0], held[1], done, now)
+        alone = _Alone(done)
+        alone.task = self._group.create_task(alone.run(self._probe, check, self._now), name=f"probe {check}")
+        return alone
+
+    def close(self) -> None:
+        """End what runs without outcomes, as far as it is a dialogue; the others are the group's."""
+        if self._engine is not None:
+            self._engine.close()
+
+
+class _Alone:
+    """A probe in a task of its own."""
+
+    __slots__ = ("_done", "_is_cancelled", "task")
+
+    def __init__(self, done: Done) -> None:
+        self._done = done
+        self._is_cancelled = False
+        self.task: asyncio.Task[None]
+
+    async def run(
+        self, probe: Callable[[Check], Awaitable[ProbeResult]], check: Check, now: Callable[[], float]
+    ) -> None:
+        outcome: Outcome
+        try:
+            outcome = await probe(check)
+        except asyncio.CancelledError:
+            if self._is_cancelled or self.task.cancelling():
+                raise
+            outcome = RuntimeError("it was cancelled by itself")
+        except Exception as error:  # noqa: BLE001 -- told by whoever began it
+            outcome = error
+        if not self._is_cancelled:
+            self._done(outcome, now())
+
+    def cancel(self) -> None:
+        self._is_cancelled = True
+        self.task.cancel()

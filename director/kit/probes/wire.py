@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from itertools import count
 
+from director.kit.alarm import Alarm
 from director.kit.checks.base import Tls
 from director.kit.checks.check import Check
 from director.kit.errors import ProbeError
@@ -44,8 +45,7 @@ class Engine:
         self._soon: list[tuple[Attempt, Outcome]] = []
         self._deadlines: list[tuple[float, int, Attempt]] = []
         self._sequence = count()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._alarm = Alarm(self._loop.call_at, self._expire)
         self._loop.add_reader(self._epoll.fileno(), self._ready)
 
     def begin(self, check: Check, dialogue: Dialogue, tls: Tls | None, done: Done, now: float | None = None) -> Attempt:
@@ -78,17 +78,9 @@ class Engine:
 
     def _expect_end(self, deadline_at: float, attempt: Attempt) -> None:
         heapq.heappush(self._deadlines, (deadline_at, next(self._sequence), attempt))
-        if self._timer is None or deadline_at < self._timer_at:
-            self._arm(deadline_at)
-
-    def _arm(self, at: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = at
-        self._timer = self._loop.call_at(at, self._expire)
+        self._alarm.by(deadline_at)
 
     def _expire(self) -> None:
-        self._timer = None
         now = self.now()
         deadlines = self._deadlines
         while deadlines:
@@ -99,7 +91,7 @@ class Engine:
                 heapq.heappop(deadlines)
                 attempt.end(ProbeResult(False, f"no answer within {attempt.timeout}", errno=errno.ETIMEDOUT), now)
             else:
-                self._arm(deadline_at)
+                self._alarm.by(deadline_at)
                 break
         self._drain()
 
@@ -136,8 +128,7 @@ class Engine:
             attempt.cancel()
         self._soon.clear()
         self._deadlines.clear()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.off()
         self._loop.remove_reader(self._epoll.fileno())
         self.sockets.close()
         self._epoll.close()
@@ -150,6 +141,11 @@ async def converse(check: Check, dialogue: Dialogue, tls: Tls | None) -> ProbeRe
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Outcome] = loop.create_future()
+
+    def done(outcome: Outcome, _: float) -> None:
+        if not future.done():  # cancelled in the same instant
+            future.set_result(outcome)
+
     try:
         engine = Engine()
     except OSError as error:
@@ -157,7 +153,7 @@ async def converse(check: Check, dialogue: Dialogue, tls: Tls | None) -> ProbeRe
             f"{describe_os_error(error)} on this host: raise its limit of open files (LimitNOFILE=)"
         ) from error
     try:
-        engine.begin(check, dialogue, tls, future.set_result)
+        engine.begin(check, dialogue, tls, done)
         outcome = await future
     finally:
         engine.close()
