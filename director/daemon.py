@@ -19,6 +19,7 @@ from director.api.server import listening, serve
 from director.control import Control
 from director.core.config import parse_config
 from director.core.model import Config
+from director.hooks import Hooks
 from director.host import addresses
 from director.host.announce import Announcer
 from director.host.changes import Changes, HostChanges, woken_by
@@ -66,6 +67,7 @@ class Daemon:
         self._stopped = asyncio.Event()
         self._announcements = Announcements(announcer)
         self._monitor = Monitor(self._woken.set)
+        self._hooks = Hooks()
         overrides = self._overrides = Overrides(state_directory)
         self._control = Control(
             config,
@@ -75,7 +77,7 @@ class Daemon:
             self._monitor,
             lambda: overrides.wishes,
             self._announcements,
-            Witness(LastKnown(state_directory)),
+            Witness(LastKnown(state_directory), run=self._hooks.want),
             advice,
             self._woken.set,
             text,
@@ -105,6 +107,7 @@ class Daemon:
                     group.create_task(self._reload_loop(), name="reload"),
                     group.create_task(self._monitor.run(), name="probes"),
                     group.create_task(self._announcements.run(), name="announce"),
+                    group.create_task(self._hooks.run(), name="hooks"),
                 ]
                 log.info("director is running", extra={"config": str(self._config_path), "socket": str(socket_path)})
                 await self._stopped.wait()
