@@ -350,6 +350,7 @@ class Control:
         inputs = replace(self.inputs(removal=removal), thorough=thorough)
         if thorough:
             self._thorough_at = time.monotonic()
+        save = self._witness.look(inputs)  # the cause is told before what it leads to
         owed, back = self._owed, None
         if owed is not None:
             back = await self.on_worker(lambda: self._reconciler.put_back(owed, inputs))
@@ -366,7 +367,7 @@ class Control:
         self.trouble = ""
         self.failed = self.failed + 1 if outcome.failures else 0
         self._announcements.keep(outcome.observed.vips)
-        await self.on_worker(self._witness.look(inputs))
+        await self.on_worker(save)
         self._tell_unserved(inputs)
         return outcome
 

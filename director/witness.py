@@ -67,15 +67,19 @@ class Witness:
 
     def look(self, inputs: Inputs) -> Callable[[], None]:
         """Tell what `inputs` have that the look before had not; what is returned saves it, and may block."""
-        serving = inputs.serving()
-        after = Seen(inputs.config, serving, inputs.health, inputs.wishes)
-        for event in transitions(self._seen, after, inputs.now, self._clock()):
+        before, after = self._seen, Seen(inputs.config, inputs.serving(), inputs.health, inputs.wishes)
+        is_news = before is None or before.config is not after.config
+        for event in transitions(before, after, inputs.now, self._clock()):
+            is_news = True
             if event.kind in _LOGGED:
                 _log(event)
             self._tell(event)
         self._seen = after
         for due in self._due(inputs):
+            is_news = True
             self._run(due)
+        if not is_news:
+            return lambda: None
         names = {virtual.name for virtual in inputs.config.virtual_servers}
         self._quorate = {name: held for name, held in self._quorate.items() if name in names}
         known = self._last.updated(inputs.config, inputs.health, self._quorate)

@@ -34,8 +34,13 @@ def transitions(before: Seen | None, after: Seen, now: float, at: float) -> Iter
     """
     if before is not None and before.serving is after.serving:
         return
+    weights, health = after.serving.weights, after.health
+    former_weights, former_health = (before.serving.weights, before.health) if before else ({}, {})
     for virtual in after.config.virtual_servers:
         for ref, real in zip(virtual.refs, virtual.real_servers, strict=True):
+            # Of thousands, nearly all are as they were: equal weights are one value.
+            if former_weights.get(ref) is weights[ref] and former_health.get(ref) is health.get(ref):
+                continue
             yield from _of_real(before, after, ref, real, now, at)
         yield from _of_virtual(before, after, virtual, at)
 
