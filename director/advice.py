@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from director.core.model import Config
 from director.host import addresses, settings
-from director.host.surroundings import dead_connections, uses
+from director.host.surroundings import dead_connections, path_needs, uses
 from director.kit.errors import HostError
 
 
@@ -23,4 +23,5 @@ def _unmanaged(config: Config) -> tuple[str, ...]:
     """Settings that are for the operator to set: where the director keeps them, the plan has them."""
     if config.manage_settings:
         return ()
-    return settings.check(uses(config), dead_connections=dead_connections(config))
+    more = path_needs(config).requirements
+    return settings.check(uses(config), dead_connections=dead_connections(config), more=more)

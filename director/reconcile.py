@@ -22,6 +22,7 @@ from director.core.handover import hold_back
 from director.core.model import Config
 from director.core.plan import Plan
 from director.core.removal import Removal, hold_removals, keep_methods
+from director.core.steering import probe_paths
 from director.core.steps import Account, waiting_for
 from director.core.table import Table, VirtualKey
 from director.core.vip import Vip
@@ -80,10 +81,11 @@ class Reconciler:
         carried = observed.counters.reals
         if inputs.removal is Removal.HELD:
             desired = keep_methods(observed.table, desired)
-        aim, held = hold_back(observed.table, desired, carried)
+        paths = probe_paths(observed.table, (inputs.config, inputs.former))
+        aim, held = hold_back(observed.table, desired, carried, paths)
         # What is declared and not in the table was left out on purpose: nobody means to drain it.
         out = () if inputs.removal is Removal.AT_ONCE else {(at.key, at.endpoint) for _, at in inputs.config.placed()}
-        aim, leaving = hold_removals(observed.table, aim, managed, carried, inputs.removal, out)
+        aim, leaving = hold_removals(observed.table, aim, managed, carried, inputs.removal, out, paths)
         inserted_at = insertion_weights(inputs.config, inputs.wishes)
         stay = inputs.removal if inputs.removal is Removal.HELD or leaving else Removal.AT_ONCE
         vips = plan_addresses(inputs.config, inputs.ready, observed.vips, owned.vips, stay)

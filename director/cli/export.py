@@ -35,6 +35,7 @@ def export(output: Path | None, state_directory: Path) -> int:
     """
     from director.core.config import parse_config
     from director.core.export import export as written
+    from director.core.steering import without
     from director.host import addresses
     from director.host.surroundings import Surroundings
     from director.ipvs.client import IpvsClient
@@ -44,14 +45,13 @@ def export(output: Path | None, state_directory: Path) -> int:
         reading = kernel.survey()
         version = kernel.version()
     owned, around = Memory(state_directory).load(), Surroundings(state_directory)
+    table = without(reading.table, owned.virtual_servers)
     kept, standing = addresses.present(owned.vips), around.standing()
     own_timeouts = owned.namespace.timeouts is not None
-    exported = written(reading.table, kept, reading.foreign, standing, own_timeouts=own_timeouts)
+    exported = written(table, kept, reading.foreign, standing, own_timeouts=own_timeouts)
     config = parse_config(exported.text(), "the exported file")
     if not standing.settings and any(each.is_setting for each in around.pending(config, release=True)):
-        exported = written(
-            *(reading.table, kept, reading.foreign, standing), own_timeouts=own_timeouts, report_settings=True
-        )
+        exported = written(*(table, kept, reading.foreign, standing), own_timeouts=own_timeouts, report_settings=True)
     text = exported.text(*_head(version))
     if output is None:
         click.echo(text, nl=False)

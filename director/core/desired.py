@@ -13,7 +13,9 @@ from director.kit.net import Endpoint
 
 
 def desired_table(config: Config, weights: Mapping[ServerRef, Weight]) -> Table:
-    """Every virtual server of `config`, its real servers in insertion order. `weights` must hold them all.
+    """Every virtual server of `config`, its real servers in insertion order, and what its probes need.
+
+    `weights` must hold them all.
 
     One that is down is left out where its virtual server says so (`on_failure: remove`). Where connections of dead
     servers are to expire, a UDP server that is down is left out, too: at weight 0 it would keep
@@ -35,6 +37,8 @@ def desired_table(config: Config, weights: Mapping[ServerRef, Weight]) -> Table:
             members[endpoint] = rows[real.name]
         for key in virtual.keys:
             entries[key] = VirtualEntry(virtual.row, MappingProxyType(reals[key]))
+    for steering in config.steerings:
+        entries.setdefault(steering.key, steering.entry)
     return Table(MappingProxyType(entries), config.timeouts, config.sync)
 
 

@@ -21,8 +21,8 @@ ABSENT = "absent"
 class DriftLine(TypedDict):
     """One thing that somebody else changed. `sign` is `+` came, `~` changed, `-` went.
 
-    `virtual_server` is empty for what belongs to the whole network namespace, `real_server` where it is no real
-    server. `was` and `now` are in a few words. `kept`: it stays; `then` says how, or when it is put right.
+    `virtual_server` is empty for what belongs to the whole network namespace or to probes alone, `real_server` where it
+    is no real server. `was` and `now` are in a few words. `kept`: it stays; `then` says how, or when it is put right.
     """
 
     sign: str
@@ -64,9 +64,12 @@ def _then(drift: Drift, config: Config) -> str:
 
 def _line(drift: Drift, names: Names, then: str) -> DriftLine:
     key, real = drift.key, drift.real
-    virtual = names.virtuals.get(key, str(key)) if key else ""
+    path = names.path(key) if key else ""
+    virtual = names.virtuals.get(key, str(key)) if key and not path else ""
     server = names.reals.get((key, real)) if key and real else None
-    if key is None:
+    if path:
+        subject = f"{path} ({key})"
+    elif key is None:
         subject = "timeouts" if isinstance(drift.was or drift.found, Timeouts) else "sync daemons"
     elif real is None:
         subject = f"virtual server {virtual} ({key})"

@@ -41,13 +41,16 @@ def obstacles(in_the_way: Collection[Foreign], config: Config) -> list[str]:
     """What cannot be made because of each, and what to do, in one sentence."""
     if not in_the_way:
         return []
+    paths = {each.key: str(each) for each in config.steerings}
     names = {key: virtual.name for virtual in config.virtual_servers for key in virtual.keys}
     refs: Mapping[tuple[VirtualKey | None, Endpoint | None], str] = {
         (key, endpoint): str(virtual.ref(real)) for virtual, (key, real, endpoint) in config.placed()
     }
     return [
         (
-            f"virtual server {names[each.key]} ({each.key})"
+            f"{paths[each.key]} ({each.key})"
+            if each.key in paths
+            else f"virtual server {names[each.key]} ({each.key})"
             if each.real is None
             else f"real server {refs[each.key, each.real]} ({each.real})"
         )

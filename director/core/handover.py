@@ -12,7 +12,7 @@ ip_vs_trash_get_dest).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -45,16 +45,19 @@ class Held:
         return self.drains and not self.connections
 
 
-def hold_back(current: Table, desired: Table, carried: Reals) -> tuple[Table, tuple[Held, ...]]:
+def hold_back(
+    current: Table, desired: Table, carried: Reals, exempt: Container[VirtualKey] = ()
+) -> tuple[Table, tuple[Held, ...]]:
     """The table to aim for now on the way to `desired`, and what is held back in it.
 
-    Of a virtual server's real servers at most half (or one) are drained at once, so that the others serve on.
+    Of a virtual server's real servers at most half (or one) are drained at once, so that the others serve on. Those of
+    virtual servers in `exempt` are changed at once: nobody misses their connections.
     """
     entries = dict(desired.entries)
     held: list[Held] = []
     for key, want in desired.entries.items():
         have = current.get(key)
-        if have is None or have == want:
+        if have is None or have == want or key in exempt:
             continue
         found = _held(key, have, want, carried)
         if found:

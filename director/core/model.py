@@ -11,6 +11,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from director.core.policy import DEFAULT_POLICY, Policy
+from director.core.steering import Steering, steerings
 from director.core.table import (
     IPIP,
     Forward,
@@ -185,7 +186,8 @@ class VirtualServer:
 class Config:
     """Everything that `director.yaml` says. `drift_interval_s` is the longest time between two looks at the kernel.
 
-    `exclusive`: whatever else the table holds is removed. `timeouts` or `sync` None: they are left alone.
+    `exclusive`: whatever else the table holds is removed. `timeouts` or `sync` None: they are left alone. `steerings`
+    are the entries of the table that its probes need.
     """
 
     virtual_servers: tuple[VirtualServer, ...] = ()
@@ -195,14 +197,19 @@ class Config:
     sync: frozenset[SyncDaemon] | None = None
     manage_settings: bool = True
     dead_connections: DeadConnections = DeadConnections.KEEP
+    steerings: tuple[Steering, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steerings", steerings(self.virtual_servers))
 
     def vips(self) -> tuple[Vip, ...]:
         """Every address once, in the order of the file."""
         return tuple(dict.fromkeys(vip for vs in self.virtual_servers for vip in vs.vips))
 
     def keys(self) -> frozenset[VirtualKey]:
-        """Every key that the file declares."""
-        return frozenset(key for vs in self.virtual_servers for key in vs.keys)
+        """Every key that the file declares, and those that its probes need."""
+        declared = frozenset(key for vs in self.virtual_servers for key in vs.keys)
+        return declared.union(each.key for each in self.steerings) if self.steerings else declared
 
     def placed(self) -> Iterator[tuple[VirtualServer, Placement]]:
         """Every destination that the file declares."""

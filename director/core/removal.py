@@ -52,11 +52,13 @@ def hold_removals(
     carried: Reals,
     removal: Removal,
     at_once: Container[tuple[VirtualKey, Endpoint]] = (),
+    exempt: Container[VirtualKey] = (),
 ) -> tuple[Table, tuple[Leaving, ...]]:
     """`aim` with what would be removed on the way to it still there, at weight 0, and a list of that.
 
-    `managed` as for `diff`; real servers in `at_once` are never held. A virtual server leaves with the last of its
-    real servers. A sync daemon that such a real server stands in the way of waits for it.
+    `managed` as for `diff`; real servers in `at_once`, and those of virtual servers in `exempt`, are never held. A
+    virtual server leaves with the last of its real servers. A sync daemon that such a real server stands in the way of
+    waits for it.
     """
     if removal is Removal.AT_ONCE:
         return aim, ()
@@ -65,7 +67,7 @@ def hold_removals(
     leaving: list[Leaving] = []
     for key, have in current.entries.items():
         want = aim.get(key)
-        if want is None and key not in managed:
+        if key in exempt or (want is None and key not in managed):
             continue
         waits: list[Leaving] = []
         for real, row in have.reals.items():

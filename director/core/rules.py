@@ -1,5 +1,6 @@
 """Packet-filter rules that some virtual servers need beside IPVS: marks for one that is known by a mark, a new
-source address under full NAT. What our chains should hold, what they do hold, and the text that makes up for it.
+source address under full NAT, a guard where probes through a VIP are answered (`guard.py`). What our chains should
+hold, what they do hold, and the text that makes up for it.
 
 One rule: what is ours is one chain in a table and the rules that jump to it; no other line is ever written.
 
@@ -16,12 +17,14 @@ from dataclasses import dataclass, replace
 from itertools import chain as chained
 from itertools import count
 
+from director.core.guard import Guard, guard_rules
 from director.core.model import Config, Method
 from director.core.table import Protocol, VirtualKey
 from director.kit.net import IPAddress
 
 SNAT_CHAIN = "LVS-DIRECTOR-SNAT"
 MARK_CHAIN = "LVS-DIRECTOR-MARK"
+GUARD_CHAIN = "LVS-DIRECTOR-GUARD"
 # XT_MULTI_PORTS in linux/netfilter/xt_multiport.h; a range takes two of them.
 MULTIPORT_SLOTS = 15
 NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
@@ -75,12 +78,13 @@ class Rules:
     """All that a configuration asks of the packet filter.
 
     `plain` names the virtual servers that forward by NAT without a new source: where an entry of `snats` is wider
-    than a virtual server, it must not catch the connections of these.
+    than a virtual server, it must not catch the connections of these. `guards` are what the host, and no file, tells.
     """
 
     marks: tuple[Mark, ...] = ()
     snats: tuple[Snat, ...] = ()
     plain: frozenset[VirtualKey] = frozenset()
+    guards: tuple[Guard, ...] = ()
 
     def __post_init__(self) -> None:
         for key in self.plain:
@@ -136,6 +140,8 @@ _SNAT_JUMPS = (Jump("POSTROUTING", first=True),)
 # Last in its place: IPVS looks at the mark that was set last. A local client's packet keeps a mark that it has
 # from its socket (SO_MARK: a probe through a mark of its own).
 _MARK_JUMPS = (Jump("PREROUTING"), Jump("OUTPUT", "-m mark --mark 0x0"))
+# First in its place: what another accepts there is not looked at again.
+_GUARD_JUMPS = (Jump("PREROUTING", "-m addrtype --src-type LOCAL", first=True),)
 
 
 def chains(rules: Rules, version: int) -> tuple[Chain, ...]:
@@ -146,10 +152,13 @@ def chains(rules: Rules, version: int) -> tuple[Chain, ...]:
     >>> chains(Rules(snats=(Snat(web),)), 4)[1].rules
     ('-m ipvs --vproto 6 --vaddr 192.0.2.10 --vport 80 --vmethod MASQ -j MASQUERADE',)
     """
-    return (
+    both = (
         Chain("mangle", MARK_CHAIN, _MARK_JUMPS, tuple(_mark_rules(rules.marks, version))),
         Chain("nat", SNAT_CHAIN, _SNAT_JUMPS, tuple(_snat_rules(rules, version))),
     )
+    if version == 6:
+        return both
+    return (*both, Chain("raw", GUARD_CHAIN, _GUARD_JUMPS, tuple(guard_rules(rules.guards))))
 
 
 def parse(saved: str, chain: Chain) -> Found:

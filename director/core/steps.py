@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import assert_never
 
@@ -33,6 +33,7 @@ from director.core.handover import Held
 from director.core.model import Config, ServerRef
 from director.core.plan import Plan
 from director.core.removal import Leaving
+from director.core.steering import is_given_away
 from director.core.table import RealCounters, RealRow, VirtualKey
 from director.core.weight import Weight
 from director.kit.net import Endpoint
@@ -49,6 +50,7 @@ class Names:
     virtuals: Mapping[VirtualKey, str]
     reals: Mapping[tuple[VirtualKey, Endpoint], ServerRef]
     counts: Mapping[str, int]
+    paths: Mapping[VirtualKey, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @staticmethod
     def of(config: Config, former: Config | None = None) -> Names:
@@ -61,7 +63,11 @@ class Names:
                     virtuals.setdefault(key, virtual.name)
             for virtual, (key, real, endpoint) in each.placed() if each else ():
                 reals.setdefault((key, endpoint), virtual.ref(real))
-        return Names(virtuals, reals, Counter(virtuals.values()))
+        paths: dict[VirtualKey, str] = {}
+        for each in (config, former):
+            for steering in each.steerings if each else ():
+                paths.setdefault(steering.key, str(steering))
+        return Names(virtuals, reals, Counter(virtuals.values()), paths)
 
     def has_several(self, key: VirtualKey) -> bool:
         """Whether the virtual server of `key` has more of them, so that its real servers need telling apart."""
@@ -76,6 +82,11 @@ class Names:
         ref = self.reals.get((key, real))
         name = self.real(key, real) if ref is None else f"{ref} ({real})"
         return f"real server {name}{f' of {key}' if self.has_several(key) else ''}"
+
+    def path(self, key: VirtualKey) -> str:
+        """What an entry is called that is there for probes alone; empty for others."""
+        unnamed = "probe path" if is_given_away(key) and key not in self.virtuals else ""
+        return self.paths.get(key, unnamed)
 
     def leaving(self, each: Leaving) -> str:
         """As `real`."""
@@ -133,6 +144,9 @@ def _lines(plan: Plan, names: Names, weights: Mapping[ServerRef, Weight], carrie
         for change in _joined(changes):
             if isinstance(change, (SetTimeouts, StopSync, StartSync)):
                 yield _namespace_step(change)
+                continue
+            if change.key.mark is not None and (path := names.path(change.key)):
+                yield from _path_steps(change, path)
                 continue
             place = (change.key, change.real) if isinstance(change, EditReal) else None
             drained, leaves = held.pop(place, None) if place else None, leaving.pop(place, None) if place else None
@@ -310,6 +324,27 @@ def _virtual_step(change: VirtualChange, names: Names, carried: Carried) -> Step
             count = len(entry.reals)
             active = sum(carried.get((change.key, real), _NOBODY).active for real in entry.reals)
             return Step("-", virtual, f"with {count} real server{'' if count == 1 else 's'}", _breaks(active))
+        case _:
+            assert_never(change)
+
+
+def _path_steps(change: VirtualChange | RealChange | _Changed, path: str) -> Iterator[Step]:
+    """At most one line: such an entry is made and removed whole."""
+    match change:
+        case AddVirtual():
+            pass  # its real server is told
+        case EditVirtual(_, before, row):
+            yield Step("~", path, f"{describe_virtual(before)} -> {describe_virtual(row)}")
+        case RemoveVirtual(key, entry):
+            yield Step("-", path, f"{key} to {', '.join(str(real.address) for real in entry.reals) or 'nobody'}")
+        case AddReal(key, real, row_real):
+            yield Step("+", path, f"{key} to {real.address} by {describe_path(row_real.forward, row_real.tunnel)}")
+        case EditReal(_, _, before_real, row_real):
+            yield Step("~", path, f"{describe_real(before_real)} -> {describe_real(row_real)}")
+        case RemoveReal(_, real, before_real):
+            yield Step("-", path, f"{real.address}: {describe_real(before_real)}")
+        case _Changed(_, _, before_real, row_real):
+            yield Step("~", path, f"{describe_real(before_real)} -> {describe_real(row_real)}")
         case _:
             assert_never(change)
 

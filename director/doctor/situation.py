@@ -104,7 +104,10 @@ def of_config(config: Config, source: str) -> Situation:
     return Situation(
         source,
         virtuals=tuple(each for virtual in config.virtual_servers for each in _virtuals(virtual)),
-        keys=MappingProxyType({key: virtual.name for virtual in config.virtual_servers for key in virtual.keys}),
+        keys=MappingProxyType(
+            {key: virtual.name for virtual in config.virtual_servers for key in virtual.keys}
+            | {each.key: str(each) for each in config.steerings}
+        ),
         uses=uses(config),
         dead_connections=dead_connections(config),
         managed=config.manage_settings,

@@ -85,7 +85,10 @@ def backends(version: int) -> tuple[Backend, ...]:
 
 def missing(version: int) -> HostError:
     """The error for a host without iptables."""
-    return HostError(f"there is no {STEMS[version]}-restore, and full NAT or marks need it: apt-get install iptables")
+    return HostError(
+        f"there is no {STEMS[version]}-restore, and full NAT, marks and probes through a VIP need it: "
+        "apt-get install iptables"
+    )
 
 
 def _backends(version: int) -> Iterator[Backend]:

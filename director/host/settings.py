@@ -136,9 +136,12 @@ def lacking(requirements: Iterable[Requirement], read: Read = sysctl.read) -> tu
 
 
 def check(
-    uses: Iterable[Use], interfaces: Sequence[str] | None = None, dead_connections: DeadConnections | None = None
+    uses: Iterable[Use],
+    interfaces: Sequence[str] | None = None,
+    dead_connections: DeadConnections | None = None,
+    more: Iterable[Requirement] = (),
 ) -> tuple[str, ...]:
-    """One sentence for every setting of this host that is not as `uses` need it; none when all is well.
+    """One sentence for every setting of this host that is not as `uses` and `more` need it; none when all is well.
 
     `interfaces` are all but lo when not given. A setting that this kernel lacks (IPVS not loaded yet,
     no IPv6) is passed over.
@@ -148,7 +151,7 @@ def check(
     return tuple(
         f"{name(each.key)} is {each.before}, and {', '.join(each.needed_by)} needs {each.after} "
         f"({each.because}): sysctl -w {name(each.key)}={each.after}"
-        for each in pending(wanted)
+        for each in pending((*wanted, *more))
     )
 
 

@@ -147,7 +147,7 @@ def test_failures_are_sentences(lab: Lab) -> None:
         "iptables-legacy-restore waited 1 s for /run/xtables.lock: another program is changing rules"
     )
     assert said["missing"] == [
-        f"there is no {stem}-restore, and full NAT or marks need it: apt-get install iptables"
+        f"there is no {stem}-restore, and full NAT, marks and probes through a VIP need it: apt-get install iptables"
         for stem in ("iptables", "ip6tables")
     ]
     assert said["nothing needed"] == []

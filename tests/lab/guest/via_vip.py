@@ -1,0 +1,134 @@
+"""Probes through the forwarding path on a director: `python via_vip.py STEP...`, each step a line of JSON.
+
+Steps: `with` and `without` apply a configuration that has such probes, or has none, `down` an empty one; `again` plans
+the one with them; `doctor` looks at the host as it was applied last; `export` writes the table; `look` is what the
+system's own tools say.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any, cast
+
+from director.cli import alone
+from director.core.config import parse_config
+from director.core.export import export
+from director.core.model import Config, RealServer, VirtualServer
+from director.core.steering import with_marks, without
+from director.core.table import Protocol
+from director.kit import statefile
+from director.kit.checks.base import Route
+from director.kit.checks.check import Check, Probe
+from director.kit.checks.tcp import TcpProbe
+from director.kit.net import Endpoint
+
+TEXT = """
+dead_connections: expire
+virtual_servers:
+  web:
+    {address: 10.9.0.100, port: 80, forward: dr, interface: lan, scheduler: rr,
+     real_servers: {a: {address: 10.9.0.21}, b: {address: 10.9.0.22}}}
+  web6:
+    {address: "fd09::100", port: 80, forward: dr, interface: lan,
+     real_servers: {a: {address: "fd09::21"}, b: {address: "fd09::22"}}}
+  tun:
+    {address: 10.9.0.101, port: 80, forward: tun, interface: lan,
+     real_servers: {a: {address: 10.9.0.21}, b: {address: 10.9.0.22}}}
+  tun6:
+    {address: "fd09::101", port: 80, forward: tun, interface: lan,
+     real_servers: {a: {address: "fd09::21"}, b: {address: "fd09::22"}}}
+  names:
+    {address: 10.9.0.102, port: 80, protocol: udp, forward: dr, interface: away,
+     real_servers: {a: {address: 10.9.0.21}, b: {address: 10.9.0.22}}}
+"""
+
+
+INTERFACES = ("all", "lan", "inside", "away")
+SETTINGS = [f"net.ipv4.conf.{each}.{setting}" for each in INTERFACES for setting in ("accept_local", "rp_filter")]
+
+
+def through_the_vip() -> Config:
+    config = parse_config(TEXT, "file")
+    virtuals = tuple(
+        replace(virtual, real_servers=tuple(_probed(virtual, real) for real in virtual.real_servers))
+        for virtual in config.virtual_servers
+    )
+    return with_marks(replace(config, virtual_servers=virtuals))
+
+
+def _probed(virtual: VirtualServer, real: RealServer) -> RealServer:
+    key = virtual.keys[0]
+    assert key.endpoint is not None
+    # Only what is no TCP probe matters here of one that sends datagrams.
+    probe = cast("Probe", "udp") if key.protocol is Protocol.UDP else TcpProbe()
+    return replace(real, check=Check(Endpoint(key.endpoint.address, 80), probe, route=Route(real=real.address)))
+
+
+def apply(config: Config) -> Any:
+    return alone.apply(config, TEXT, "file", statefile.DIRECTORY, None, lambda who, left_s: None)["steps"]
+
+
+def doctor(config: Config) -> list[str]:
+    from director.doctor.checkup import checkup
+    from director.doctor.gather import Role
+    from director.doctor.situation import of_config
+
+    found = checkup(of_config(config, "file"), Role.DIRECTOR, 0.5).findings
+    return [f"{each.code.value} {each.subject}" for each in found]
+
+
+def exported() -> str:
+    from director.ipvs.client import IpvsClient
+    from director.memory import Memory
+
+    with IpvsClient.open() as kernel:
+        table = kernel.survey().table
+    return export(without(table, Memory(statefile.DIRECTORY).load().virtual_servers)).text()
+
+
+def look() -> dict[str, list[str]]:
+    looks = {
+        "table": ("ipvsadm", "-Sn"),
+        "settings": ("sysctl", *SETTINGS),
+        "rules": ("iptables-legacy-save",),
+        "rules6": ("ip6tables-legacy-save",),
+    }
+    found = {
+        name: subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+        for name, words in looks.items()
+    }
+    rules = {name: [line for line in found[name] if "LVS-" in line] for name in ("rules", "rules6")}
+    return {**found, **rules, "table": sorted(found["table"])}
+
+
+def main() -> None:
+    config, plain = through_the_vip(), parse_config(TEXT, "file")
+    marks = {each.name: each.mark for each in config.steerings}
+    applied = plain
+    for step in sys.argv[1:]:
+        said: Any = None
+        match step:
+            case "with":
+                applied = config
+                said = {"marks": marks, "steps": apply(config)}
+            case "without":
+                applied = plain
+                said = apply(plain)
+            case "down":
+                said = apply(Config())
+            case "again":
+                said = alone.plan(config, statefile.DIRECTORY)["steps"]
+            case "doctor":
+                said = doctor(applied)
+            case "export":
+                said = exported()
+            case "look":
+                said = look()
+        print(json.dumps(said))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
