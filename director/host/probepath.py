@@ -12,15 +12,15 @@ With rp_filter=1 the kernel also wants a source to be reachable by the interface
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from director.core.guard import Answer, Guard
 from director.core.steering import Steering
 from director.core.vip import Vip
-from director.host import routing, sysctl
+from director.host import sysctl
 from director.host.settings import Requirement
-from director.host.sysctl import Key, conf, name
+from director.host.sysctl import Key, conf
 from director.kit.net import IPAddress
 from director.kit.probes.source import source_towards
 
@@ -38,22 +38,22 @@ class Needs:
 NOTHING = Needs()
 
 
-def needs(steerings: Collection[Steering], held: Iterable[Vip], ours: Collection[Key]) -> Needs:
+def needs(
+    steerings: Iterable[Steering], held: Iterable[Vip], leaves: Mapping[IPAddress, str], ours: Collection[Key] = ()
+) -> Needs:
     """What `steerings` need of this host; IPv6 needs nothing.
 
-    `held` are the addresses of this host, `ours` the settings that the director has made: an interface that admits own
-    addresses by somebody else's choice has no guard, since more than answers may be meant to come in there.
-    Raises: HostError when the routing table or a setting cannot be read.
+    `held` are the addresses of this host, `leaves` the interfaces that lead to real servers, `ours` the settings that
+    the director has made: an interface that admits own addresses by somebody else's choice has no guard, since more
+    than answers may be meant to come in there. Raises: HostError when a setting cannot be read.
     """
-    narrow = [each for each in steerings if each.family == 4]
-    if not narrow:
-        return NOTHING
-    leaves = routing.interfaces({each.real for each in narrow})
     homes: dict[IPAddress, set[str]] = {}
     for vip in held:
         homes.setdefault(vip.address, set()).add(vip.interface)
     by_interface: dict[str, list[Steering]] = {}
-    for each in narrow:
+    for each in steerings:
+        if each.family != 4:
+            continue
         interface = leaves.get(each.real, LOOPBACK)
         if interface != LOOPBACK:
             by_interface.setdefault(interface, []).append(each)
@@ -89,7 +89,7 @@ def _loose(interface: str, names: tuple[str, ...]) -> Requirement:
     return Requirement(
         *(conf(4, interface, "rp_filter"), ("2",) if strict else ("0", "2"), "2"),
         *("probes through the VIP are answered in the VIP's name, and the VIP is on another interface", names),
-        f"a source need not be reached by {interface}: any way to it will do ({name(conf(4, 'all', 'rp_filter'))})",
+        f"filtering by source is loose on {interface} then: any way back to it will do",
     )
 
 

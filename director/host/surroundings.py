@@ -12,7 +12,7 @@ from pathlib import Path
 from director.core.model import Config, DeadConnections
 from director.core.rules import Rules, rules_of
 from director.core.standing import Correction, KeptSetting, Standing
-from director.host import addresses, probepath, settings, sysctl
+from director.host import addresses, probepath, routing, settings, sysctl
 from director.host.change import Attempt
 from director.host.firewall import Firewall
 from director.host.kept import KeptSettings
@@ -104,7 +104,8 @@ def path_needs(config: Config, ours: Collection[Key] = ()) -> probepath.Needs:
     if not config.steerings:
         return probepath.NOTHING
     # An address that is still to come is where the file has it.
-    return probepath.needs(config.steerings, addresses.held() | frozenset(config.vips()), ours)
+    held = addresses.held() | frozenset(config.vips())
+    return probepath.needs(config.steerings, held, routing.interfaces(each.real for each in config.steerings), ours)
 
 
 def _rules(config: Config, needs: probepath.Needs) -> Rules:

@@ -171,4 +171,4 @@ def test_nft_rules_among_others_on_the_machines_own_kernel() -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["repairs"] == REPAIRS | {"flushed": "2 of its 2 rules missing"}
-    assert len(result["made"]) == 2
+    assert len(result["made"]) == 3

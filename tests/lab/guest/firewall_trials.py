@@ -14,13 +14,15 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 
-from director.core.rules import MARK_CHAIN, SNAT_CHAIN, Mark, Rules, Snat
+from director.core.guard import Answer, Guard
+from director.core.rules import GUARD_CHAIN, MARK_CHAIN, SNAT_CHAIN, Mark, Rules, Snat
 from director.core.table import Protocol, VirtualKey
 from director.host import settings, sysctl
 from director.host.firewall import Firewall
+from director.kit.net import Endpoint
 
 Result = dict[str, object]
-TABLES = ("nat", "mangle")
+TABLES = ("nat", "mangle", "raw")
 
 
 def key(text: str) -> VirtualKey:
@@ -50,7 +52,11 @@ MARKS = Rules(
         Mark(7, Protocol.TCP, ip_address("192.0.2.10"), ((80, 80), (443, 443), (8000, 8099))),
         Mark(0xFFFFFFFF, Protocol.UDP, ip_address("192.0.2.10")),
         Mark(9, Protocol.SCTP, ip_address("2001:db8::10"), ((80, 80),)),
-    )
+    ),
+    guards=(
+        Guard("eth0", (Answer(Endpoint(ip_address("192.0.2.10"), 80), ip_address("192.0.2.2"), datagrams=True),)),
+        Guard("eth0.100", (Answer(Endpoint(ip_address("192.0.2.10"), 443), ip_address("192.0.2.3")),)),
+    ),
 )
 
 
@@ -65,7 +71,7 @@ def saved(stem: str) -> list[str]:
 
 
 def ours(lines: list[str]) -> list[str]:
-    return [line for line in lines if MARK_CHAIN in line or SNAT_CHAIN in line]
+    return [line for line in lines if any(name in line for name in (MARK_CHAIN, SNAT_CHAIN, GUARD_CHAIN))]
 
 
 def enforced(firewall: Firewall, rules: Rules) -> list[str]:

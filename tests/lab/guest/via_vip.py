@@ -1,7 +1,7 @@
 """Probes through the forwarding path on a director: `python via_vip.py STEP...`, each step a line of JSON.
 
 Steps: `with` and `without` apply a configuration that has such probes, or has none, `down` an empty one; `again` plans
-the one with them; `doctor` looks at the host as it was applied last; `export` writes the table; `look` is what the
+the one with them; `open` is what an operator may have done; `doctor` looks at the host as it was applied last; `export` writes the table; `look` is what the
 system's own tools say.
 """
 
@@ -119,6 +119,8 @@ def main() -> None:
                 said = apply(plain)
             case "down":
                 said = apply(Config())
+            case "open":
+                subprocess.run(("sysctl", "-qw", "net.ipv4.conf.lan.accept_local=1"), check=True)
             case "again":
                 said = alone.plan(config, statefile.DIRECTORY)["steps"]
             case "doctor":
