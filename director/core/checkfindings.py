@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from director.core.model import SORRY
-from director.core.resolve import check_of, load_of, port_of, speaks_tcp
+from director.core.resolve import check_of, forward_of, load_of, port_of, speaks_tcp
 from director.core.schema import FileSection, NoCheckSection, RealServerSection, VirtualServerSection
 from director.kit.checks.check import AnyCheckSection, CombinedCheckSection, leaves, timing_findings
 from director.kit.configfile import Finding
@@ -25,6 +25,13 @@ def check_findings(
         for part, place in _parts(chosen, (*owner, "check")):
             yield from _portless(place, part, section, real)
     check = check_of(section, real, file)
+    forward = forward_of(section, real)
+    if any(leaf.route.real is not None for leaf in leaves(check)) and forward not in {"dr", "tun"}:
+        yield (
+            (*owner, "check"),
+            f"with {forward} a probe of the real server goes the way that packets go: remove `via: vip`, which is for "
+            "dr and tun",
+        )
     for message in dict.fromkeys(message for leaf in leaves(check) for message in timing_findings(leaf)):
         yield (*owner, "check"), message
     load = real.load or section.load

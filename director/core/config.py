@@ -23,6 +23,7 @@ from director.core.policyschema import policy
 from director.core.ports import ANY
 from director.core.resolve import addresses_of, check_of, family_of, keys_of, load_of, tunnel_of
 from director.core.schema import FileSection, RealServerSection, SyncSection, VirtualServerSection
+from director.core.steering import with_marks
 from director.core.table import Protocol, SchedulerFlags, SyncDaemon, SyncRole, Timeouts, VirtualRow
 from director.core.vip import Vip
 from director.kit.collector import paused
@@ -43,7 +44,7 @@ def parse_config(text: str, source: str) -> Config:
 def build(file: FileSection) -> Config:
     """The values of a file that has no findings."""
     timeouts = file.timeouts
-    return Config(
+    config = Config(
         virtual_servers=tuple(_virtual_server(name, section, file) for name, section in file.virtual_servers.items()),
         drift_interval_s=file.drift_interval,
         exclusive=file.exclusive,
@@ -52,6 +53,7 @@ def build(file: FileSection) -> Config:
         manage_settings=file.settings == "manage",
         dead_connections=DeadConnections(file.dead_connections),
     )
+    return with_marks(config)
 
 
 def _virtual_server(name: str, section: VirtualServerSection, file: FileSection) -> VirtualServer:

@@ -116,7 +116,10 @@ def _resolved(
     section: AnyCheckSection, defaults: Sequence[TimingSection], virtual: VirtualServerSection, real: RealServerSection
 ) -> Check | None:
     port = section.port or port_of(virtual, real)
-    return None if port is None else resolve(section, defaults, Endpoint(real.address, port))
+    if port is None:
+        return None
+    vip = next(iter(addresses_of(virtual)), None)
+    return resolve(section, defaults, Endpoint(real.address, port), vip)
 
 
 def speaks_tcp(section: VirtualServerSection) -> bool:

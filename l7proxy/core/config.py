@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_network
 
-from director.kit.checks.check import AnyCheckSection, Check, resolve, timing_findings
+from director.kit.checks.check import AnyCheckSection, Check, goes_through_vip, resolve, timing_findings
 from director.kit.configfile import Finding, load
 from director.kit.net import Endpoint, parse_endpoint
 from director.kit.pattern import compile_pattern
@@ -156,6 +156,8 @@ def _upstream_findings(name: str, upstream: UpstreamSection, default: AnyCheckSe
         if upstream.check is not None and first == backend_name and len(taken) == 1:
             check = resolve(upstream.check, (default,) if default else (), endpoint)
             yield from ((("upstreams", name, "check"), message) for message in timing_findings(check))
+            if goes_through_vip((upstream.check, *((default,) if default else ()))):
+                yield ("upstreams", name, "check", "via"), "only a director has a path to probe: remove it"
 
 
 def build(section: ConfigSection) -> Config:

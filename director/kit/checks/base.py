@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
@@ -140,6 +140,11 @@ class NetworkSection(TimingSection):
     port: Port | None = Field(None, description="probe this port; default the server's own")
     source: Source | None = Field(None, description="send from this address of this host; default: the system's choice")
     fwmark: Mark | None = Field(None, description="firewall mark of the probe's packets, for policy routing")
+    via: Literal["real", "vip"] | None = Field(
+        None,
+        description="director: vip probes the VIP itself, through the forwarding path to this real server (dr, tun): "
+        "it finds a server without its VIP and a broken tunnel; default: real",
+    )
 
 
 class StreamSection(NetworkSection):

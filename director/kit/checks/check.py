@@ -88,11 +88,11 @@ def resolve(
     section: AnyCheckSection,
     defaults: Sequence[TimingSection],
     server: Endpoint,
-    path: tuple[IPAddress, Route] | None = None,
+    vip: IPAddress | None = None,
 ) -> Check:
     """The check of `server`: `section`, with what it leaves out taken from `defaults`, nearest first.
 
-    `path` is the address to probe in place of the server's own, and the way there.
+    `vip` is the address that `via: vip` probes, by a way that leads to `server` (its mark is for others to give).
     """
     sources: tuple[TimingSection, ...] = (section, *defaults)
 
@@ -106,7 +106,9 @@ def resolve(
     interval_s = timing("interval", DEFAULT_TIMING.interval_s)
     flap = next((source.flap for source in sources if source.flap is not None), None)
     port = (sources[0].port if isinstance(sources[0], NetworkSection) else None) or server.port
-    address, route = path or (server.address, _route(sources))
+    address, route = server.address, _route(sources)
+    if vip is not None and goes_through_vip(sources):
+        address, route = vip, Route(route.source, 0, server.address)
     return Check(
         Endpoint(address, port),
         section.probe(),
@@ -130,6 +132,12 @@ def _route(sources: Iterable[TimingSection]) -> Route:
         next((each.source for each in network if each.source is not None), None),
         next((each.fwmark for each in network if each.fwmark is not None), 0),
     )
+
+
+def goes_through_vip(sources: Iterable[TimingSection]) -> bool:
+    """Whether the nearest of `sources` that says so says `via: vip`."""
+    said = (each.via for each in sources if isinstance(each, NetworkSection))
+    return next((each for each in said if each is not None), "real") == "vip"
 
 
 def _sentinel(sources: Iterable[TimingSection]) -> bool:
