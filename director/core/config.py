@@ -19,6 +19,7 @@ from director.core.model import (
     Traffic,
     VirtualServer,
 )
+from director.core.notifyschema import notifications_of
 from director.core.policyschema import policy
 from director.core.ports import ANY
 from director.core.resolve import addresses_of, check_of, family_of, keys_of, load_of, tunnel_of
@@ -52,6 +53,7 @@ def build(file: FileSection) -> Config:
         sync=frozenset(_sync_daemons(file.sync)) if file.sync else None,
         manage_settings=file.settings == "manage",
         dead_connections=DeadConnections(file.dead_connections),
+        notifications=notifications_of(file.notifications),
     )
     return with_marks(config)
 

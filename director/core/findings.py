@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from director.core.checkfindings import check_findings, policy_findings
 from director.core.model import Method
+from director.core.notifyschema import notification_findings
 from director.core.ports import ANY, describe_ports
 from director.core.resolve import (
     addresses_of,
@@ -55,6 +56,7 @@ def findings(file: FileSection) -> Iterator[Finding]:
         yield from policy_findings(at, section, file)
     yield from _marked_twice(file, seen)
     yield from _sync(file)
+    yield from notification_findings(file.notifications, file.virtual_servers)
 
 
 def _identity(at: At, section: VirtualServerSection) -> Iterator[Finding]:

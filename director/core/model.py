@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from director.core.notifying import Notification
 from director.core.policy import DEFAULT_POLICY, Policy
 from director.core.steering import Steering, steerings
 from director.core.table import (
@@ -197,6 +198,7 @@ class Config:
     sync: frozenset[SyncDaemon] | None = None
     manage_settings: bool = True
     dead_connections: DeadConnections = DeadConnections.KEEP
+    notifications: tuple[Notification, ...] = ()
     steerings: tuple[Steering, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
+from director.core.notifyschema import NotificationSections
 from director.core.policyschema import HookSection, PolicySection, QuorumSection
 from director.core.ports import Ports
 from director.core.table import SYNC_GROUP
@@ -312,6 +313,7 @@ class FileSection(Section):
     )
     timeouts: TimeoutsSection | None = Field(None, description="default: left as they are")
     sync: SyncSection | None = Field(None, description="default: left as it is")
+    notifications: dict[Name, NotificationSections] = Field({}, description="who is told of events, by name")
     virtual_servers: dict[Name, VirtualServerSection]
 
     @field_validator("drift_interval")

@@ -1,0 +1,1 @@
+"""How a notification gets to its receiver: by a script, a webhook or e-mail."""
