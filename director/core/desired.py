@@ -15,11 +15,9 @@ from director.kit.net import Endpoint
 def desired_table(config: Config, weights: Mapping[ServerRef, Weight]) -> Table:
     """Every virtual server of `config`, its real servers in insertion order, and what its probes need.
 
-    `weights` must hold them all.
-
-    One that is down is left out where its virtual server says so (`on_failure: remove`). Where connections of dead
-    servers are to expire, a UDP server that is down is left out, too: at weight 0 it would keep
-    its flows, for UDP has no new connection by which IPVS could tell (ip_vs_core.c, ip_vs_in_hook).
+    `weights` must hold them all. One that is down is left out where its virtual server says so (`on_failure: remove`).
+    Where connections of dead servers are to expire, a UDP server that is down is left out, too: at weight 0 it would
+    keep its flows, for UDP has no new connection by which IPVS could tell (ip_vs_core.c, ip_vs_in_hook).
     """
     expires = config.dead_connections is DeadConnections.EXPIRE
     entries: dict[VirtualKey, VirtualEntry] = {}

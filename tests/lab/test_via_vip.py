@@ -86,7 +86,7 @@ class Trial:
         self.lab = lab
         self.director = lab.host("director")
         self.client = lab.host("client")
-        self.before, *self.said = self.steps("look", "with", "again", "doctor", "export", "look")
+        self.before, *self.said = self.steps("look", "with", "again", "probe", "doctor", "export", "look")
         self.marks: dict[str, int] = self.said[0]["marks"]
         self.watching = self.director.start("python", "-S", GUEST / "forge.py", "watch")
         self.mac = self.director.run("cat", "/sys/class/net/lan/address").check().stdout.strip()
@@ -140,7 +140,7 @@ def _is_ready(process: Process) -> bool:
 
 
 def test_a_mark_leads_to_one_real_server_and_nobody_is_disturbed(trial: Trial) -> None:
-    applied, again, doctor, exported, during = trial.said
+    applied, again, probed, doctor, exported, during = trial.said
     told = [f"{each['sign']} {each['subject']}: {each['detail']}" for each in applied["steps"]]
     assert f"+ probe path to tun/b: fwmark {trial.marks['tun/b']} to 10.9.0.22 by tun" in told
     assert again == [], "what is so is so"
@@ -153,6 +153,7 @@ def test_a_mark_leads_to_one_real_server_and_nobody_is_disturbed(trial: Trial) -
         "net.ipv4.conf.lan.rp_filter = 2",
     ]
     assert during["rules6"] == [], "IPv6 looks at no source, so nothing is opened"
+    assert probed == {name: True for name in trial.marks if not name.startswith("names/")}, "by itself it binds"
     assert trial.probe() == {name: SERVERS[name[-1]] for name in trial.marks}
     clients = trial.ask(trial.client, [["tcp", 0, "", "10.9.0.100", 80]] * 4)
     assert sorted(clients) == ["l7proxy-1", "l7proxy-1", "l7proxy-2", "l7proxy-2"]

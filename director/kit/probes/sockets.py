@@ -20,6 +20,7 @@ from director.kit.checks.base import Route
 from director.kit.checks.check import Check
 from director.kit.errors import ProbeError
 from director.kit.net import IPAddress
+from director.kit.probes.source import source_towards
 
 MOST_IDLE = 256
 """Sockets kept for the next probes. Beyond them they are closed; each takes some 2 KiB of the kernel's memory."""
@@ -49,7 +50,7 @@ class Sockets:
         Raises: OSError, or ProbeError when the source address or the mark cannot be had here.
         """
         address = check.target.address
-        kind = (address.version, check.route.source, check.route.mark)
+        kind = (address.version, _source(check), check.route.mark)
         where = (str(address), check.target.port)
         idle = self._idle.get(kind)
         if idle:
@@ -71,7 +72,9 @@ class Sockets:
 
     def give_back(self, peer: socket.SocketType, route: Route) -> None:
         """Disconnect `peer`; another conversation can have it after `turn_over`."""
-        if self._idle_count + len(self._resting) < MOST_IDLE and _connect(peer.fileno(), _UNSPECIFIED, 16) == 0:
+        if route.real is not None and route.source is None:  # the source that it has may be another's tomorrow
+            self.discard(peer)
+        elif self._idle_count + len(self._resting) < MOST_IDLE and _connect(peer.fileno(), _UNSPECIFIED, 16) == 0:
             self._resting.append(((4 if peer.family == socket.AF_INET else 6, route.source, route.mark), peer))
         else:
             self.discard(peer)
@@ -123,6 +126,20 @@ def _made(kind: _Kind) -> socket.SocketType:
         peer.close()
         raise
     return peer
+
+
+def _source(check: Check) -> IPAddress | None:
+    """What to bind to; None leaves it to the kernel, which would take the VIP for a probe through it."""
+    route, vip = check.route, check.target.address
+    if route.source is not None or route.real is None:
+        return route.source
+    source = source_towards(route.real, vip)
+    if source is None:
+        raise ProbeError(
+            f"this host has no address of its own to probe {route.real} through {vip} from: write `source:`, one of "
+            f"its IPv{vip.version} addresses that {route.real} has a way back to"
+        )
+    return source
 
 
 def _set_mark(peer: socket.SocketType, mark: int) -> None:

@@ -20,13 +20,13 @@ from director.core.handover import hold_back
 from director.core.model import Config, RealServer, VirtualServer
 from director.core.plan import Plan
 from director.core.removal import Removal, hold_removals
+from director.core.serving import Known, serving
 from director.core.steering import FIRST_MARK, LAST_MARK, Path, allot, probe_paths, with_marks, without
 from director.core.steps import steps
 from director.core.table import Foreign, Forward, RealCounters, RealRow, Table, VirtualEntry, VirtualKey, VirtualRow
-from director.core.weight import effective_weights
 from director.doctor.situation import of_config
 from director.kit.checks.base import Route
-from director.kit.checks.check import Check
+from director.kit.checks.check import Check, Combination, leaves
 from director.kit.checks.tcp import TcpProbe
 from director.kit.net import Endpoint, parse_endpoint
 
@@ -67,7 +67,7 @@ def with_checks(text: str = TEXT, **targets: str) -> Config:
 
 CONFIG = with_checks(a="192.0.2.10:80", b="192.0.2.10:8080")
 TO_A, TO_B = CONFIG.steerings
-TABLE = desired_table(CONFIG, effective_weights(CONFIG, {}, {}, {}))
+TABLE = desired_table(CONFIG, serving(CONFIG, Known()).weights)
 
 paths = st.builds(
     Path,
@@ -104,7 +104,7 @@ def test_a_mark_stays_when_others_come_and_changes_with_the_way() -> None:
 
 def test_only_checks_through_the_vip_get_a_mark_and_an_entry() -> None:
     reals = CONFIG.virtual_servers[0].real_servers
-    assert [real.check.route.mark if real.check else None for real in reals] == [TO_A.mark, TO_B.mark, None]
+    assert [check.route.mark for real in reals for check in leaves(real.check)] == [TO_A.mark, TO_B.mark]
     assert (str(TO_A), str(TO_B)) == ("probe path to web/a", "probe path to web/b")
     assert dict(TABLE.entries[TO_B.key].reals) == {Endpoint(ip_address("10.0.0.2"), 0): RealRow(Forward.TUN, 1)}
     assert CONFIG.keys() == frozenset(TABLE) == {*CONFIG.virtual_servers[0].keys, TO_A.key, TO_B.key}
@@ -136,7 +136,7 @@ def test_probes_are_not_waited_for() -> None:
 
 
 def test_a_path_is_one_line_of_a_plan_and_never_a_virtual_server() -> None:
-    weights = effective_weights(CONFIG, {}, {}, {})
+    weights = serving(CONFIG, Known()).weights
     empty = Table(MappingProxyType({key: TABLE.entries[key] for key in CONFIG.virtual_servers[0].keys}))
     made = steps(Plan(changes=diff(empty, TABLE)), CONFIG, weights)
     assert [(each.sign, each.subject, each.detail) for each in made] == [
@@ -182,6 +182,23 @@ def test_a_wish_of_the_operator_and_health_leave_the_path_alone() -> None:
     drained = parse_config(TEXT.replace("{address: 10.0.0.1}", "{address: 10.0.0.1, weight: 0}"), "f")
     real = replace(drained.virtual_servers[0].real_servers[0], check=through("192.0.2.10:80", "10.0.0.1"))
     config = with_marks(replace(drained, virtual_servers=(replace(drained.virtual_servers[0], real_servers=(real,)),)))
-    table = desired_table(config, effective_weights(config, {}, {}, {}))
+    table = desired_table(config, serving(config, Known()).weights)
     key = VirtualKey(4, mark=TO_A.mark)
     assert [row.weight for row in table.entries[key].reals.values()] == [1]
+
+
+def test_parts_of_a_combination_share_the_path_and_others_go_their_own_way() -> None:
+    config = parse_config(TEXT, "f")
+    virtual = config.virtual_servers[0]
+    direct = Check(parse_endpoint("10.0.0.1:80"), TcpProbe(), route=Route(mark=TO_A.mark))
+    parts = (direct, through("192.0.2.10:80", "10.0.0.1"), through("192.0.2.10:443", "10.0.0.1", "10.0.0.99"))
+    real = replace(virtual.real_servers[0], check=Combination(True, parts))
+    found = with_marks(replace(config, virtual_servers=(replace(virtual, real_servers=(real,)),)))
+    (path,) = found.steerings
+    assert path.mark == TO_A.mark + 1, "another probe's packets have that mark already"
+    assert [(str(way.target), str(way.source)) for way in path.ways] == [
+        ("192.0.2.10:80", "None"),
+        ("192.0.2.10:443", "10.0.0.99"),
+    ]
+    marks = [check.route.mark for check in leaves(found.virtual_servers[0].real_servers[0].check)]
+    assert marks == [TO_A.mark, path.mark, path.mark]

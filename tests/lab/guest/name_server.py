@@ -6,6 +6,7 @@ A UDP answer comes from the address that was asked, also where that is one of ma
 import socket
 import sys
 import threading
+from contextlib import suppress
 
 SOL_IP, IP_PKTINFO = 0, 8
 
@@ -27,7 +28,7 @@ def main() -> None:
         print("ready", flush=True)  # noqa: T201
         while True:
             client, _ = taking.accept()
-            with client:
+            with client, suppress(ConnectionError):  # a probe may only connect, and reset
                 client.recv(100)
                 client.send(name)
 

@@ -1,12 +1,13 @@
 """Probes through the forwarding path on a director: `python via_vip.py STEP...`, each step a line of JSON.
 
 Steps: `with` and `without` apply a configuration that has such probes, or has none, `down` an empty one; `again` plans
-the one with them; `open` is what an operator may have done; `doctor` looks at the host as it was applied last; `export` writes the table; `look` is what the
-system's own tools say.
+the one with them; `probe` runs its TCP checks; `open` is what an operator may have done; `doctor` looks at the host as
+it was applied last; `export` writes the table; `look` is what the system's own tools say.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -21,9 +22,10 @@ from director.core.steering import with_marks, without
 from director.core.table import Protocol
 from director.kit import statefile
 from director.kit.checks.base import Route
-from director.kit.checks.check import Check, Probe
+from director.kit.checks.check import Check, Probe, leaves
 from director.kit.checks.tcp import TcpProbe
 from director.kit.net import Endpoint
+from director.kit.probes.run import run_check
 
 TEXT = """
 dead_connections: expire
@@ -80,6 +82,16 @@ def doctor(config: Config) -> list[str]:
     return [f"{each.code.value} {each.subject}" for each in found]
 
 
+async def probed(config: Config) -> dict[str, bool]:
+    found = {}
+    for virtual in config.virtual_servers:
+        for real in virtual.real_servers:
+            for check in leaves(real.check):
+                if isinstance(check.probe, TcpProbe):
+                    found[str(virtual.ref(real))] = (await run_check(check)).ok
+    return found
+
+
 def exported() -> str:
     from director.ipvs.client import IpvsClient
     from director.memory import Memory
@@ -119,6 +131,8 @@ def main() -> None:
                 said = apply(plain)
             case "down":
                 said = apply(Config())
+            case "probe":
+                said = asyncio.run(probed(config))
             case "open":
                 subprocess.run(("sysctl", "-qw", "net.ipv4.conf.lan.accept_local=1"), check=True)
             case "again":
