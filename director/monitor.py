@@ -65,12 +65,12 @@ class Monitor:
         }
 
     def loads(self, config: Config) -> dict[ServerRef, ProbeResult]:
-        """The last answer of whoever is asked for a real server's load; what has not answered yet is left out."""
+        """The last good answer of whoever is asked for a real server's load; what has not given one is left out."""
         return {
-            virtual.ref(real): last
+            virtual.ref(real): said
             for virtual in config.virtual_servers
             for real in virtual.real_servers
-            if real.load is not None and (last := self._prober.state(real.load).last) is not None
+            if real.load is not None and (said := self._prober.state(real.load).said) is not None
         }
 
     def probing(self, check: Check) -> Probing:

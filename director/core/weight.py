@@ -59,7 +59,7 @@ class Facts(NamedTuple):
 
     `adopted` is the weight found in the kernel when the server was taken over; `unproven` says that it is new
     beside servers that take connections; `presumed` is what it was when a director last knew. `probed` says that
-    somebody probes: otherwise no verdict is to come. `load` is the last answer of who is asked for its load.
+    somebody probes: otherwise no verdict is to come. `load` is the last good answer of who is asked for its load.
     `panic`: too many are down for the probes to be trusted. `whole`: its scheduler wants the nominal weight or none.
     """
 
@@ -103,10 +103,11 @@ def effective_weight(server: RealServer, facts: Facts = NOTHING_KNOWN, policy: P
     if server.check is None:
         return _shared(server, facts, policy, nominal, "not checked", fixed)
     health = facts.health
-    seen = health.last.reason if health.last else ""
+    seen = health.seen
     match health.status:
         case Status.DOWN if facts.panic:
-            return _plain(server.weight, nominal, f"too many are down for probes to be trusted; down: {seen}", fixed)
+            distrusted = f"too many are down for probes to be trusted; down: {seen}"
+            return _shared(server, facts, policy, nominal, distrusted, fixed)
         case Status.DOWN:
             held = ", held down: it went up and down too often" if health.held else ""
             return _zero(server.weight, f"down: {seen}{held}", is_down=True)
@@ -118,6 +119,8 @@ def effective_weight(server: RealServer, facts: Facts = NOTHING_KNOWN, policy: P
 
 def _unproved(server: RealServer, facts: Facts, policy: Policy, nominal: int, fixed: str) -> Weight:
     pending = "no verdict yet" if facts.probed else ""
+    if facts.adopted is not None and fixed and nominal < facts.adopted:
+        return _plain(server.weight, nominal, ": ".join(filter(None, (pending, fixed))), "")
     if facts.adopted is not None:
         return _plain(server.weight, facts.adopted, ": ".join(filter(None, (pending, "keeps the kernel's weight"))), "")
     if facts.probed and policy.on_start is OnStart.DOWN:
@@ -134,13 +137,14 @@ def _unproved(server: RealServer, facts: Facts, policy: Policy, nominal: int, fi
 
 def _shared(server: RealServer, facts: Facts, policy: Policy, nominal: int, why: str, fixed: str) -> Weight:
     """The weight of a server that serves: what it asks for, its load, and the time since it came back."""
-    result = facts.health.last if server.check is not None else None
+    is_up = server.check is not None and facts.health.status is Status.UP
+    result = facts.health.said if is_up else None
     load = facts.load if facts.load is not None and facts.load.ok else None
     asks = (result.asks if result else None) or (load.asks if load else None)
     if asks is not None:
         wanted = "to be drained" if asks is Asks.DRAIN else "for maintenance"
         return _zero(server.weight, f"{why}, and it asks {wanted}")
-    ramp = ramp_percent(facts.health, policy, facts.now) if policy.slow_start_s and server.check is not None else 100
+    ramp = ramp_percent(facts.health, policy, facts.now) if policy.slow_start_s and is_up else 100
     said = (("its check", result), ("its load", load))
     asked = [(who, each) for who, each in said if each is not None and _asks(each)]
     if fixed or not (asked or ramp < 100):
@@ -148,13 +152,14 @@ def _shared(server: RealServer, facts: Facts, policy: Policy, nominal: int, why:
     factors = [Factor("configured weight", server.weight)]
     value, told = nominal, [why]
     for who, each in asked:
-        if each.weight is not None and not facts.whole:
+        whole = facts.whole and each.weight != 0  # none at all is whole, too
+        if each.weight is not None and not whole:
             value = each.weight
             factors.append(Factor(f"weight {each.weight} by {who}", value))
-        if each.percent is not None and not facts.whole:
+        if each.percent is not None and not whole:
             value = _share(value, each.percent)
             factors.append(Factor(f"{each.percent}% by {who}", value))
-        if facts.whole:
+        if whole:
             factors.append(Factor(f"what {who} asks for is left out: the scheduler wants whole weights", value))
     if ramp < 100 and facts.whole:
         factors.append(Factor("slow start is left out: the scheduler wants whole weights", value))
@@ -175,15 +180,19 @@ def ramp_percent(health: HealthState, policy: Policy, now: float) -> int:
     passed_s = max(0.0, now - health.since_at)
     if not health.was_down or passed_s >= policy.slow_start_s:
         return 100
-    return (int(passed_s / policy.slow_start_s * RAMP_STEPS) + 1) * 100 // RAMP_STEPS
+    return (_steps(passed_s, policy) + 1) * 100 // RAMP_STEPS
 
 
 def next_ramp_s(health: HealthState, policy: Policy, now: float) -> float | None:
     """Time until `ramp_percent` grows; None when it is complete."""
     if not policy.slow_start_s or health.status is not Status.UP or ramp_percent(health, policy, now) >= 100:
         return None
-    step_s = policy.slow_start_s / RAMP_STEPS
-    return step_s - (max(0.0, now - health.since_at) % step_s)
+    passed_s = max(0.0, now - health.since_at)
+    return (_steps(passed_s, policy) + 1) * policy.slow_start_s / RAMP_STEPS - passed_s
+
+
+def _steps(passed_s: float, policy: Policy) -> int:
+    return int(passed_s / policy.slow_start_s * RAMP_STEPS)
 
 
 def _share(value: int, percent: int) -> int:

@@ -61,7 +61,8 @@ class HealthState:
 
     `streak` counts equal results in a row up to now, the first of them at `streak_at`; `since_at` is when `status`
     began. `changes` are the last times at which it became another, where they are counted; `held`: it would be UP if
-    it had not changed so often. `was_down`: it has been DOWN before its present status.
+    it had not changed so often. `was_down`: it has been DOWN before its present status. `good` is the last good result
+    before `last`, where `last` is none.
     """
 
     status: Status = Status.PENDING
@@ -73,6 +74,25 @@ class HealthState:
     changes: tuple[float, ...] = ()
     held: bool = False
     was_down: bool = False
+    good: ProbeResult | None = None
+
+    @property
+    def said(self) -> ProbeResult | None:
+        """The last good result: what a target asks for holds until it says otherwise, and a failure says nothing."""
+        return self.last if self.last is not None and self.last.ok else self.good
+
+    @property
+    def seen(self) -> str:
+        """What was seen last, in words; one against `status` says why that has not changed.
+
+        >>> HealthState(Status.UP, last=ProbeResult(False, "refused")).seen
+        'refused, not often enough to be down'
+        """
+        if self.last is None:
+            return ""
+        if self.held or self.status is Status.PENDING or self.last.ok is (self.status is Status.UP):
+            return self.last.reason
+        return f"{self.last.reason}, not often enough to be {'up' if self.last.ok else 'down'}"
 
     @property
     def suspect(self) -> bool:
@@ -117,6 +137,7 @@ def observe(state: HealthState, result: ProbeResult, timing: Timing, now: float)
         changes=changes,
         held=held,
         was_down=state.was_down if status is state.status else state.status is Status.DOWN,
+        good=None if result.ok else state.said,
     )
 
 

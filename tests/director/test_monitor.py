@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from director.core.config import parse_config
-from director.core.model import Config
+from director.core.model import Config, ServerRef
 from director.kit.checks.check import Check
 from director.kit.health import ProbeResult, Status
 from director.kit.prober import Prober
@@ -48,12 +48,13 @@ GRACE_S = 3 * (1.0 + 1.1) + 1.0
 
 class Scene:
     """A monitor whose probes answer as `answers` says by address; up where it says nothing,
-    never where it says None.
+    never where it says None. `says` has whole answers by port.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = Clock()
         self.answers: dict[str, bool | None] = {}
+        self.says: dict[int, ProbeResult] = {}
         self.probed: list[str] = []
         self.wakes = 0
 
@@ -72,7 +73,7 @@ class Scene:
         answer = self.answers.get(address, True)
         if answer is None:
             await asyncio.Event().wait()
-        return ProbeResult(bool(answer), "asked")
+        return self.says.get(check.target.port, ProbeResult(bool(answer), "asked"))
 
     def statuses(self, config: Config = CONFIG) -> dict[str, Status]:
         return {str(ref): state.status for ref, state in self.monitor.health(config).items()}
@@ -173,4 +174,22 @@ def test_a_new_address_waits_for_verdicts_again(scene: Scene) -> None:
         await scene.clock.go(3.0)
         assert "web" in scene.monitor.ready(moved)
 
+    scene.run(story)
+
+
+def test_a_failure_to_tell_a_load_leaves_the_last_one_and_does_not_touch_health(scene: Scene) -> None:
+    config = parse_config(FILE.replace("    interface: eth0\n", "    load: {type: tcp, port: 81}\n"), "f")
+    a, b = (ServerRef("web", name) for name in "ab")
+
+    async def story() -> None:
+        scene.monitor.watch(config)
+        assert scene.monitor.loads(config) == {}
+        await scene.clock.go(20.0)
+        assert scene.monitor.loads(config) == {a: scene.says[81], b: scene.says[81]}
+        tenth, scene.says[81] = scene.says[81], ProbeResult(False, "refused")
+        await scene.clock.go(60.0)
+        assert scene.monitor.loads(config) == {a: tenth, b: tenth}
+        assert set(scene.statuses(config).values()) == {Status.UP}
+
+    scene.says[81] = ProbeResult(True, "10%", percent=10)
     scene.run(story)

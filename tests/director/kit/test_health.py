@@ -132,3 +132,27 @@ def test_damping_holds_back_only_what_goes_up(steps: list[tuple[float, bool]], r
             assert first.status is Status.DOWN
         if before.status is Status.DOWN and first.status is Status.UP:
             assert first.streak >= rise  # whatever the clock did, a success never skips `rise`
+
+
+def test_the_last_good_result_is_kept_while_others_fail() -> None:
+    _, states = _run("-+--+-", 1, 9)
+    assert [state.said and state.said.reason for state in states] == [None, None, "+", "+", "+", "+", "+"]
+    first, second = states[2], states[5]
+    assert (states[4].said, states[6].said) == (first.last, second.last)
+
+
+@pytest.mark.parametrize(
+    ("results", "seen"),
+    [
+        ("", ""),
+        ("+", "+"),
+        ("-", "-"),
+        ("++", "+"),
+        ("++-", "-, not often enough to be down"),
+        ("++-+", "+"),
+        ("---", "-"),
+        ("---+", "+, not often enough to be up"),
+    ],
+)
+def test_what_was_seen_against_the_status_says_why_that_stands(results: str, seen: str) -> None:
+    assert _run(results, 2, 3)[1][-1].seen == seen
