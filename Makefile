@@ -23,8 +23,13 @@ help: ## this list
 demo: setup ## the whole path on a real kernel, in under 90 s; KEEP=1 leaves a shell in the lab, KERNEL=uml|host chooses
 	@$(BIN)/director lab demo --kernel $(KERNEL) $(if $(KEEP),--keep)
 
-test: setup ## unit tests, and lab tests on a real kernel with IPVS; PYTEST_ARGS="-k name" chooses
+test: setup ## unit tests, and lab tests beside them on a real kernel with IPVS; PYTEST_ARGS="-k name" chooses
+ifeq ($(strip $(PYTEST_ARGS)),)
+	@echo "unit tests and lab tests, side by side where there are two cores; what each says is shown when it has ended"
+	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j "$$(nproc)" test-unit test-lab
+else # one after the other: -x, --pdb and --junitxml are for one run
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest $(PYTEST_ARGS)
+endif
 
 test-unit: $(READY) ## only the tests that need no kernel with IPVS
 	@$(BIN)/pytest -m unit $(PYTEST_ARGS)
