@@ -31,6 +31,10 @@ _AGENT = Path(__file__).with_name("guest") / "__main__.py"
 _PYTHON = os.path.realpath(sys.executable)
 _CLOSE_S = 25.0
 _IMPORTED_WHEN_NEEDED = ("pyroute2", "rich.console", "rich.table", "rich.text", "yaml._yaml")
+_FIRST_USES = "director.lab.guest.first_uses"
+_IN_VAIN = "nfnetlink-subsys-10"
+"""What a kernel asks modprobe for when somebody tries nftables. The user-mode kernel's nf_tables knows no IP, and where
+it is loaded, whoever looks at rules asks iptables-nft too: 1 s a command of director. `modprobe nf_tables` loads it."""
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -204,19 +208,21 @@ def _programs() -> dict[str, str]:
         return f"#!{python}\n{path}\nfrom {module} import main\nsys.exit({call})\n"
 
     python = sys.executable
+    modules = script(f"{_PYTHON} -SEsB", "director.lab.guest.modules", "main(sys.argv[1:])")
     return {
         "director": script(python, "director.__main__", "main()"),
         "l7proxy": script(python, "l7proxy.__main__", "main()"),
-        "modprobe": script(f"{_PYTHON} -SEsB", "director.lab.guest.modules", "main(sys.argv[1:])"),
+        "insmods": modules,
+        "modprobe": f'#!/bin/sh\ncase "$*" in *{_IN_VAIN}*) exit 0;; esac\nexec "${{0%/*}}/insmods" "$@"\n',
     }
 
 
 def _forker_command() -> list[str]:
-    """A Python with all of director but the lab, and what that imports only when needed, to fork commands from."""
+    """A Python to fork from: it has all of director but the lab, and what that imports or makes only when needed."""
     package = PROJECT / "director"
     files = [path.relative_to(PROJECT).with_suffix("") for path in package.rglob("*.py")]
     modules = [".".join(path.parts) for path in files if path.parts[1] != "lab" and not path.name.startswith("__")]
-    wanted = ["director.__main__", *sorted(modules), *_IMPORTED_WHEN_NEEDED]
+    wanted = ["director.__main__", *sorted(modules), *_IMPORTED_WHEN_NEEDED, _FIRST_USES]
     programs = {"director": "director.__main__:main"}
     code = f"import sys; del sys.path[0]; from director.lab.guest.forker import main; main({programs}, {wanted})"
     return [sys.executable, "-c", code]
