@@ -113,10 +113,9 @@ def try_all(
 ) -> None:
     """Break and mend a host case by case: each must be found, and nothing else but the codes `besides`."""
     host.write("/etc/director/cases.yaml", file)
-    text = json.dumps([case.plain() for case in cases])
-    done = host.run(
-        "python", "-m", "tests.lab.guest.doctor_cases", "/etc/director/cases.yaml", stdin=text, env=pids, timeout_s=90
-    )
+    text = json.dumps({"processes": pids, "cases": [case.plain() for case in cases]})
+    words = ["python", "-m", "tests.lab.guest.doctor_cases", "/etc/director/cases.yaml"]
+    done = host.run(*words, stdin=text, timeout_s=90, fresh=False)
     said: dict[str, dict[str, Any]] = json.loads(done.check().stdout)
     print(json.dumps(said, indent=1))  # noqa: T201 -- pytest shows it with -rP or on failure
     found = {

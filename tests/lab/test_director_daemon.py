@@ -158,10 +158,13 @@ def test_a_wrong_answer_takes_a_server_out_and_a_right_one_brings_it_back(scene:
 
 
 def test_a_server_that_is_cut_off_goes_to_0_and_comes_back(scene: Scene) -> None:
+    scene.write_config(FILE.replace("timeout: 3s", "timeout: 1s"))  # it must run out three times
+    scene.running["director"].kill(signal.SIGHUP)
+    wait_until("it has reloaded", lambda: " reloaded " in scene.running["director"].output())
     cable = scene.lab.host("web-2").link("inside")
     cable.down()
     scene.wait_for_weights({WEB2: 0}, 40.0)
-    assert "down: no answer within 3s" in director(scene, "status")
+    assert "down: no answer within 1s" in director(scene, "status")
     cable.up()
     scene.wait_for_weights({WEB2: 100})
 

@@ -219,7 +219,7 @@ def test_down_leaves_forwarding_where_it_is_told_to(director: LabHost) -> None:
 
 def test_a_death_between_settings_rules_and_the_table_converges_and_can_be_undone(director: LabHost) -> None:
     director.run("director", "down").check()
-    done = director.run("python", "-m", "tests.lab.guest.cut_surroundings", timeout_s=110).check()
+    done = director.run("python", "-m", "tests.lab.guest.cut_surroundings", timeout_s=110, fresh=False).check()
     assert json.loads(done.stdout)["deaths"] > 2
 
 

@@ -61,7 +61,7 @@ def scene(lab: Lab) -> Iterator[Scene]:
     made.start_backends()
     made.client.write("/tmp/client.py", CLIENT)
     made.write_config(FILE)
-    made.start_director()
+    made.start_director(fresh=False)
     made.wait_for_vip("10.9.0.102")
     yield made
     if "director" in made.running:

@@ -41,7 +41,7 @@ WITH_HOLES = """\
 @pytest.fixture(scope="module")
 def outcomes(lab: Lab) -> dict[str, Any]:
     """All trials, in one process."""
-    done = lab.host("director").run("python", "-m", "tests.lab.guest.export_trials", timeout_s=90).check()
+    done = lab.host("director").run("python", "-m", "tests.lab.guest.export_trials", timeout_s=90, fresh=False).check()
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

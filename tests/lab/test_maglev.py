@@ -21,7 +21,8 @@ class Choices(TypedDict):
 
 
 def choices(lab: Lab, host: str, how: str) -> Choices:
-    done = lab.host(host).run("python", "-m", "tests.lab.guest.choices", "7", str(FLOWS), how, timeout_s=60).check()
+    words = ["python", "-m", "tests.lab.guest.choices", "7", str(FLOWS), how]
+    done = lab.host(host).run(*words, timeout_s=60, fresh=False).check()
     found: Choices = json.loads(done.stdout)
     return found
 

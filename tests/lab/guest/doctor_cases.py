@@ -1,18 +1,20 @@
 """Breaks the host it runs on in one way after another, and says what the doctor found each time.
 
-`python -m tests.lab.guest.doctor_cases FILE < CASES`: FILE is a director.yaml, CASES a JSON list of objects: `name`;
-`breaks` and `mends`, shell scripts (each host's name is a variable with a process of it); `only`, names of virtual
-servers to look at; `replace`, pairs of what stands in FILE and what is to stand there; `listen`, addresses to listen
-on; `tries`, a shell script that succeeds where clients are served. Prints a JSON object: by each case's name the lines
-`found`, and whether clients were `served` (null: not tried).
+`python -m tests.lab.guest.doctor_cases FILE < CASES`: FILE is a director.yaml, CASES a JSON object: `processes`, one of
+each host by the host's name, and `cases`, a list of objects: `name`; `breaks` and `mends`, shell scripts (with those
+processes as variables); `only`, names of virtual servers to look at; `replace`, pairs of what stands in FILE and what
+is to stand there; `listen`, addresses to listen on; `tries`, a shell script that succeeds where clients are served.
+Prints a JSON object: by each case's name the lines `found`, and whether clients were `served` (null: not tried).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -49,8 +51,11 @@ def listening(stack: ExitStack, address: str) -> None:
 class Shell:
     """One bash for all scripts: to start one for each costs more than what they do."""
 
-    def __init__(self) -> None:
-        self._bash = subprocess.Popen(["bash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        environment = {**os.environ, **variables}
+        self._bash = subprocess.Popen(
+            ["bash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def run(self, script: str) -> None:
         if script and not self.succeeds(script):
@@ -66,8 +71,9 @@ class Shell:
 
 def main() -> None:
     said = {}
-    shell = Shell()
-    for case in json.load(sys.stdin):
+    order = json.load(sys.stdin)
+    shell = Shell(order["processes"])
+    for case in order["cases"]:
         shell.run(case.get("breaks", ""))
         with ExitStack() as stack:
             for address in case.get("listen", ["0.0.0.0", "[::]"]):
