@@ -5,18 +5,31 @@ One rule: it only looks, and a setting that cannot be read is a sentence too, ne
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from director.core.model import Config
+from director.core.notifying import Script
 from director.host import addresses, settings
 from director.host.surroundings import dead_connections, path_needs, uses
 from director.kit.errors import HostError
+from director.kit.scriptfiles import command_problems
 
 
 def advice(config: Config) -> tuple[str, ...]:
     """One sentence for each setting of this host that is not as `config`'s forwarding methods need it."""
     try:
-        return (*dict.fromkeys(addresses.missing(config.vips()).values()), *_unmanaged(config))
+        return (*dict.fromkeys(addresses.missing(config.vips()).values()), *_unmanaged(config), *_scripts(config))
     except (HostError, OSError) as error:
         return (f"could not look at this host's settings: {error}",)
+
+
+def _scripts(config: Config) -> Iterator[str]:
+    """Programs that would not be run."""
+    for each in config.notifications:
+        if isinstance(each.receiver, Script):
+            problem = command_problems(each.receiver.command, each.receiver.user)
+            if problem:
+                yield f"{each.label}: {problem}"
 
 
 def _unmanaged(config: Config) -> tuple[str, ...]:

@@ -19,8 +19,10 @@ from director.announcements import Announcements
 from director.core.answers import Applied, Planned, Step
 from director.core.before import Before
 from director.core.desired import adopted_weights, unproven_servers
+from director.core.event import Event
 from director.core.explain import Probing
 from director.core.model import Config, ServerRef
+from director.core.notifying import REFUSED
 from director.core.plan import Plan
 from director.core.removal import Removal
 from director.core.table import Table
@@ -32,7 +34,7 @@ from director.kit.errors import ConfigError, DirectorError
 from director.monitor import Monitor
 from director.reconcile import Reconciler
 from director.terms import Inputs, Observation, Outcome
-from director.undertaking import NotAppliedError, begin, clock, later, planned, refusal
+from director.undertaking import NotAppliedError, begin, clock, configuration_event, later, planned, refusal
 from director.witness import Witness
 
 log = logging.getLogger(__name__)
@@ -77,7 +79,7 @@ class Control:
     """Reconciles what is in force, and replaces it.
 
     `wishes` are the operator's, `text` is what the file of `config` held, `advice` says what the host lacks for a
-    configuration, `wake` has the loop look again.
+    configuration, `wake` has the loop look again, `tell` hears of events.
 
     Its methods raise DirectorError; each holds `writing` while it works, but for those that say otherwise.
     """
@@ -95,6 +97,7 @@ class Control:
         advice: Callable[[Config], tuple[str, ...]],
         wake: Callable[[], None],
         text: str = "",
+        tell: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self.force = InForce(config, source, text)
         self.undone = ""  # a sentence, while the file that a reload reads is one that was taken back
@@ -106,7 +109,8 @@ class Control:
         self.writing = asyncio.Lock()
         # One thread: what a cancelled task began goes on in it, and must not meet the next.
         self.worker = ThreadPoolExecutor(1, "kernel")
-        self.drift = DriftLog()
+        self.drift = DriftLog(tell)
+        self._tell = tell
         self._reconciler = reconciler
         self._journal = journal
         self._monitor = monitor
@@ -214,6 +218,7 @@ class Control:
                 "configuration is in force",
                 extra={"config": source, **({"confirm_until": self.unconfirmed.until} if self.unconfirmed else {})},
             )
+            self._tell_configuration("awaits confirmation" if self.unconfirmed else "applied", source)
         await self.advise()
         told = () if is_own else (f"the director's next reload or restart goes back to {self._own_file}",)
         return Applied(tuple(made), (), (*still, *outcome.waiting), to_come, waits, told)
@@ -227,6 +232,7 @@ class Control:
             if pending.drain_s is not None:
                 self.force = replace(self.force, drain_until_at=time.monotonic() + pending.drain_s)
             log.info("confirmed", extra={"config": self.force.source})
+            self._tell_configuration("confirmed", self.force.source)
             outcome = await self.settle()
             inputs = self.inputs()
             leaving = bool(outcome.plan.leaving)
@@ -377,6 +383,7 @@ class Control:
         """Put `former` back in force; the error that says why."""
         source = self.force.source
         self._put_in_force(former)
+        self._tell_configuration(REFUSED, source, "; ".join(failures))
         if entry is None:  # nothing was begun
             return refusal(source, failures)
         self._owed = entry.before.besides(former.config)
@@ -391,10 +398,14 @@ class Control:
         self.unconfirmed, self._owed = None, pending.before.besides(pending.former.config)
         self._put_in_force(pending.former)
         log.warning("taken back", extra={"config": undone, "reason": why, "in_force": self.force.source})
+        self._tell_configuration("taken back", undone, why)
         if self._is_own(undone):
             self.undone = f"{self._own_file} still holds what was undone: a reload or restart applies it again"
             log.warning("a reload or restart would apply it again", extra={"config": self._own_file})
         return await self.settle()
+
+    def _tell_configuration(self, now: str, source: str, why: str = "") -> None:
+        self._tell(configuration_event(now, source, why))
 
     def _is_own(self, source: str) -> bool:
         """Whether a reload reads `source`."""

@@ -15,10 +15,14 @@ from pathlib import Path
 
 from director.advice import advice
 from director.announcements import Announcements, Announces
+from director.api.asking import ask_as
 from director.api.server import listening, serve
 from director.control import Control
 from director.core.config import parse_config
+from director.core.event import Event, EventKind
 from director.core.model import Config
+from director.core.notifying import REFUSED
+from director.eventlog import EventLog
 from director.hooks import Hooks
 from director.host import addresses
 from director.host.announce import Announcer
@@ -32,17 +36,20 @@ from director.kit.errors import ConfigError, DirectorError
 from director.lastknown import LastKnown
 from director.memory import Memory
 from director.monitor import Monitor
+from director.notifier import Notifier
 from director.overrides import Overrides
 from director.reconcile import Reconciler
 from director.requests import Requests
 from director.terms import Addresses, Kernel, Surroundings
-from director.undertaking import NotAppliedError
+from director.undertaking import NotAppliedError, configuration_event
 from director.witness import Witness
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1.0  # doubled with each failure, up to the drift interval or this:
 RETRY_AT_MOST_S = 30.0
+LAST_NOTIFICATIONS_S = 3.0  # to arrive before the end
+LAST_EVENTS_S = 2.0  # to be written
 
 
 class Daemon:
@@ -67,7 +74,9 @@ class Daemon:
         self._stopped = asyncio.Event()
         self._announcements = Announcements(announcer)
         self._monitor = Monitor(self._woken.set)
-        self._hooks = Hooks()
+        self._hooks = Hooks(self.tell)
+        self._events = EventLog(state_directory)
+        self._notifier = Notifier(self.tell)
         overrides = self._overrides = Overrides(state_directory)
         self._control = Control(
             config,
@@ -77,12 +86,20 @@ class Daemon:
             self._monitor,
             lambda: overrides.wishes,
             self._announcements,
-            Witness(LastKnown(state_directory), run=self._hooks.want),
+            Witness(LastKnown(state_directory), self.tell, self._hooks.want),
             advice,
             self._woken.set,
             text,
+            self.tell,
         )
-        self._requests = Requests(self._control, overrides, namespace_inode())
+        self._requests = Requests(self._control, overrides, namespace_inode(), self.tell)
+
+    def tell(self, event: Event) -> None:
+        """Keep `event`, and have it told to whom the configuration in force names. For the loop's thread."""
+        self._events.tell(event)
+        if event.kind in {EventKind.CONFIGURATION, EventKind.DAEMON}:  # not in the middle of an apply, which may fail
+            self._notifier.use(self._control.config.notifications)
+        self._notifier.tell(event)
 
     async def run(self, socket_path: Path) -> None:
         """Work until SIGTERM or SIGINT. Raises: DirectorError when it cannot begin."""
@@ -97,27 +114,34 @@ class Daemon:
             listener = stack.enter_context(listening(socket_path))  # before anything is changed
             if self._changes is not None:
                 stack.enter_context(woken_by(self._changes, self._woken.set))
+            self.tell(Event(time.time(), EventKind.DAEMON, now="started", reason=str(self._config_path)))
             outcome = await self._control.start()
             await self._control.advise()
             if outcome.failures:
                 log.warning("began with failures", extra={"count": len(outcome.failures)})
-            async with serve(self._requests, listener), asyncio.TaskGroup() as group:
+            async with serve(self._requests, listener, self._events), asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._loop(), name="reconcile"),
                     group.create_task(self._reload_loop(), name="reload"),
                     group.create_task(self._monitor.run(), name="probes"),
                     group.create_task(self._announcements.run(), name="announce"),
                     group.create_task(self._hooks.run(), name="hooks"),
+                    group.create_task(self._events.run(), name="events"),
+                    group.create_task(self._notifier.run(), name="notifications"),
                 ]
                 log.info("director is running", extra={"config": str(self._config_path), "socket": str(socket_path)})
                 await self._stopped.wait()
                 await self._control.stop()
+                self.tell(Event(time.time(), EventKind.DAEMON, was="runs", now="stopped"))
+                await self._notifier.finish(LAST_NOTIFICATIONS_S)
+                await self._events.finish(LAST_EVENTS_S)
                 for task in tasks:
                     task.cancel()
         log.info("director stops; the kernel keeps forwarding")
 
     async def _reload_loop(self) -> None:
         tries = 0
+        ask_as("SIGHUP")
         while True:
             await self._hung_up.wait()
             self._hung_up.clear()
@@ -132,6 +156,8 @@ class Daemon:
                 self._requests.refused = tuple(str(error).splitlines())
                 for line in self._requests.refused:
                     log.error("reload refused, the old configuration stays", extra={"problem": line})
+                if isinstance(error, ConfigError):  # what failed in a part was told already
+                    self.tell(configuration_event(REFUSED, source, "; ".join(self._requests.refused)))
             except DirectorError as error:
                 log.error("could not reload, trying again", extra={"reason": str(error)})
                 tries += 1

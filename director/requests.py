@@ -9,14 +9,17 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 
+from director.api.asking import asked_by
 from director.control import Control
 from director.core import status
 from director.core.answers import Applied, Planned
 from director.core.config import parse_config
 from director.core.desired import adopted_weights
 from director.core.driftlines import DriftLine, drift_lines
+from director.core.event import Event, EventKind
 from director.core.explain import Asked, Explanation, explain
 from director.core.foreign import notes
 from director.core.model import ServerRef, VirtualServer
@@ -32,7 +35,10 @@ log = logging.getLogger(__name__)
 class Requests:
     """The operations of a director that manages network namespace `namespace` (its inode)."""
 
-    def __init__(self, control: Control, overrides: Overrides, namespace: int) -> None:
+    def __init__(
+        self, control: Control, overrides: Overrides, namespace: int, tell: Callable[[Event], None] = lambda event: None
+    ) -> None:
+        self._tell = tell
         self._control = control
         self._overrides = overrides
         self._namespace = namespace
@@ -90,7 +96,7 @@ class Requests:
         """As `drain`."""
         self._known(ref)
         await self._control.on_worker(lambda: self._overrides.weight(ref, weight))
-        return await self._operator_changed("weight set", ref)
+        return await self._operator_changed(f"weight set to {weight}", ref)
 
     async def status(self) -> status.Status:
         """A fresh look at the kernel beside what is known. Raises: KernelError."""
@@ -190,7 +196,9 @@ class Requests:
         raise ConfigError(what + (known if any(servers.values()) else ""))
 
     async def _operator_changed(self, what: str, ref: ServerRef) -> list[str]:
+        by = f"asked by {asked_by()}" if asked_by() else ""
         log.info("operator: %s", what, extra={"vs": ref.virtual_server, "rs": ref.real_server})
+        self._tell(Event(time.time(), EventKind.WISH, *(ref.virtual_server, ref.real_server), now=what, reason=by))
         try:
             async with self._control.writing:
                 outcome = await self._control.settle()

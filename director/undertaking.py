@@ -6,11 +6,14 @@ One rule: it is written down before anything is changed, and it is all or nothin
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from director.api.asking import asked_by
 from director.core.answers import Planned, Step
+from director.core.event import Event, EventKind
 from director.core.foreign import notes, obstacles
 from director.core.removal import Removal
 from director.core.steps import steps
@@ -68,6 +71,12 @@ def refusal(
     else:
         end = [f"nothing of {source} is applied: what was there before is back"]
     return NotAppliedError("\n".join([*failures, *end]))
+
+
+def configuration_event(now: str, source: str, why: str = "") -> Event:
+    """What became of the configuration in `source`, why, and who asked for it."""
+    reason = ", ".join(each for each in (source, why, f"asked by {asked_by()}" if asked_by() else "") if each)
+    return Event(time.time(), EventKind.CONFIGURATION, now=now, reason=reason)
 
 
 def clock(in_s: float = 0.0) -> str:

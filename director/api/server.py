@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 from aiohttp import web
 
 from director.api import NAMESPACE_HEADER
+from director.api.asking import ask_as_peer
 from director.api.events import add_events
 from director.core.answers import Applied, Planned
 from director.core.driftlines import DriftLine
@@ -219,6 +220,7 @@ def _application(director: Operations, begun: _Begun) -> web.Application:
 
     @web.middleware
     async def same_namespace(request: web.Request, handler: Handler) -> web.StreamResponse:
+        ask_as_peer(request)
         asked_from = request.headers.get(NAMESPACE_HEADER, here)
         return await handler(request) if asked_from == here else _elsewhere(here, asked_from)
 

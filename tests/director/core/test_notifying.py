@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -70,6 +72,13 @@ def test_each_type_means_its_value() -> None:
 
 def test_without_notifications_there_are_none() -> None:
     assert parse_config(FILE.replace("notifications:", "exclusive: false"), "f").notifications == ()
+
+
+def test_the_example_of_the_documentation_is_one() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "director.md").read_text()
+    (example,) = re.findall(r"^```yaml\n(notifications:.*?)```", text, re.MULTILINE | re.DOTALL)
+    found = parse_config(FILE.replace("notifications:\n", example), "docs/director.md").notifications
+    assert [type(each.receiver) for each in found] == [Script, Webhook, Mail]
 
 
 WEBHOOK = "type: webhook, url: 'https://h/'"
