@@ -33,7 +33,7 @@ def down(
     What somebody else has in the table stays. All of it, or nothing.
 
     With --keep-table the kernel goes on forwarding: table, addresses, rules and settings stay, and are the operator's
-    from then on. The chains of rules are called LVS-KEPT-MARK and LVS-KEPT-SNAT then, and no director touches them.
+    from then on. The chains of rules are called LVS-KEPT-MARK, -SNAT and -GUARD then, and no director touches them.
 
     A running director must be stopped first. Exits 0 when all was done, 1 on an error.
     """

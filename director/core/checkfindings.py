@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from director.core.model import SORRY
-from director.core.resolve import check_of, forward_of, load_of, port_of, speaks_tcp
+from director.core.resolve import addresses_of, check_of, forward_of, load_of, port_of, speaks_tcp
 from director.core.schema import FileSection, NoCheckSection, RealServerSection, VirtualServerSection
-from director.kit.checks.check import AnyCheckSection, CombinedCheckSection, leaves, timing_findings
+from director.kit.checks.check import AnyCheckSection, Check, CombinedCheckSection, leaves, timing_findings
 from director.kit.configfile import Finding
 
 At = tuple[str | int, ...]
@@ -24,14 +24,15 @@ def check_findings(
     if chosen is not None and not isinstance(chosen, NoCheckSection):
         for part, place in _parts(chosen, (*owner, "check")):
             yield from _portless(place, part, section, real)
+            if getattr(part, "via", None) == "vip" and not addresses_of(section):
+                yield (
+                    (*place, "via"),
+                    "there is no VIP to probe: name what is to be marked under `traffic:`, or remove it",
+                )
     check = check_of(section, real, file)
-    forward = forward_of(section, real)
-    if any(leaf.route.real is not None for leaf in leaves(check)) and forward not in {"dr", "tun"}:
-        yield (
-            (*owner, "check"),
-            f"with {forward} a probe of the real server goes the way that packets go: remove `via: vip`, which is for "
-            "dr and tun",
-        )
+    through = [leaf for leaf in leaves(check) if leaf.route.real is not None]
+    for message in dict.fromkeys(message for leaf in through for message in _through_vip(leaf, section, real)):
+        yield (*owner, "check"), message
     for message in dict.fromkeys(message for leaf in leaves(check) for message in timing_findings(leaf)):
         yield (*owner, "check"), message
     load = real.load or section.load
@@ -39,8 +40,30 @@ def check_findings(
         place = (*(here if real.load is not None else at), "load")
         yield from _portless(place, load, section, real)
         resolved = load_of(section, real, file)
+        for message in _through_vip(resolved, section, real) if resolved and resolved.route.real else ():
+            yield place, message
         for message in timing_findings(resolved) if resolved is not None else ():
             yield place, message
+
+
+def _through_vip(check: Check, section: VirtualServerSection, real: RealServerSection) -> Iterator[str]:
+    """About one check with `via: vip`."""
+    vip, source = check.target.address, check.route.source
+    if (forward := forward_of(section, real)) not in {"dr", "tun"}:
+        yield (
+            f"with {forward} a probe of the real server goes the way that packets go: remove `via: vip`, which is for "
+            "dr and tun"
+        )
+    elif source is None and real.address.version != vip.version:
+        yield (
+            f"the VIP {vip} is IPv{vip.version}, and the way to {real.address} tells no such address to probe it from: "
+            f"write `source:`, an IPv{vip.version} address of the director's own"
+        )
+    elif source is not None and (source.version != vip.version or source in addresses_of(section)):
+        yield (
+            f"{source} cannot be the source of probes of {vip}: give an IPv{vip.version} address of the director that "
+            "is no VIP, or remove `source`"
+        )
 
 
 def _parts(chosen: AnyCheckSection | CombinedCheckSection, at: At) -> Iterator[tuple[AnyCheckSection, At]]:

@@ -111,7 +111,7 @@ def with_marks(config: Config) -> Config:
         ref: _path(virtual, real)
         for virtual in config.virtual_servers
         for ref, real in zip(virtual.refs, virtual.real_servers, strict=True)
-        if any(check.route.real is not None for check in leaves(real.check))
+        if any(check.route.real is not None for check in _checks(real))
     }
     if not paths:
         return config
@@ -132,9 +132,7 @@ def steerings(virtual_servers: Iterable[VirtualServer]) -> tuple[Steering, ...]:
     found: dict[VirtualKey, Steering] = {}
     for virtual in virtual_servers:
         for ref, real in zip(virtual.refs, virtual.real_servers, strict=True):
-            if real.check is None:
-                continue
-            for check in leaves(real.check):
+            for check in _checks(real) if real.check or real.load else ():
                 route = check.route
                 if route.real is None or not route.mark:
                     continue
@@ -180,15 +178,21 @@ def _declared(config: Config) -> set[int]:
     found = {key.mark for virtual in config.virtual_servers for key in virtual.keys if key.mark is not None}
     for virtual in config.virtual_servers:
         for real in virtual.real_servers:
-            found |= {check.route.mark for check in leaves(real.check) if check.route.real is None}
+            found |= {check.route.mark for check in _checks(real) if check.route.real is None}
     return found
 
 
+def _checks(real: RealServer) -> tuple[Check, ...]:
+    return (*leaves(real.check), *leaves(real.load))
+
+
 def _marked(real: RealServer, mark: int) -> RealServer:
-    check = real.check
+    check, load = real.check, real.load
     if isinstance(check, Combination):
-        return replace(real, check=replace(check, parts=tuple(_with_mark(part, mark) for part in check.parts)))
-    return real if check is None else replace(real, check=_with_mark(check, mark))
+        check = replace(check, parts=tuple(_with_mark(part, mark) for part in check.parts))
+    elif check is not None:
+        check = _with_mark(check, mark)
+    return replace(real, check=check, load=load and _with_mark(load, mark))
 
 
 def _with_mark(check: Check, mark: int) -> Check:

@@ -28,6 +28,26 @@ def web(real: str = "address: 10.0.0.1", top: str = "", **keys: str) -> str:
 
 
 BAD: dict[str, tuple[str, str]] = {
+    "through the VIP with nat": (
+        web(check="{type: tcp, via: vip}"),
+        f"{TOP}.check: with nat a probe of the real server goes the way that packets go: remove `via: vip`",
+    ),
+    "load through the VIP with nat": (
+        web(load="{type: http, via: vip}"),
+        f"{TOP}.load: with nat a probe of the real server goes the way that packets go: remove `via: vip`",
+    ),
+    "through a VIP of another IP version": (
+        web('address: "2001:db8::1"', forward="tun", check="{type: tcp, via: vip}"),
+        f"{TOP}.check: the VIP 192.0.2.10 is IPv4, and the way to 2001:db8::1 tells no such address to probe it from: ",
+    ),
+    "through the VIP from the VIP": (
+        web(forward="dr", check="{type: tcp, via: vip, source: 192.0.2.10}"),
+        f"{TOP}.check: 192.0.2.10 cannot be the source of probes of 192.0.2.10: give an IPv4 address of the director",
+    ),
+    "through a VIP that nobody names": (
+        web(address="", port="", fwmark="7", forward="dr", check="{type: tcp, port: 80, via: vip}"),
+        f"{TOP}.check.via: there is no VIP to probe: name what is to be marked under `traffic:`, or remove it",
+    ),
     "neither address nor fwmark": (web(address="", port=""), f"f:3:5: {TOP}: neither address nor fwmark: write"),
     "address without port": (web(port=""), f"f:3:5: {TOP}: `port` is missing"),
     "fwmark with a port": (web(address="", fwmark="7"), f"f:3:11: {TOP}.port: port does not go with fwmark 7"),

@@ -24,7 +24,6 @@ from director.kit import statefile
 from director.kit.checks.base import Route
 from director.kit.checks.check import Check, Probe, leaves
 from director.kit.checks.tcp import TcpProbe
-from director.kit.net import Endpoint
 from director.kit.probes.run import run_check
 
 TEXT = """
@@ -34,39 +33,37 @@ virtual_servers:
     {address: 10.9.0.100, port: 80, forward: dr, interface: lan, scheduler: rr,
      real_servers: {a: {address: 10.9.0.21}, b: {address: 10.9.0.22}}}
   web6:
-    {address: "fd09::100", port: 80, forward: dr, interface: lan,
+    {address: "fd09::100", port: 80, forward: dr, interface: lan, scheduler: rr,
      real_servers: {a: {address: "fd09::21"}, b: {address: "fd09::22"}}}
   tun:
-    {address: 10.9.0.101, port: 80, forward: tun, interface: lan,
+    {address: 10.9.0.101, port: 80, forward: tun, interface: lan, scheduler: rr,
      real_servers: {a: {address: 10.9.0.21}, b: {address: 10.9.0.22}}}
   tun6:
-    {address: "fd09::101", port: 80, forward: tun, interface: lan,
+    {address: "fd09::101", port: 80, forward: tun, interface: lan, scheduler: rr,
      real_servers: {a: {address: "fd09::21"}, b: {address: "fd09::22"}}}
   names:
     {address: 10.9.0.102, port: 80, protocol: udp, forward: dr, interface: away,
      real_servers: {a: {address: 10.9.0.21}, b: {address: 10.9.0.22}}}
 """
-
-
 INTERFACES = ("all", "lan", "inside", "away")
 SETTINGS = [f"net.ipv4.conf.{each}.{setting}" for each in INTERFACES for setting in ("accept_local", "rp_filter")]
 
 
 def through_the_vip() -> Config:
-    config = parse_config(TEXT, "file")
+    config = parse_config(TEXT.replace("scheduler: rr", "scheduler: rr, check: {type: tcp, via: vip}"), "file")
     virtuals = tuple(
-        replace(virtual, real_servers=tuple(_probed(virtual, real) for real in virtual.real_servers))
+        replace(virtual, real_servers=tuple(_asked(virtual, real) for real in virtual.real_servers))
         for virtual in config.virtual_servers
     )
     return with_marks(replace(config, virtual_servers=virtuals))
 
 
-def _probed(virtual: VirtualServer, real: RealServer) -> RealServer:
+def _asked(virtual: VirtualServer, real: RealServer) -> RealServer:
+    """`real` with a probe that sends datagrams, where it is a UDP server: only that it is none of TCP matters here."""
     key = virtual.keys[0]
-    assert key.endpoint is not None
-    # Only what is no TCP probe matters here of one that sends datagrams.
-    probe = cast("Probe", "udp") if key.protocol is Protocol.UDP else TcpProbe()
-    return replace(real, check=Check(Endpoint(key.endpoint.address, 80), probe, route=Route(real=real.address)))
+    if key.protocol is not Protocol.UDP or key.endpoint is None:
+        return real
+    return replace(real, check=Check(key.endpoint, cast("Probe", "udp"), route=Route(real=real.address)))
 
 
 def apply(config: Config) -> Any:
