@@ -236,14 +236,14 @@ def _about(seconds: float) -> str:
 def _back(virtual: VirtualServer, real: RealServer, state: HealthState | None, asked: Asked, wish: Wish) -> str:
     """What brings a server at weight 0 back."""
     ref = f"{virtual.name} {real.name}"
-    if real.is_sorry:
-        return "when quorum is lost"
     if real.state.value != "enabled":
         return f"when the file no longer has `state: {real.state.value}`"
     if wish.maintenance is not None:
         return _back_from(wish.maintenance, ref, asked.clock)
     if wish.drain or wish.weight == 0:
         return f"by `director enable {ref}`"
+    if real.is_sorry:
+        return "when quorum is lost"
     if real.weight == 0:
         return "when the file gives it a weight above 0"
     slow = f", and then over {format_duration(virtual.policy.slow_start_s)}" if virtual.policy.slow_start_s else ""

@@ -45,8 +45,9 @@ DEFAULT_QUORUM = Quorum()
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`panic_share`: when a larger share of the checked real servers is down, probes are not trusted; None always
-    trusts them. `slow_start_s`: the time in which a recovered server comes back to its whole weight.
+    """`panic_share`, in whole percents: when a larger share of the checked real servers is down, probes are not
+    trusted; None always trusts them. `slow_start_s`: the time in which a recovered server comes back to its whole
+    weight.
     """
 
     on_start: OnStart = OnStart.LAST

@@ -5,11 +5,10 @@ One rule: like a single weight it is a pure function of what is known; its only 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from director.core.model import Config, RealState, ServerRef, VirtualServer
+from director.core.model import Config, RealServer, RealState, ServerRef, VirtualServer
 from director.core.policy import Quorum
 from director.core.weight import NO_WISH, UNKNOWN, Factor, Facts, Weight, Wish, effective_weight
 from director.kit.health import HealthState, ProbeResult, Status
@@ -106,6 +105,8 @@ def _stand_in(
 ) -> None:
     """Either the real servers or the sorry server: who does not serve has weight 0, and its connections finish."""
     own = weights[sorry]
+    if not own.value:
+        return  # the operator took it out: real servers that are left are better than nobody
     if quorate:
         weights[sorry] = _instead(own, 0, "stands by: it serves while quorum is lost")
         return
@@ -122,17 +123,19 @@ def _instead(weight: Weight, value: int, reason: str) -> Weight:
 
 
 def _panics(virtual: VirtualServer, known: Known) -> bool:
-    """Whether a larger share of those who are meant to serve is down than is believed."""
+    """Whether more of those who are meant to serve are down than is believed."""
     if virtual.policy.panic_share is None:
         return False
     meant = [
         known.health.get(ref, UNKNOWN).status
         for ref, real in zip(virtual.refs, virtual.real_servers, strict=True)
-        if real.check is not None and real.state is RealState.ENABLED and not _is_out(known.wishes.get(ref, NO_WISH))
+        if real.check is not None and _is_meant(real, known.wishes.get(ref, NO_WISH))
     ]
-    down = meant.count(Status.DOWN)
-    return bool(down) and down > math.floor(len(meant) * virtual.policy.panic_share)
+    down, percent = meant.count(Status.DOWN), round(virtual.policy.panic_share * 100)
+    return down * 100 > len(meant) * percent  # in whole numbers: 29 of 100 are not more than 0.29
 
 
-def _is_out(wish: Wish) -> bool:
-    return wish.drain or wish.maintenance is not None or wish.weight == 0
+def _is_meant(real: RealServer, wish: Wish) -> bool:
+    """Whether `real` would serve if it were up."""
+    nominal = real.weight if wish.weight is None else wish.weight
+    return real.state is RealState.ENABLED and not wish.drain and wish.maintenance is None and nominal > 0
