@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from director.core.event import Event, EventKind
 from director.core.model import Config, RealServer, ServerRef, VirtualServer
 from director.core.serving import Serving
-from director.core.weight import NO_WISH, Weight, Wish
+from director.core.weight import NO_WISH, Wish
 from director.kit.health import HealthState, Status
 
 
@@ -37,58 +37,89 @@ def transitions(before: Seen | None, after: Seen, now: float, at: float) -> Iter
     weights, health = after.serving.weights, after.health
     former_weights, former_health = (before.serving.weights, before.health) if before else ({}, {})
     for virtual in after.config.virtual_servers:
+        sorry: ServerRef | None = None
         for ref, real in zip(virtual.refs, virtual.real_servers, strict=True):
+            if real.is_sorry:
+                sorry = ref
             # Of thousands, nearly all are as they were: equal weights are one value.
-            if former_weights.get(ref) is weights[ref] and former_health.get(ref) is health.get(ref):
-                continue
-            yield from _of_real(before, after, ref, real, now, at)
+            elif former_weights.get(ref) is not weights[ref] or former_health.get(ref) is not health.get(ref):
+                yield from _of_real(before, after, ref, real, now, at)
         yield from _of_virtual(before, after, virtual, at)
+        if sorry is not None:
+            yield from _of_sorry(before, after, sorry, at)
 
 
 def _of_real(
     before: Seen | None, after: Seen, ref: ServerRef, real: RealServer, now: float, at: float
 ) -> Iterator[Event]:
-    weight = after.serving.weights[ref]
-    former = before.serving.weights.get(ref) if before else None
+    weights = _weights(before, after, ref)
     state = after.health.get(ref)
     was = before.health.get(ref) if before else None
-    names = (ref.virtual_server, ref.real_server)
     was_status = was.status if was is not None else Status.PENDING
+    told = [*_maintenance(before, after, ref, weights, at)]
     if state is not None and state.status is not was_status:
-        yield _health(real, state, was_status, former, weight, names, at - max(0.0, now - state.since_at))
-    elif former is not None and former.value != weight.value:
+        yield _health(real, state, was_status, weights, ref, at - max(0.0, now - state.since_at))
+    elif not told:
+        yield from _weight(after, ref, weights, at)
+    if state is not None and state.warning and state.warning != (was.warning if was is not None else ""):
         yield Event(
             at,
-            EventKind.WEIGHT,
-            *names,
-            reason=weight.reason,
-            weight_before=former.value,
-            weight_after=weight.value,
+            EventKind.CERTIFICATE,
+            *_names(ref),
+            now="warning",
+            reason=state.warning,
+            check=str(real.check),
         )
-    if state is not None and (warning := _warning(state)) and warning != _warning(was):
-        yield Event(at, EventKind.CERTIFICATE, *names, now="warning", reason=warning, check=str(real.check))
-    yield from _maintenance(before, after, ref, at)
+    yield from told
+
+
+def _of_sorry(before: Seen | None, after: Seen, ref: ServerRef, at: float) -> Iterator[Event]:
+    was, now = weights = _weights(before, after, ref)
+    told = [*_maintenance(before, after, ref, weights, at)]
+    if was is not None and bool(was) is not bool(now):
+        quorate = after.serving.standings[ref.virtual_server].quorate
+        reason = "quorum is lost" if now else "quorum is held" if quorate else after.serving.weights[ref].reason
+        words = ("stands by", "serves") if now else ("serves", "stands by")
+        yield Event(at, EventKind.SORRY, *_names(ref), *words, reason, weight_before=was, weight_after=now)
+    elif not told:
+        yield from _weight(after, ref, weights, at)
+    yield from told
+
+
+def _weights(before: Seen | None, after: Seen, ref: ServerRef) -> tuple[int | None, int]:
+    former = before.serving.weights.get(ref) if before else None
+    return former.value if former is not None else None, after.serving.weights[ref].value
+
+
+def _names(ref: ServerRef) -> tuple[str, str]:
+    return ref.virtual_server, ref.real_server
+
+
+def _weight(after: Seen, ref: ServerRef, weights: tuple[int | None, int], at: float) -> Iterator[Event]:
+    was, now = weights
+    if was is not None and was != now:
+        reason = after.serving.weights[ref].reason
+        yield Event(at, EventKind.WEIGHT, *_names(ref), reason=reason, weight_before=was, weight_after=now)
 
 
 def _health(
     real: RealServer,
     state: HealthState,
     was: Status,
-    former: Weight | None,
-    weight: Weight,
-    names: tuple[str, str],
+    weights: tuple[int | None, int],
+    ref: ServerRef,
     since: float,
 ) -> Event:
     last = state.last
     return Event(
         since,
         EventKind.HEALTH,
-        *names,
+        *_names(ref),
         was=was.value,
         now=state.status.value,
         reason=last.reason if last else "",
-        weight_before=former.value if former else None,
-        weight_after=weight.value,
+        weight_before=weights[0],
+        weight_after=weights[1],
         check=str(real.check),
         output=last.output.decode(errors="replace") if last else "",
         errno=errno.errorcode.get(last.errno, "") if last and last.errno else "",
@@ -96,11 +127,9 @@ def _health(
     )
 
 
-def _warning(state: HealthState | None) -> str:
-    return state.last.warning if state is not None and state.last is not None else ""
-
-
-def _maintenance(before: Seen | None, after: Seen, ref: ServerRef, at: float) -> Iterator[Event]:
+def _maintenance(
+    before: Seen | None, after: Seen, ref: ServerRef, weights: tuple[int | None, int], at: float
+) -> Iterator[Event]:
     was = before.wishes.get(ref, NO_WISH).maintenance if before else None
     now = after.wishes.get(ref, NO_WISH).maintenance
     if before is None or (was is None) is (now is None):
@@ -109,11 +138,12 @@ def _maintenance(before: Seen | None, after: Seen, ref: ServerRef, at: float) ->
     yield Event(
         at,
         EventKind.MAINTENANCE,
-        ref.virtual_server,
-        ref.real_server,
+        *_names(ref),
         was="in service" if now is not None else "in maintenance",
         now="in maintenance" if now is not None else "in service",
         reason=reason,
+        weight_before=weights[0],
+        weight_after=weights[1],
     )
 
 
@@ -125,12 +155,13 @@ def _of_virtual(before: Seen | None, after: Seen, virtual: VirtualServer, at: fl
         count = f"{standing.alive} of {quorum.up if standing.quorate else quorum.down} real servers take connections"
         was, now = ("lost", "held") if standing.quorate else ("held", "lost")
         yield Event(at, EventKind.QUORUM, name, was=was, now=now, reason=count)
-        if virtual.sorry is not None:
-            was, now = ("serves", "stands by") if standing.quorate else ("stands by", "serves")
-            reason = "quorum is held" if standing.quorate else "quorum is lost"
-            yield Event(at, EventKind.SORRY, name, virtual.sorry.name, was=was, now=now, reason=reason)
     if former is not None and former.panic is not standing.panic:
         was, now = ("trusts its probes", "panics") if standing.panic else ("panics", "trusts its probes")
-        share = f"{virtual.policy.panic_share:.0%}" if virtual.policy.panic_share is not None else ""
-        reason = f"more than {share} are down: all are used" if standing.panic else f"no more than {share} are down"
-        yield Event(at, EventKind.PANIC, name, was=was, now=now, reason=reason)
+        yield Event(at, EventKind.PANIC, name, was=was, now=now, reason=_panic_reason(virtual, standing.panic))
+
+
+def _panic_reason(virtual: VirtualServer, panics: bool) -> str:
+    if virtual.policy.panic_share is None:
+        return "it has no panic_threshold any more"
+    share = f"{virtual.policy.panic_share:.0%}"
+    return f"more than {share} are down: all are used" if panics else f"no more than {share} are down"

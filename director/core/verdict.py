@@ -24,11 +24,15 @@ def verdict(check: AnyCheck, state_of: Callable[[Check], HealthState]) -> Health
     # All are up since the last one came up; one is enough to be down, so since the first one went. `any` mirrors it.
     latest = check.every is (status is Status.UP)
     chosen = (max if latest else min)(decisive, key=lambda index: states[index].since_at)
+    was_down = states[chosen].was_down
+    if check.every:  # whichever part was down, all of it was
+        was_down = any(states[index].was_down for index in decisive)
     return replace(
         states[chosen],
         status=status,
         last=_result(check, states, decisive, status),
-        was_down=any(states[index].was_down for index in decisive),
+        good=None,
+        was_down=was_down,
         held=any(states[index].held for index in decisive),
     )
 
@@ -44,31 +48,32 @@ def _status(every: bool, states: Sequence[HealthState]) -> Status:
 def _result(
     check: Combination, states: Sequence[HealthState], decisive: Sequence[int], status: Status
 ) -> ProbeResult | None:
-    told = [(check.parts[index], last) for index in decisive if (last := states[index].last) is not None]
+    told = [(check.parts[index], states[index], last) for index in decisive if (last := states[index].last) is not None]
     if not told:
         return None
-    named = [f"{result.reason} ({part})" for part, result in told[:MOST_NAMED]]
-    more = f" and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
-    results = [result for _, result in told]
-    warnings = [state.last.warning for state in states if state.last is not None and state.last.warning]
+    if check.every and status is Status.UP:
+        reasons = list(dict.fromkeys(state.seen for _, state, _ in told))
+    else:
+        reasons = [f"{state.seen} ({part})" for part, state, _ in told]
+    more = f" and {len(reasons) - MOST_NAMED} more" if len(reasons) > MOST_NAMED else ""
+    # A part that fails and is still up goes on asking for what it asked for.
+    said = [state.said or last if status is Status.UP else last for _, state, last in told]
+    warnings = [state.warning for state in states if state.warning]
     least = min if check.every else max
-    asking = [result.asks for result in results if result.asks is not None]
-    asked = bool(asking) and (check.every or len(asking) == len(results))
+    asking = [result.asks for result in said if result.asks is not None]
+    asked = bool(asking) and (check.every or len(asking) == len(said))
+    first = told[0][2]
     return ProbeResult(
         ok=status is Status.UP,
-        reason=("; ".join(named) if status is not Status.UP or not check.every else _all_good(results)) + more,
-        duration_s=max(result.duration_s for result in results),
-        weight=least((result.weight for result in results if result.weight is not None), default=None),
-        percent=_percent(check.every, results),
+        reason="; ".join(reasons[:MOST_NAMED]) + more,
+        duration_s=max(last.duration_s for _, _, last in told),
+        weight=least((result.weight for result in said if result.weight is not None), default=None),
+        percent=_percent(check.every, said),
         asks=(Asks.MAINTENANCE if Asks.MAINTENANCE in asking else Asks.DRAIN) if asked else None,
         warning="; ".join(dict.fromkeys(warnings)),
-        output=results[0].output,
-        errno=results[0].errno,
+        output=first.output,
+        errno=first.errno,
     )
-
-
-def _all_good(results: Sequence[ProbeResult]) -> str:
-    return "; ".join(dict.fromkeys(result.reason for result in results[:MOST_NAMED]))
 
 
 def _percent(every: bool, results: Sequence[ProbeResult]) -> int | None:

@@ -95,6 +95,13 @@ class HealthState:
         return f"{self.last.reason}, not often enough to be {'up' if self.last.ok else 'down'}"
 
     @property
+    def warning(self) -> str:
+        """What will fail later; a failure in between does not end it."""
+        if self.last is None or self.last.warning:
+            return self.last.warning if self.last is not None else ""
+        return self.said.warning if self.said is not None else ""
+
+    @property
     def suspect(self) -> bool:
         """Whether the next result may change the status: probe sooner then.
 
