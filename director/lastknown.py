@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 1
 Member = tuple[str, str, str]
-"""A virtual server's name, and a real server's with its address: another address is another server."""
+"""A virtual server's name, and a real server's with its address and port: at another one is another server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +35,32 @@ class LastKnown:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "health.json"
+        self._is_saved = True
         self._known = self._read()
         self._told = ""
+        self._members: tuple[Config | None, list[tuple[ServerRef, Member]]] = (None, [])
 
     @property
     def quorate(self) -> Mapping[str, bool]:
         return self._known.quorate
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether what is on disk is not what is known."""
+        return not self._is_saved
 
     def presumed(self, config: Config) -> dict[ServerRef, Status]:
         """What every real server of `config` was, where that is known."""
         statuses = self._known.statuses
         if not statuses:
             return {}
-        return {ref: statuses[member] for ref, member in _members(config) if member in statuses}
+        return {ref: statuses[member] for ref, member in self._members_of(config) if member in statuses}
 
     def updated(self, config: Config, health: Mapping[ServerRef, HealthState], quorate: Mapping[str, bool]) -> Known:
         """What is known now; of servers that have no verdict yet, what was known before."""
         before = self._known.statuses
         statuses: dict[Member, Status] = {}
-        for ref, member in _members(config):
+        for ref, member in self._members_of(config):
             state = health.get(ref)
             if state is not None and state.status is not Status.PENDING:
                 statuses[member] = state.status
@@ -62,17 +69,22 @@ class LastKnown:
         return Known(statuses, dict(quorate))
 
     def save(self, known: Known) -> None:
-        """Remember `known`, written to disk where it is news. That it cannot be is told once."""
-        if known == self._known:
+        """Remember `known`, written to disk where it is news. That it cannot be is told once, and tried again."""
+        if known == self._known and self._is_saved:
             return
-        self._known = known
+        self._known, self._is_saved = known, False
         try:
             statefile.save(self._path, VERSION, _to_json(known))
-            self._told = ""
+            self._is_saved, self._told = True, ""
         except HostError as error:
             if str(error) != self._told:
                 log.warning("a restart will not know what is up and down", extra={"reason": str(error)})
             self._told = str(error)
+
+    def _members_of(self, config: Config) -> list[tuple[ServerRef, Member]]:
+        if self._members[0] is not config:
+            self._members = (config, list(_members(config)))
+        return self._members[1]
 
     def _read(self) -> Known:
         try:
@@ -80,6 +92,7 @@ class LastKnown:
             return Known() if content is None else _from_json(content)
         except (HostError, KeyError, TypeError, ValueError) as error:
             log.warning("what was up and down is not known", extra={"file": str(self._path), "reason": str(error)})
+            self._is_saved = False
             return Known()
 
 
@@ -87,7 +100,7 @@ def _members(config: Config) -> Iterable[tuple[ServerRef, Member]]:
     for virtual in config.virtual_servers:
         for ref, real in zip(virtual.refs, virtual.real_servers, strict=True):
             if real.check is not None:
-                yield ref, (virtual.name, real.name, str(real.address))
+                yield ref, (virtual.name, real.name, str(real.at(virtual.keys[0])))
 
 
 def _to_json(known: Known) -> dict[str, statefile.Json]:
@@ -103,11 +116,14 @@ def _from_json(content: Mapping[str, statefile.Json]) -> Known:
         members = content[status.value]
         for member in members if isinstance(members, list) else [None]:
             match member:
-                case [str(virtual), str(real), str(address)]:
-                    statuses[virtual, real, address] = status
+                case [str(virtual), str(real), str(place)] if (virtual, real, place) not in statuses:
+                    statuses[virtual, real, place] = status
                 case _:
-                    raise ValueError(f"{member!r} is no real server")
+                    raise ValueError(f"{member!r} is no real server, or stands there twice")
     quorum = content["quorum"]
     if not isinstance(quorum, dict):
         raise TypeError("quorum is no object")
-    return Known(statuses, {name: bool(held) for name, held in quorum.items()})
+    held = {name: value for name, value in quorum.items() if isinstance(value, bool)}
+    if len(held) < len(quorum):
+        raise ValueError("quorum is held or not: true or false")
+    return Known(statuses, held)

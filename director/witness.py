@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from director.core.event import Event, EventKind, sentence
 from director.core.model import Config, ServerRef, VirtualServer
@@ -21,6 +22,7 @@ from director.terms import Inputs
 log = logging.getLogger(__name__)
 
 Tell = Callable[[Event], None]
+What = TypeVar("What")
 
 _BAD = {"down", "lost", "serves", "panics", "warning"}
 _LOGGED = {EventKind.HEALTH, EventKind.QUORUM, EventKind.SORRY, EventKind.PANIC, EventKind.CERTIFICATE}
@@ -51,7 +53,7 @@ class Witness:
         self._run = run
         self._clock = clock
         self._seen: Seen | None = None
-        self._quorate: dict[str, bool] = dict(last.quorate)
+        self._quorate: Mapping[str, bool] = dict(last.quorate)
         self._presumed: tuple[Config | None, Mapping[ServerRef, Status]] = (None, {})
 
     @property
@@ -69,38 +71,54 @@ class Witness:
         """Tell what `inputs` have that the look before had not; what is returned saves it, and may block."""
         before, after = self._seen, Seen(inputs.config, inputs.serving(), inputs.health, inputs.wishes)
         is_news = before is None or before.config is not after.config
+        self._seen = after
         for event in transitions(before, after, inputs.now, self._clock()):
             is_news = True
             if event.kind in _LOGGED:
                 _log(event)
-            self._tell(event)
-        self._seen = after
-        for due in self._due(inputs):
-            is_news = True
-            self._run(due)
-        if not is_news:
-            return lambda: None
-        names = {virtual.name for virtual in inputs.config.virtual_servers}
-        self._quorate = {name: held for name, held in self._quorate.items() if name in names}
+            _pass_on(self._tell, event)
+        was = self._quorate
+        self._quorate = dict(_quorate(inputs, was))
+        for due in _due(inputs, was, self._quorate):
+            _pass_on(self._run, due)
+        if not (is_news or self._quorate != was or self._last.is_behind):
+            return _nothing
         known = self._last.updated(inputs.config, inputs.health, self._quorate)
         return lambda: self._last.save(known)
 
-    def _due(self, inputs: Inputs) -> Iterator[HookDue]:
-        standings = inputs.serving().standings
-        for virtual in inputs.config.virtual_servers:
-            standing = standings[virtual.name]
-            # Before the first verdicts nothing is known that a script should act on.
-            if self._quorate.get(virtual.name) is standing.quorate or virtual.name not in inputs.ready:
-                continue
-            self._quorate[virtual.name] = standing.quorate
-            hook = _hook(virtual, standing.quorate)
-            if hook is not None:
-                yield HookDue(virtual.name, standing.quorate, hook, standing.alive)
+
+def _nothing() -> None:
+    """What is known is saved."""
+
+
+def _quorate(inputs: Inputs, was: Mapping[str, bool]) -> Iterator[tuple[str, bool]]:
+    """Whether quorum is held; before the first verdicts nothing is known that a script should act on."""
+    for name, standing in inputs.serving().standings.items():
+        if name in inputs.ready:
+            yield name, standing.quorate
+        elif name in was:
+            yield name, was[name]
+
+
+def _due(inputs: Inputs, was: Mapping[str, bool], quorate: Mapping[str, bool]) -> Iterator[HookDue]:
+    for virtual in inputs.config.virtual_servers:
+        held = quorate.get(virtual.name)
+        hook = None if held is None or held is was.get(virtual.name) else _hook(virtual, held)
+        if hook is not None and held is not None:
+            yield HookDue(virtual.name, held, hook, inputs.serving().standings[virtual.name].alive)
 
 
 def _hook(virtual: VirtualServer, held: bool) -> Hook | None:
     quorum = virtual.policy.quorum
     return quorum.on_up if held else quorum.on_down
+
+
+def _pass_on(take: Callable[[What], None], what: What) -> None:
+    """Whoever fails to take it in must not keep the director from its work."""
+    try:
+        take(what)
+    except Exception:
+        log.exception("a change was not taken in", extra={"what": str(what)})
 
 
 def _log(event: Event) -> None:
