@@ -120,6 +120,7 @@ class Control:
         self._advice = advice
         self._wake = wake
         self._ends = False
+        self._unwatched = False
         self._agreed: Table | None = None  # the table as it was left at the last look; None for a new configuration
         self._owed: Before | None = None  # to be put back, which has not succeeded yet
         self._unserved: frozenset[str] = frozenset()
@@ -360,7 +361,10 @@ class Control:
         owed, back = self._owed, None
         if owed is not None:
             back = await self.on_worker(lambda: self._reconciler.put_back(owed, inputs))
-        outcome = await self.on_worker(lambda: self._reconciler.reconcile(inputs))
+        try:
+            outcome = await self.on_worker(lambda: self._reconciler.reconcile(inputs))
+        finally:
+            self._watch()
         if back is not None and back.failures:
             outcome = replace(outcome, converged=False, failures=(*back.failures, *outcome.failures))
         elif owed is not None:
@@ -376,6 +380,12 @@ class Control:
         await self.on_worker(save)
         self._tell_unserved(inputs)
         return outcome
+
+    def _watch(self) -> None:
+        """Probe for what is in force: after its first look, for the way of some probes leads through the table."""
+        if self._unwatched:
+            self._unwatched = False
+            self._monitor.watch(self.force.config, self.force.former or Config())
 
     async def _not_applied(
         self, former: InForce, entry: Entry | None, failures: Sequence[str], standing: set[str]
@@ -415,7 +425,7 @@ class Control:
         if force.config is not self.force.config:
             self._agreed = None
         self.force = force
-        self._monitor.watch(force.config, force.former or Config())
+        self._unwatched = True
 
     def _forget_former(self) -> None:
         """Nothing of it is there any more."""
