@@ -90,9 +90,10 @@ class Event:
 
     def plain(self) -> EventAnswer:
         """As JSON has it."""
+        at = round(self.at, 3)
         return {
-            "at": round(self.at, 3),
-            "time": datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",
+            "at": at,
+            "time": datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",
             "kind": self.kind.value,
             "virtual_server": self.virtual_server,
             "real_server": self.real_server,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from director.core.event import (
@@ -76,6 +76,13 @@ EVENTS = st.builds(
 @given(EVENTS)
 def test_an_event_comes_back_from_json_as_it_was(event: Event) -> None:
     assert event_from_plain(json.loads(json.dumps(event.plain()))) == event
+
+
+@given(st.floats(0, LATEST))
+@example(1795377421.3015)
+def test_what_is_read_back_is_written_alike(at: float) -> None:
+    plain = Event(at, EventKind.DAEMON).plain()
+    assert event_from_plain(plain).plain() == plain
 
 
 @given(EVENTS)
