@@ -5,6 +5,7 @@ One rule: a wish is on disk before it is acted on, so that neither a restart nor
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,26 +20,35 @@ VERSION = 1
 
 
 class Overrides:
-    """Wishes by real server, kept in `directory`/overrides.json. `clock` gives seconds since the epoch."""
+    """Wishes by real server, kept in `directory`/overrides.json. `clock` gives seconds since the epoch.
+
+    One thread may look while another waits for the disk.
+    """
 
     def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
         self._path = directory / "overrides.json"
         self._clock = clock
+        self._lock = threading.Lock()  # held for no disk
         self._wishes: dict[ServerRef, Wish] = self._read()
 
     @property
     def wishes(self) -> Mapping[ServerRef, Wish]:
         """Those that hold now: a maintenance whose time is over is none."""
         now = self._clock()
-        over = [ref for ref, wish in self._wishes.items() if (until := _until(wish)) is not None and until <= now]
-        if over:
-            # What is on disk says when it ends, and need not be written again for that.
-            wishes = {ref: replace(w, maintenance=None) if ref in over else w for ref, w in self._wishes.items()}
-            self._wishes = {ref: wish for ref, wish in wishes.items() if wish != NO_WISH}
-        return MappingProxyType(self._wishes)
+        with self._lock:
+            over = [ref for ref, wish in self._wishes.items() if (until := _until(wish)) is not None and until <= now]
+            if over:
+                # What is on disk says when it ends, and need not be written again for that.
+                wishes = {ref: replace(w, maintenance=None) if ref in over else w for ref, w in self._wishes.items()}
+                self._wishes = {ref: wish for ref, wish in wishes.items() if wish != NO_WISH}
+            seen = self._wishes
+        return MappingProxyType(seen)
 
     def next_expiry_s(self, now: float) -> float | None:
-        """Time until a maintenance is over; `now` is seconds since the epoch. None when none ends."""
+        """Time until a maintenance is over, 0 until `wishes` was looked at then; `now` is seconds since the epoch.
+
+        None when none ends.
+        """
         ends = [until for wish in self._wishes.values() if (until := _until(wish)) is not None]
         return max(0.0, min(ends) - now) if ends else None
 
@@ -67,7 +77,8 @@ class Overrides:
         if wishes != self._wishes:
             entries: list[statefile.Json] = [_to_json(ref, wish) for ref, wish in sorted(wishes.items())]
             statefile.save(self._path, VERSION, {"real_servers": entries})
-            self._wishes = wishes
+            with self._lock:
+                self._wishes = wishes
 
     def _read(self) -> dict[ServerRef, Wish]:
         content = statefile.load(self._path, VERSION)
