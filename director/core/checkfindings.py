@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from director.core.model import SORRY
-from director.core.resolve import addresses_of, check_of, forward_of, load_of, port_of, speaks_tcp
+from director.core.resolve import addresses_of, check_of, collide, forward_of, load_of, port_of, speaks_tcp
 from director.core.schema import FileSection, NoCheckSection, RealServerSection, VirtualServerSection
 from director.kit.checks.check import AnyCheckSection, Check, CombinedCheckSection, leaves, timing_findings
 from director.kit.configfile import Finding
@@ -92,8 +92,13 @@ def policy_findings(at: At, section: VirtualServerSection, file: FileSection) ->
     """About quorum, sorry server, panic and what becomes of servers that are down."""
     servers, quorum = len(section.real_servers), section.quorum
     if quorum is not None and quorum.up > servers:
-        there = "1 real server" if servers == 1 else f"{servers} real servers"
-        yield (*at, "quorum", "up"), f"{quorum.up} can never be held with {there}: use at most {servers}"
+        with_them = "with 1 real server" if servers == 1 else f"with {servers} real servers"
+        yield (
+            (*at, "quorum", "up"),
+            f"{quorum.up} can never be held {with_them}: use at most {servers}"
+            if servers
+            else f"{quorum.up} can never be held without real servers: add some, or remove `quorum`",
+        )
     on_failure = section.on_failure or file.defaults.on_failure
     if section.scheduler == "mh" and on_failure == "remove":
         yield (
@@ -118,7 +123,7 @@ def _sorry(at: At, section: VirtualServerSection, file: FileSection) -> Iterator
     if SORRY in section.real_servers:
         yield (*at, "real_servers", SORRY), f"{SORRY} is the name of the sorry server: use another"
     for name, real in section.real_servers.items():
-        if real.address == sorry.address and port_of(section, real) == (sorry.port or port_of(section, real)):
+        if real.address == sorry.address and collide(section, real.port, sorry.port):
             yield (*here, "address"), f"it is real server {name!r}: give another server, which answers when that fails"
             break
     flags = section.scheduler_flags

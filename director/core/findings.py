@@ -13,6 +13,7 @@ from director.core.notifyschema import notification_findings
 from director.core.ports import ANY, describe_ports
 from director.core.resolve import (
     addresses_of,
+    collide,
     families_of,
     family_of,
     forward_of,
@@ -177,7 +178,7 @@ def _real_servers(
     for name, real in section.real_servers.items():
         here = (*at, "real_servers", name)
         same = seen.setdefault(real.address, [])
-        other = next((name for port, name in same if _collide(section, port, real.port)), None)
+        other = next((name for port, name in same if collide(section, port, real.port)), None)
         if other is not None:
             port = port_of(section, real)
             where = Endpoint(real.address, port) if port else real.address
@@ -202,14 +203,6 @@ def _member(
             "beside fullnat it would be rewritten as well, for the rule knows the virtual server only: remove it, "
             "or make a virtual server of its own",
         )
-
-
-def _collide(section: VirtualServerSection, one: int | None, other: int | None) -> bool:
-    """Whether two ports of one address are one destination under some port of the virtual server."""
-    if one == other:
-        return True
-    own = section.port or () if section.fwmark is None else ()
-    return (one is None and other in own) or (other is None and one in own)
 
 
 def _port(here: At, section: VirtualServerSection, real: RealServerSection | SorryServerSection) -> Iterator[Finding]:
@@ -315,13 +308,18 @@ def _sync(file: FileSection) -> Iterator[Finding]:
                 f"{most} bytes; use one of these, or remove it",
             )
     for name, section in file.virtual_servers.items():
-        for real_name, real in section.real_servers.items():
-            if real.state == "disabled":
-                continue
+        members: list[tuple[At, RealServerSection | SorryServerSection]] = [
+            (("real_servers", real_name), real)
+            for real_name, real in section.real_servers.items()
+            if real.state != "disabled"
+        ]
+        if section.sorry_server is not None:
+            members.append((("sorry_server",), section.sorry_server))
+        for place, real in members:
             mixed = any(key.family != real.address.version for key in keys_of(section))
             if mixed and forward_of(section, real) == "tun":
                 yield (
-                    ("virtual_servers", name, "real_servers", real_name, "address"),
+                    ("virtual_servers", name, *place, "address"),
                     f"{real.address} is of another IP version than its virtual server, and the kernel refuses that "
                     "together with a sync daemon: use one version, or remove `sync`",
                 )

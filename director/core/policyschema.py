@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from director.core.policy import Hook, OnFailure, OnStart, Policy, Quorum
 from director.kit.configfile import Section
@@ -14,13 +14,20 @@ from director.kit.shown import shown
 
 
 def _command(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(part, str) for part in value):
+    if not isinstance(value, list) or not value:
         raise ValueError(f"{shown(value)} is not a command: write a list, the program's path first; there is no shell")
+    for part in value:
+        if not isinstance(part, str):
+            raise ValueError(f"{shown(part)} in the command is not text: put it in quotes")
     if not value[0].startswith("/"):
         raise ValueError(f"{shown(value[0])} is not a program's path: begin with /")
-    if any("\0" in part for part in value):
-        raise ValueError("a command cannot hold a NUL character: remove it")
     return tuple(value)
+
+
+def _user(value: str) -> str:
+    if not re.fullmatch(r"[^\s:/]+", value):
+        raise ValueError(f"{shown(value)} is not a user's name: use one that `getent passwd` shows")
+    return value
 
 
 def _share(value: object) -> float:
@@ -33,6 +40,7 @@ def _share(value: object) -> float:
 Command = Annotated[
     tuple[str, ...], BeforeValidator(_command), WithJsonSchema({"type": "array", "items": {"type": "string"}})
 ]
+User = Annotated[str, AfterValidator(_user)]
 Share = Annotated[float, BeforeValidator(_share), WithJsonSchema({"type": "string", "examples": ["50%"]})]
 Servers = Annotated[int, Field(strict=True, ge=1, le=65535)]
 StartName = Literal["up", "down", "last"]
@@ -43,7 +51,7 @@ class HookSection(Section):
     """A program to run: an argument list, without a shell."""
 
     command: Command = Field(description="the program's path and its arguments")
-    user: str = Field("nobody", description="the user it runs as")
+    user: User = Field("nobody", description="the user it runs as")
     timeout: Duration = Field(10.0, description="it is killed, with all that it started, when it takes longer")
 
     def hook(self) -> Hook:

@@ -64,6 +64,14 @@ def port_of(section: VirtualServerSection, real: RealServerSection) -> int | Non
     return section.port[0]
 
 
+def collide(section: VirtualServerSection, one: int | None, other: int | None) -> bool:
+    """Whether two ports of one address are one destination under some port of the virtual server."""
+    if one == other:
+        return True
+    own = section.port or () if section.fwmark is None else ()
+    return (one is None and other in own) or (other is None and one in own)
+
+
 def forward_of(section: VirtualServerSection, real: RealServerSection | SorryServerSection) -> str:
     """The forwarding method as it is written."""
     return real.forward or section.forward
