@@ -208,11 +208,11 @@ class Requests:
         if found is None:
             return []
         virtual, real = found
-        weights = self._control.inputs().weights()
-        due = weights[ref].value
+        config, weights = self._control.config, self._control.inputs().weights()
         table = outcome.observed.table
         reached = all(
-            (row := status.found(table, place)) is not None and row.weight == due
+            (row.weight if (row := status.found(table, place)) is not None else None)
+            == status.due_weight(config, virtual, place, weights[ref])
             for place in virtual.placements
             if place.real is real
         )

@@ -23,14 +23,14 @@ def desired_table(config: Config, weights: Mapping[ServerRef, Weight]) -> Table:
     entries: dict[VirtualKey, VirtualEntry] = {}
     for virtual in config.virtual_servers:
         rows = _rows(virtual, weights)
-        removes = virtual.policy.on_failure is OnFailure.REMOVE
-        down = {ref.real_server for ref in virtual.refs if weights[ref].is_down} if expires or removes else set()
+        may_lack = expires or virtual.policy.on_failure is OnFailure.REMOVE
+        down = {ref.real_server for ref in virtual.refs if weights[ref].is_down} if may_lack else set()
         reals: dict[VirtualKey, dict[Endpoint, RealRow]] = {key: {} for key in virtual.keys}
         last: VirtualKey | None = None
         for key, real, endpoint in virtual.placements:
             if key is not last:
                 members, last = reals[key], key
-            if down and real.name in down and (removes or key.protocol is Protocol.UDP):
+            if down and real.name in down and leaves_out(config, virtual, key):
                 continue
             members[endpoint] = rows[real.name]
         for key in virtual.keys:
@@ -38,6 +38,12 @@ def desired_table(config: Config, weights: Mapping[ServerRef, Weight]) -> Table:
     for steering in config.steerings:
         entries.setdefault(steering.key, steering.entry)
     return Table(MappingProxyType(entries), config.timeouts, config.sync)
+
+
+def leaves_out(config: Config, virtual: VirtualServer, key: VirtualKey) -> bool:
+    """Whether real servers of `virtual` that are down are not in the table under `key`."""
+    expires = config.dead_connections is DeadConnections.EXPIRE
+    return virtual.policy.on_failure is OnFailure.REMOVE or (expires and key.protocol is Protocol.UDP)
 
 
 def _rows(virtual: VirtualServer, weights: Mapping[ServerRef, Weight]) -> dict[str, RealRow]:

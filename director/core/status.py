@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from director.core.describe import flag_names
+from director.core.desired import leaves_out
 from director.core.driftlines import DriftLine, sentence
 from director.core.model import Config, Placement, RealServer, ServerRef, VirtualServer
 from director.core.table import Counters, RealCounters, RealRow, Table, TableCounters
@@ -23,7 +24,7 @@ class RealServerStatus(TypedDict):
     """One real server. `weight` is the effective one, `kernel_weight` what the kernel has (None: not in it).
 
     It has as many `entries` as its virtual server; `kernel_weight` is that of one of the `entries_wrong`, where some
-    have not `weight`.
+    have not `weight` (or are there although they are to be left out while it is down).
     """
 
     name: str
@@ -148,6 +149,11 @@ def found(table: Table, place: Placement) -> RealRow | None:
     return entry.reals.get(place.endpoint) if entry else None
 
 
+def due_weight(config: Config, virtual: VirtualServer, place: Placement, weight: Weight) -> int | None:
+    """What `found` is to have; None: it is to be left out."""
+    return None if weight.is_down and leaves_out(config, virtual, place.key) else weight.value
+
+
 def virtual_servers(
     config: Config,
     table: Table,
@@ -171,7 +177,8 @@ def virtual_servers(
         rows = [found(table, place) for place in ours]
         there = [row.weight if row else None for row in rows]
         # Of several entries, one that is not as it should be is the one to see.
-        wrong = [weight for weight in there if weight != weights[ref].value]
+        due = [due_weight(config, virtual, place, weights[ref]) for place in ours]
+        wrong = [weight for weight, wanted in zip(there, due, strict=True) if weight != wanted]
         carried = [counters.reals.get((place.key, place.endpoint), _NOTHING) for place in ours]
         state = health.get(ref) if real.check else None
         wish = wishes.get(ref, NO_WISH)

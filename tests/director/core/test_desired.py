@@ -8,10 +8,12 @@ from types import MappingProxyType
 import pytest
 
 from director.core.config import parse_config
-from director.core.desired import adopted_weights, desired_table, unproven_servers
+from director.core.desired import adopted_weights, desired_table, insertion_weights, unproven_servers
 from director.core.model import ServerRef
+from director.core.serving import Known, serving
 from director.core.table import Forward, Protocol, RealRow, Table, TunnelKind, VirtualEntry, VirtualKey, VirtualRow
-from director.core.weight import Weight
+from director.core.weight import Maintenance, Weight, Wish
+from director.kit.health import HealthState, Status
 from director.kit.net import Endpoint
 
 pytestmark = pytest.mark.unit
@@ -127,3 +129,62 @@ virtual_servers:
         (Forward.TUN, TunnelKind.GRE),
         (Forward.NAT, TunnelKind.IPIP),
     ]
+
+
+SORRY = """
+virtual_servers:
+  web:
+    address: 192.0.2.10
+    port: [80, 81]
+    forward: nat
+    on_failure: {choice}
+    check: {{type: tcp}}
+    sorry_server: {{address: 10.0.0.99, port: 8080, weight: 3}}
+    real_servers:
+      a: {{address: 10.0.0.1}}
+      b: {{address: 10.0.0.2}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("choice", "states", "rows"),
+    [
+        ("inhibit", "UU", {"10.0.0.1:80": 100, "10.0.0.2:80": 100, "10.0.0.99:8080": 0}),
+        ("inhibit", "UD", {"10.0.0.1:80": 100, "10.0.0.2:80": 0, "10.0.0.99:8080": 0}),
+        ("inhibit", "DD", {"10.0.0.1:80": 0, "10.0.0.2:80": 0, "10.0.0.99:8080": 3}),
+        ("remove", "UU", {"10.0.0.1:80": 100, "10.0.0.2:80": 100, "10.0.0.99:8080": 0}),
+        ("remove", "UD", {"10.0.0.1:80": 100, "10.0.0.99:8080": 0}),
+        ("remove", "DD", {"10.0.0.99:8080": 3}),
+        ("remove", "??", {"10.0.0.1:80": 100, "10.0.0.2:80": 100, "10.0.0.99:8080": 0}),
+    ],
+)
+def test_who_is_down_stays_at_0_or_leaves_and_the_sorry_server_waits_at_0(
+    choice: str, states: str, rows: dict[str, int]
+) -> None:
+    config = parse_config(SORRY.format(choice=choice), "f")
+    status = {"U": Status.UP, "D": Status.DOWN, "?": Status.PENDING}
+    health = {ServerRef("web", name): HealthState(status[each]) for name, each in zip("ab", states, strict=True)}
+    entries = desired_table(config, serving(config, Known(health)).weights).entries
+    first, second = entries.values()
+    assert {str(real): row.weight for real, row in first.reals.items()} == rows
+    assert [row.weight for row in second.reals.values()] == list(rows.values())
+
+
+def test_a_drained_server_stays_in_the_table_whatever_on_failure_says() -> None:
+    config = parse_config(SORRY.format(choice="remove"), "f")
+    wishes = {ServerRef("web", "a"): Wish(drain=True), ServerRef("web", "b"): Wish(maintenance=Maintenance())}
+    down = {ref: HealthState(Status.DOWN) for ref in wishes}
+    (entry, _) = desired_table(config, serving(config, Known(down, wishes)).weights).entries.values()
+    assert [row.weight for row in entry.reals.values()] == [0, 0, 3]
+
+
+def test_maglev_first_sees_real_servers_at_their_weight_and_the_sorry_server_when_it_serves() -> None:
+    text = SORRY.format(choice="inhibit").replace("    forward: nat\n", "    forward: nat\n    scheduler: mh\n")
+    config = parse_config(text, "f")
+    found = insertion_weights(config, {ServerRef("web", "a"): Wish(weight=7), ServerRef("web", "b"): Wish(weight=0)})
+    assert {str(endpoint): weight for (_, endpoint), weight in found.items()} == {
+        "10.0.0.1:80": 7,
+        "10.0.0.1:81": 7,
+        "10.0.0.2:80": 100,
+        "10.0.0.2:81": 100,
+    }

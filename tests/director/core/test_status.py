@@ -7,6 +7,7 @@ import json
 import pytest
 
 from director.core.config import parse_config
+from director.core.desired import desired_table
 from director.core.model import ServerRef
 from director.core.serving import Known, serving
 from director.core.status import virtual_servers
@@ -117,3 +118,57 @@ def test_the_file_the_kernel_and_the_probes_stand_side_by_side() -> None:
     }
     assert (away["in_kernel"], away["interface"], away["vip_present"]) == (False, None, None)
     assert (away["address"], away["protocol"], away["connections"]) == ("2001:db8::1", "udp", 0)
+
+
+LEFT_OUT = """
+dead_connections: {dead}
+virtual_servers:
+  web:
+    address: 192.0.2.10
+    port: [53, 54]
+    protocol: {protocol}
+    forward: nat
+    on_failure: {failure}
+    check: {{type: tcp, port: 53}}
+    real_servers:
+      a: {{address: 10.0.0.1}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("dead", "protocol", "failure", "due"),
+    [
+        ("keep", "tcp", "inhibit", 0),
+        ("keep", "tcp", "remove", None),
+        ("expire", "tcp", "inhibit", 0),
+        ("keep", "udp", "inhibit", 0),
+        ("expire", "udp", "inhibit", None),
+        ("expire", "udp", "remove", None),
+    ],
+)
+def test_a_server_that_is_down_and_left_out_on_purpose_is_as_it_should_be(
+    dead: str, protocol: str, failure: str, due: int | None
+) -> None:
+    config = parse_config(LEFT_OUT.format(dead=dead, protocol=protocol, failure=failure), "f")
+    health = {ServerRef("web", "a"): HealthState(Status.DOWN, last=ProbeResult(False, "refused"))}
+    (virtual,) = config.virtual_servers
+    weights = serving(config, Known(health)).weights
+
+    def entry(weight: int | None) -> tuple[int | None, int, int]:
+        """What is told where every entry of the kernel's has `weight`."""
+        (real,) = virtual.real_servers
+        entries = {
+            key: VirtualEntry(virtual.row, {} if weight is None else {real.at(key): RealRow(Forward.NAT, weight)})
+            for key in virtual.keys
+        }
+        (found,) = virtual_servers(
+            config, Table(entries), TableCounters({}, {}), frozenset(), weights, health, {}, now=1.0
+        )
+        (told,) = found["real_servers"]
+        return told["kernel_weight"], told["entries"], told["entries_wrong"]
+
+    assert desired_table(config, weights).entries[virtual.keys[0]].reals.keys() == (
+        set() if due is None else {virtual.real_servers[0].at(virtual.keys[0])}
+    )
+    for there in (None, 0, 5):
+        assert entry(there) == (there, 2, 0 if there == due else 2), there
