@@ -35,6 +35,7 @@ def status_of(proxy: Proxy) -> dict[str, Any]:
     return {
         "draining": proxy.draining,
         "connections": proxy.connections,
+        "left_percent": proxy.load.percent,
         "counters": _counters(proxy.counters),
         "listeners": {
             listener.name: {"bind": [str(bind) for bind in listener.binds]} for listener in snapshot.config.listeners

@@ -10,7 +10,7 @@ import resource
 from dataclasses import dataclass
 
 KEPT = 64
-"""For the loop, listeners, logs, the admin endpoint, and files that are read."""
+"""For the loop, listeners, logs, the admin endpoint, the agent (`agent.py`), and files that are read."""
 MOST_PROBES = 1024
 """Probes run at one time in up to a quarter of all descriptors, and no more than these (`kit.turns`)."""
 MOST_IDLE_LINKS = 4096

@@ -1,4 +1,4 @@
-"""The addresses that are served: clients by a front each, the admin endpoint by its application.
+"""The addresses that are served: clients by a front each, the admin endpoint by its application, and the agent.
 
 One rule: a change is prepared as a whole, or leaves nothing behind. What an address is for may change (the admin's may
 become a listener's): its socket is handed over, and no connection to it is refused meanwhile.
@@ -11,12 +11,15 @@ import logging
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
+from typing import assert_never
 
 from aiohttp import web
 
 from director.kit.errors import HostError
 from director.kit.net import Endpoint
 from l7proxy.admin import make_app
+from l7proxy.agent import Agent
 from l7proxy.core.model import Config, Listener
 from l7proxy.http.connection import Front
 from l7proxy.http.exchange import handle
@@ -30,17 +33,35 @@ ADMIN_LEAVES_S = 1.0
 """How long an answer of the admin endpoint may take when it goes."""
 
 
+class Own(Enum):
+    """What an address is for that no client comes in at."""
+
+    ADMIN = "admin"
+    AGENT = "agent"
+
+
+Role = Listener | Own
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """One address at work."""
 
     socket: socket.socket
     server: asyncio.AbstractServer
-    by: Front | web.AppRunner
+    by: Front | web.AppRunner | Agent
 
-    def fits(self, role: Listener | None) -> bool:
-        """Whether it may stay for `role`: a listener, or the admin endpoint (None)."""
-        return isinstance(self.by, Front) == (role is not None)
+    def fits(self, role: Role) -> bool:
+        """Whether it may stay for `role`."""
+        match role:
+            case Listener():
+                return isinstance(self.by, Front)
+            case Own.ADMIN:
+                return isinstance(self.by, web.AppRunner)
+            case Own.AGENT:
+                return isinstance(self.by, Agent)
+            case _:
+                assert_never(role)
 
 
 class Listeners:
@@ -48,6 +69,7 @@ class Listeners:
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
+        self._agent = Agent(proxy)
         self._served: dict[Endpoint, Served] = {}
         self.leaving: list[Front] = []
 
@@ -82,8 +104,8 @@ class Listeners:
         return opened
 
     def commit(self, config: Config, opened: Mapping[Endpoint, Served]) -> list[Served]:
-        """Serve exactly `config`: `opened`, and of what was there what stays. What goes no longer accepts; the admin's
-        part of it is returned, for `end`."""
+        """Serve exactly `config`: `opened`, and of what was there what stays. What goes no longer accepts; what of it
+        no client came in at is returned, for `end`."""
         wanted = roles(config)
         gone = [self._served.pop(bind) for bind in list(self._served) if bind not in wanted or bind in opened]
         self._served.update(opened)
@@ -94,7 +116,7 @@ class Listeners:
                 served.by.close_idle()
         for bind, role in wanted.items():
             front = self._served[bind].by
-            if role is not None and isinstance(front, Front):
+            if isinstance(role, Listener) and isinstance(front, Front):
                 front.listener = role
         return [served for served in gone if not isinstance(served.by, Front)]
 
@@ -107,22 +129,25 @@ class Listeners:
             front.sweep(now)
 
     def close(self) -> None:
-        """Accept no more clients; the admin endpoint goes on."""
+        """Accept no more clients; the admin endpoint and the agent go on."""
         for served in self._served.values():
             if isinstance(served.by, Front):
                 served.server.close()
 
-    async def end_admin(self) -> None:
-        """Close the admin endpoint."""
-        for served in self._served.values():
-            if not isinstance(served.by, Front):
-                await end(served)
+    async def end_own(self) -> None:
+        """Close the admin endpoint, and then the agent: it is the last to answer."""
+        own = [served for served in self._served.values() if not isinstance(served.by, Front)]
+        for served in sorted(own, key=lambda served: isinstance(served.by, Agent)):
+            await end(served)
+        self._agent.close()
 
-    async def _serve(self, bound: socket.socket, role: Listener | None) -> Served:
+    async def _serve(self, bound: socket.socket, role: Role) -> Served:
         loop = asyncio.get_running_loop()
-        if role is not None:
+        if isinstance(role, Listener):
             front = Front(self._proxy, role, handle)
             return Served(bound, await loop.create_server(front, sock=bound, backlog=BACKLOG), front)
+        if role is Own.AGENT:
+            return Served(bound, await loop.create_server(self._agent, sock=bound, backlog=BACKLOG), self._agent)
         runner = web.AppRunner(
             make_app(self._proxy), access_log=None, shutdown_timeout=ADMIN_LEAVES_S, keepalive_timeout=ADMIN_IDLE_S
         )
@@ -132,11 +157,12 @@ class Listeners:
         return Served(bound, await loop.create_server(runner.server, sock=bound, backlog=BACKLOG), runner)
 
 
-def roles(config: Config) -> dict[Endpoint, Listener | None]:
-    """Every address that `config` binds, and for whom; None is the admin endpoint."""
-    wanted: dict[Endpoint, Listener | None] = dict(config.binds)
+def roles(config: Config) -> dict[Endpoint, Role]:
+    """Every address that `config` binds, and for whom."""
+    wanted: dict[Endpoint, Role] = dict(config.binds)
     if config.admin is not None:
-        wanted[config.admin] = None
+        wanted[config.admin] = Own.ADMIN
+    wanted.update(dict.fromkeys(config.agent, Own.AGENT))
     return wanted
 
 
@@ -167,8 +193,10 @@ async def discard(opened: Mapping[Endpoint, Served]) -> None:
 
 
 async def end(served: Served) -> None:
-    """Stop serving an address; its connections go with it."""
+    """Stop serving an address; its connections go with it, except the agent's: they are ending already."""
     served.server.close()
+    if isinstance(served.by, Agent):
+        return
     if isinstance(served.by, Front):
         served.by.abort()
         return

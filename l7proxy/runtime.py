@@ -13,6 +13,7 @@ from director.kit.health import HealthState, Status
 from director.kit.prober import Prober
 from l7proxy.accesslog import AccessLog
 from l7proxy.core.balance import RoundRobin
+from l7proxy.core.load import Load
 from l7proxy.core.model import Backend, Config, Upstream
 from l7proxy.core.routing import RouteTable
 from l7proxy.failurelog import FailureLog
@@ -90,6 +91,14 @@ class Snapshot:
     table: RouteTable
     upstreams: dict[str, UpstreamState]
 
+    def trouble(self) -> str:
+        """Why no request can be answered: no route leads to a backend that takes any. Empty where one does."""
+        for route in self.config.routes:
+            if self.upstreams[route.upstream].weights:
+                return ""
+        name = self.config.routes[0].upstream
+        return f"no upstream has a backend left; {name}: {self.upstreams[name].why_nobody()}"
+
 
 @dataclass(slots=True)
 class Proxy:
@@ -103,6 +112,7 @@ class Proxy:
     counters: Counters = field(default_factory=Counters)
     connections: int = 0
     draining: bool = False
+    load: Load = field(default_factory=Load)
 
 
 def make_snapshot(config: Config, prober: Prober, idle: IdleBudget, before: Snapshot | None = None) -> Snapshot:

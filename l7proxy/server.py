@@ -9,6 +9,7 @@ import asyncio
 import logging
 import signal
 import socket
+import time
 
 from director.kit.checks.check import Check
 from director.kit.configfile import InvalidConfigError, read_text
@@ -18,6 +19,7 @@ from director.kit.net import Endpoint
 from director.kit.prober import Prober
 from l7proxy import descriptors
 from l7proxy.core.config import load_config
+from l7proxy.core.load import observe
 from l7proxy.core.model import Config
 from l7proxy.http.link import IdleBudget
 from l7proxy.http.stack import assert_stack
@@ -156,12 +158,17 @@ class Server:
             await asyncio.sleep(0.01)
         for pool in pools_of(proxy.snapshot):
             pool.close()
-        await self._listeners.end_admin()
+        await self._listeners.end_own()
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
+        proxy = self.proxy
         while True:
-            await asyncio.sleep(sweep_period_s(self.proxy.snapshot.config))
+            period_s = sweep_period_s(proxy.snapshot.config)
+            due_at = time.monotonic() + period_s  # the loop's own clock stands still within an iteration
+            await asyncio.sleep(period_s)
+            late_s = time.monotonic() - due_at
+            proxy.load = observe(proxy.load, proxy.connections, proxy.most_clients, late_s, period_s + late_s)
             now = loop.time()
             self._listeners.sweep(now)
             for upstream in self.proxy.snapshot.upstreams.values():

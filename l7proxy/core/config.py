@@ -141,8 +141,16 @@ def _bind_findings(section: ConfigSection) -> Iterator[Finding]:
             if said := clash(bind, "remove one"):
                 yield ("listeners", name, "bind", index), said
             taken.setdefault(bind, f"listeners.{name}.bind.{index}")
-    if section.admin is not None and (said := clash(parse_endpoint(section.admin.bind), "use another port")):
-        yield ("admin", "bind"), said
+    if section.admin is not None:
+        bind = parse_endpoint(section.admin.bind)
+        if said := clash(bind, "use another port"):
+            yield ("admin", "bind"), said
+        taken.setdefault(bind, "admin.bind")
+    for index, text in enumerate(section.agent.bind if section.agent is not None else ()):
+        bind = parse_endpoint(text)
+        if said := clash(bind, "use another port"):
+            yield ("agent", "bind", index), said
+        taken.setdefault(bind, f"agent.bind.{index}")
 
 
 def _upstream_findings(name: str, upstream: UpstreamSection, default: AnyCheckSection | None) -> Iterator[Finding]:
@@ -181,6 +189,7 @@ def build(section: ConfigSection) -> Config:
         ),
         limits=Limits(section.limits.connections, section.limits.head_bytes),
         admin=parse_endpoint(section.admin.bind) if section.admin is not None else None,
+        agent=tuple(parse_endpoint(text) for text in section.agent.bind) if section.agent is not None else (),
         access_log=section.access_log,
         via=section.via,
     )

@@ -142,10 +142,11 @@ class Config:
     timeouts: ClientTimeouts = ClientTimeouts()
     limits: Limits = Limits()
     admin: Endpoint | None = None
+    agent: tuple[Endpoint, ...] = ()
     access_log: bool = True
     via: bool = True
 
     @property
     def binds(self) -> dict[Endpoint, Listener]:
-        """Every address to listen at, and whose it is."""
+        """Every address that clients come in at, and whose it is."""
         return {bind: listener for listener in self.listeners for bind in listener.binds}

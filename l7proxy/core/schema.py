@@ -37,15 +37,14 @@ def _listed(value: object) -> object:
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)]
 EndpointText = Annotated[str, AfterValidator(_endpoint)]
+BindTexts = Annotated[tuple[EndpointText, ...], BeforeValidator(_listed), Field(min_length=1)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
 class ListenerSection(Section):
     """`http: {bind: "0.0.0.0:80"}`"""
 
-    bind: Annotated[tuple[EndpointText, ...], BeforeValidator(_listed), Field(min_length=1)] = Field(
-        description="address:port to listen at, or a list of them"
-    )
+    bind: BindTexts = Field(description="address:port to listen at, or a list of them")
     trusted_proxies: Annotated[
         tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_listed), Field(validate_default=False)
     ] = Field((), description="networks whose X-Forwarded-* headers are believed and extended; others' are replaced")
@@ -136,6 +135,12 @@ class AdminSection(Section):
     bind: EndpointText = Field(description="address:port; there is no login, so keep it local")
 
 
+class AgentSection(Section):
+    """The agent: one line about this process to whoever connects (HAProxy's agent-check)."""
+
+    bind: BindTexts = Field(description="address:port, or a list of them; for directors only, so keep it from others")
+
+
 class ConfigSection(Section):
     """The whole file."""
 
@@ -146,5 +151,6 @@ class ConfigSection(Section):
     timeouts: ClientTimeoutsSection = ClientTimeoutsSection()
     limits: LimitsSection = LimitsSection()
     admin: AdminSection | None = None
+    agent: AgentSection | None = None
     access_log: Flag = Field(True, description="a line for each request on standard output; default true")
     via: Flag = Field(True, description="add Via to requests (RFC 9110 7.6.3); default true")

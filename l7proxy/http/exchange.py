@@ -100,7 +100,8 @@ class Exchange:
         self.origin = origin_of(head, self.origin.peer, self.front.listener.trusted_proxies)
         if head.path == self.front.listener.health:
             self.is_health = True
-            return await self._reply(200, "ok")
+            draining = self.proxy.draining
+            return await self._reply(503 if draining else 200, "draining" if draining else "ok", named=True)
         # route
         self.route = self.snapshot.table.find(head.host, head.path)
         if self.route is None:
@@ -251,7 +252,7 @@ class Exchange:
             self.connection.force_close()
 
     async def _reply(
-        self, status: int, text: str, *, close: bool = False, retry_after: bool = False
+        self, status: int, text: str, *, close: bool = False, retry_after: bool = False, named: bool = False
     ) -> web.StreamResponse:
         """An answer of our own."""
         self.status = status
@@ -266,8 +267,9 @@ class Exchange:
             or self.connection.doomed != ""
             or not request.content.is_eof()
         )
+        head_only = request.message.method == "HEAD"
         await request.writer.write(
-            reply_bytes(status, text, close=close, head_only=request.message.method == "HEAD", retry_after=retry_after)
+            reply_bytes(status, text, close=close, head_only=head_only, retry_after=retry_after, named=named)
         )
         return CLOSE if close else KEEP
 

@@ -62,9 +62,15 @@ def status_line(status: int, phrase: str) -> bytes:
 
 
 def reply_bytes(
-    status: int, text: str, *, close: bool = True, head_only: bool = False, retry_after: bool = False
+    status: int,
+    text: str,
+    *,
+    close: bool = True,
+    head_only: bool = False,
+    retry_after: bool = False,
+    named: bool = False,
 ) -> bytes:
-    """A whole answer in plain text."""
+    """A whole answer in plain text; `named` says in it who answers."""
     body = f"{status} {reason_phrase(status)}: {text}\n".encode()
     lines = [
         f"HTTP/1.1 {status} {reason_phrase(status)}".encode(),
@@ -72,6 +78,8 @@ def reply_bytes(
         b"Content-Length: %d" % len(body),
         b"Date: " + http_date(),
     ]
+    if named:
+        lines.append(b"Server: l7proxy")
     if status == 405:
         lines.append(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
     if retry_after:

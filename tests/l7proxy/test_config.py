@@ -20,6 +20,7 @@ listeners:
   http: {bind: "0.0.0.0:80"}
   inner: {bind: ["[::1]:8080", "127.0.0.1:8080"], trusted_proxies: [10.0.0.0/8, 192.0.2.7]}
 admin: {bind: "127.0.0.1:9091"}
+agent: {bind: ["127.0.0.1:9101", "[::1]:9101"]}
 access_log: false
 via: false
 limits: {connections: 500, head_bytes: 16384}
@@ -83,6 +84,7 @@ def test_a_full_file() -> None:
     assert inherited is not None
     assert isinstance(inherited.probe, TcpProbe)
     assert (found.access_log, found.via, found.admin) == (False, False, parse_endpoint("127.0.0.1:9091"))
+    assert found.agent == (parse_endpoint("127.0.0.1:9101"), parse_endpoint("[::1]:9101"))
     assert (found.limits.connections, found.timeouts.drain_s) == (500, 60.0)
 
 
@@ -94,6 +96,7 @@ def test_the_least_file_has_safe_defaults() -> None:
     assert found.upstreams["u"].backends[0].check is None
     assert found.listeners[0].trusted_proxies == ()
     assert found.admin is None
+    assert found.agent == ()
     assert (found.timeouts.head_s, found.limits.connections, found.access_log) == (10.0, 10_000, True)
 
 
@@ -117,9 +120,23 @@ def test_equal_files_are_equal() -> None:
         (
             "127.0.0.1:9091",
             "127.0.0.1:8080",
-            '"127.0.0.1:8080"}\nacc',
+            '"127.0.0.1:8080"}\nag',
             "admin.bind: 127.0.0.1:8080 is bound by listeners",
         ),
+        (
+            "127.0.0.1:9101",
+            "127.0.0.1:9091",
+            '"127.0.0.1:9091", "[',
+            "agent.bind.0: 127.0.0.1:9091 is bound by admin.bind already: use another port",
+        ),
+        (
+            "127.0.0.1:9101",
+            "0.0.0.0:8080",
+            '"0.0.0.0:8080", "[',
+            "agent.bind.0: 0.0.0.0:8080 and 127.0.0.1:8080, bound by listeners.inner.bind.1, overlap: use another port",
+        ),
+        ("127.0.0.1:9101", "[::1]:9101", '"[::1]:9101"]', "agent.bind.1: [::1]:9101 is bound by agent.bind.0 already"),
+        ("127.0.0.1:9101", "127.0.0.1", '"127.0.0.1", "[', "agent.bind.0: '127.0.0.1' has no port"),
         ("10.0.0.0/8", "10.0.0.1/8", "10.0.0.1/8", "listeners.inner.trusted_proxies.0: '10.0.0.1/8' is not a network"),
         (
             "10.0.1.12",
