@@ -30,7 +30,8 @@ Exit codes:
 \b
 Signals:
   SIGHUP   read FILE again; a file with problems changes nothing
-  SIGTERM  stop accepting, finish what is being answered, exit; a second one stops at once"""
+  SIGTERM  after timeouts.notice, if any: stop accepting, finish what is being answered, exit; a second
+           one stops at once"""
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

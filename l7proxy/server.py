@@ -137,8 +137,11 @@ class Server:
     async def _drain(self) -> None:
         proxy = self.proxy
         proxy.draining = True
-        drain_s = proxy.snapshot.config.timeouts.drain_s
-        log.info("draining", extra={"in_flight": proxy.counters.in_flight, "at_most": f"{drain_s:g}s"})
+        timeouts = proxy.snapshot.config.timeouts
+        drain_s = timeouts.drain_s
+        at_most = f"{timeouts.notice_s + drain_s:g}s"
+        log.info("draining", extra={"in_flight": proxy.counters.in_flight, "at_most": at_most})
+        await self._give_notice(timeouts.notice_s)
         self._listeners.close()
         fronts = self._listeners.fronts
         deadline_at = asyncio.get_running_loop().time() + drain_s
@@ -159,6 +162,17 @@ class Server:
         for pool in pools_of(proxy.snapshot):
             pool.close()
         await self._listeners.end_own()
+
+    async def _give_notice(self, notice_s: float) -> None:
+        """Let whoever shares out connections learn of it before the first one is refused."""
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(notice_s):
+                while self._stops < 2:
+                    await self._wake.wait()
+                    self._wake.clear()
+        except TimeoutError:
+            return
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -185,7 +185,11 @@ def build(section: ConfigSection) -> Config:
             name: _upstream(name, upstream, section.defaults.check) for name, upstream in section.upstreams.items()
         },
         timeouts=ClientTimeouts(
-            section.timeouts.head, section.timeouts.idle, section.timeouts.keepalive, section.timeouts.drain
+            section.timeouts.head,
+            section.timeouts.idle,
+            section.timeouts.keepalive,
+            section.timeouts.drain,
+            section.timeouts.notice,
         ),
         limits=Limits(section.limits.connections, section.limits.head_bytes),
         admin=parse_endpoint(section.admin.bind) if section.admin is not None else None,

@@ -116,12 +116,16 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class ClientTimeouts:
-    """`head_s`: from the first byte of a request to the end of its head; `drain_s`: how long a stop waits."""
+    """`head_s`: from the first byte of a request to the end of its head; `drain_s`: how long a stop waits.
+
+    `notice_s`: how long before that it is told to who asks, while clients still come in.
+    """
 
     head_s: float = 10.0
     idle_s: float = 60.0
     keepalive_s: float = 75.0
     drain_s: float = 10.0
+    notice_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,11 @@ class ClientTimeoutsSection(Section):
     idle: Duration = Field(60.0, description="between two pieces of a body, either way; default 60s")
     keepalive: Duration = Field(75.0, description="an unused connection is kept this long; default 75s")
     drain: Duration = Field(10.0, description="on SIGTERM, requests may take this long to finish; default 10s")
+    notice: Duration = Field(
+        0.0,
+        description="on SIGTERM, before `drain`: clients still come in for this long, while the agent says drain and "
+        "the health path 503; more than the director's interval; default none",
+    )
 
 
 class AdminSection(Section):

@@ -24,7 +24,7 @@ agent: {bind: ["127.0.0.1:9101", "[::1]:9101"]}
 access_log: false
 via: false
 limits: {connections: 500, head_bytes: 16384}
-timeouts: {head: 5s, idle: 30s, keepalive: 20s, drain: 1m}
+timeouts: {head: 5s, idle: 30s, keepalive: 20s, drain: 1m, notice: 3s}
 defaults:
   check: {type: tcp, interval: 5s}
 routes:
@@ -85,7 +85,7 @@ def test_a_full_file() -> None:
     assert isinstance(inherited.probe, TcpProbe)
     assert (found.access_log, found.via, found.admin) == (False, False, parse_endpoint("127.0.0.1:9091"))
     assert found.agent == (parse_endpoint("127.0.0.1:9101"), parse_endpoint("[::1]:9101"))
-    assert (found.limits.connections, found.timeouts.drain_s) == (500, 60.0)
+    assert (found.limits.connections, found.timeouts.drain_s, found.timeouts.notice_s) == (500, 60.0, 3.0)
 
 
 def test_the_least_file_has_safe_defaults() -> None:

@@ -243,3 +243,38 @@ async def test_the_health_path_says_who_answers_and_keeps_the_connection(tmp_pat
         assert proxy.server.proxy.connections == 1
         writer.close()
         assert fields_of(await proxy.get("/"), b"server") == []  # what a backend says is passed on as it came
+
+
+@live
+async def test_notice_is_given_before_anybody_is_refused(tmp_path: Path) -> None:
+    port = free_port()
+    more = agent_at(port) + "\ntimeouts: {notice: 1h}"
+    async with running(tmp_path, Origin(named), listener=", health: /-/health", more=more) as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(b"GET /-/health HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await reader.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200 ")
+        proxy.server.request_stop()
+        await proxy.until(lambda: proxy.server.proxy.draining)
+        assert await ask(port) == b"drain\n"
+        writer.write(b"GET /-/health HTTP/1.1\r\nHost: a\r\n\r\n")  # a connection that was kept is still heard
+        last = await reader.read()
+        assert last.startswith(b"HTTP/1.1 503 ")
+        assert fields_of(last, b"connection") == [b"close"]
+        writer.close()
+        for _ in range(2):
+            answer = await proxy.get("/")
+            assert taken(answer) == "origin"
+            assert fields_of(answer, b"connection") == [b"close"]
+        proxy.server.request_stop()  # and a second one does not wait
+
+
+@live
+async def test_notice_ends_by_itself(tmp_path: Path) -> None:
+    port, path = free_port(), tmp_path / "a.yaml"
+    path.write_text(config_text(port, free_port(), more="timeouts: {notice: 300ms}"))
+    async with Process(path, port) as proxy:
+        began_at = time.monotonic()
+        os.kill(proxy.process.pid, signal.SIGTERM)
+        os.kill(proxy.process.pid, signal.SIGHUP)  # nothing to wait for less
+        assert await proxy.ended() == 0
+        assert time.monotonic() - began_at >= 0.3
