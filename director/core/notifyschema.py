@@ -24,7 +24,7 @@ from director.core.notifying import (
     Webhook,
 )
 from director.core.policyschema import Command
-from director.kit.checks.http import is_name
+from director.kit.checks.base import is_name
 from director.kit.configfile import Finding, Section
 from director.kit.duration import Duration
 from director.kit.schemawalk import suggestion

@@ -122,8 +122,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--servers", type=int, default=5000)
+    parser.add_argument("--only", help="names, with commas between them")
     wanted = parser.parse_args()
     every_second = Timing(1.0, 1.0, 0.5, 2, 3)
+    names = wanted.only.split(",") if wanted.only else None
     stories: dict[str, Callable[[], dict[str, float]]] = {
         "tcp_20": lambda: watch(checks(20, TcpProbe(), every_second), wanted.seconds),
         "tcp_100": lambda: watch(checks(100, TcpProbe(), every_second), wanted.seconds),
@@ -135,6 +137,8 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {}
     with server():
         for name, story in stories.items():
+            if names and name not in names:
+                continue
             found[name] = story()
             print(f"{name:14}", *(f"{key} {value:9.1f}" for key, value in found[name].items()), flush=True)  # noqa: T201
     print(json.dumps(found))  # noqa: T201

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from director.kit.configfile import Section
-from director.kit.duration import Duration
+from director.kit.duration import Duration, parse_duration
 from director.kit.net import IPAddress, parse_unicast
 from director.kit.shown import shown
 
@@ -72,12 +72,15 @@ class Route:
     real: IPAddress | None = None
 
 
+WARN_S = 14 * 86400.0
+
+
 @dataclass(frozen=True, slots=True)
 class Tls:
     """TLS on a probe's connection.
 
     `server_name` is what to ask for and to verify; None means the target's address. `ca`, `certificate` and `key` are
-    files. `warn_s`: a certificate that ends sooner is a warning, 0 never.
+    files. `warn_s`: a certificate that ends sooner is a warning, 0 never. `alpn`: protocols to offer (RFC 7301).
     """
 
     verify: bool = True
@@ -85,7 +88,8 @@ class Tls:
     ca: str | None = None
     certificate: str | None = None
     key: str | None = None
-    warn_s: float = 14 * 86400.0
+    warn_s: float = WARN_S
+    alpn: tuple[str, ...] = ()
 
 
 Count = Annotated[int, Field(strict=True, ge=1, le=100)]
@@ -155,3 +159,87 @@ class StreamSection(NetworkSection):
         strict=True,
         description="keep a connection open between two probes, and probe at once when the peer ends it; default false",
     )
+
+
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` is a host name or an IPv4 address (RFC 1123 2.1; underscores are tolerated).
+
+    >>> is_name("www.example.org"), is_name("a..b"), is_name("a:80")
+    (True, False, False)
+    """
+    return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in text.removesuffix(".").split("."))
+
+
+def _file(value: str) -> str:
+    if not value.startswith("/") or "\0" in value:
+        raise ValueError(f"{value!r} is not the full path of a file: begin with /")
+    return value
+
+
+def _warn(value: object) -> float:
+    return 0.0 if value == "never" else parse_duration(value)
+
+
+File = Annotated[str, AfterValidator(_file)]
+Warn = Annotated[float, BeforeValidator(_warn), WithJsonSchema({"type": "string", "examples": ["14d", "never"]})]
+
+
+_TLS_KEYS = ("server_name", "verify", "ca", "certificate", "key", "warn_expiry")
+
+
+class TlsSection(StreamSection):
+    """Keys of checks that can speak TLS. Whether they do, another key of theirs says."""
+
+    _without_tls: ClassVar[str] = "add `tls: true`"
+    """What to write so that keys of TLS have a meaning."""
+
+    server_name: str | None = Field(None, description="TLS: the name to ask for and to verify (SNI)")
+    verify: bool = Field(True, strict=True, description="TLS: verify the certificate; default true")
+    ca: File | None = Field(
+        None, description="TLS: file of the authorities to trust (PEM); default those of the system"
+    )
+    certificate: File | None = Field(None, description="TLS: file of a certificate to show to the server (PEM)")
+    key: File | None = Field(None, description="TLS: file of its key; default: `certificate` has both")
+    warn_expiry: Warn | None = Field(
+        None, description="TLS: warn when the certificate ends within this time, or never; default 14d"
+    )
+
+    @field_validator("server_name")
+    @classmethod
+    def _server_name(cls, value: str | None) -> str | None:
+        if value is not None and not is_name(value):
+            raise ValueError(f"{value!r} is not a host name: use letters, digits, dots and hyphens, and no port")
+        return value
+
+    @model_validator(mode="after")
+    def _tls_keys(self) -> Self:
+        written = [key for key in _TLS_KEYS if key in self.model_fields_set]
+        if written and not self.speaks_tls():
+            names = " and ".join(filter(None, (", ".join(written[:-1]), written[-1])))
+            raise ValueError(f"{names} belong{'s' * (len(written) == 1)} to TLS: {self._without_tls}, or remove them")
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key is of no use alone: add `certificate:`, the file that it belongs to")
+        if self.ca is not None and not self.verify:
+            raise ValueError("ca has no use with `verify: false`: remove one of them")
+        return self
+
+    def speaks_tls(self) -> bool:
+        """Whether the probe's connection is, or becomes, one of TLS."""
+        raise NotImplementedError
+
+    def tls_of(self, server_name: str | None = None, alpn: tuple[str, ...] = ()) -> Tls | None:
+        """What the keys amount to; `server_name` is what to ask for where no key says it."""
+        if not self.speaks_tls():
+            return None
+        return Tls(
+            self.verify,
+            self.server_name or server_name,
+            self.ca,
+            self.certificate,
+            self.key,
+            WARN_S if self.warn_expiry is None else self.warn_expiry,
+            alpn,
+        )

@@ -17,15 +17,13 @@ from director.kit.checks.base import Tls
 from director.kit.checks.check import Check
 from director.kit.duration import format_duration
 from director.kit.health import ProbeResult
-from director.kit.probes.dialogue import Dialogue, StartTls, Step
+from director.kit.probes.dialogue import Dialogue, Reconnect, StartTls, Step
 from director.kit.probes.failures import describe_os_error, describe_tls_error, failure
 from director.kit.probes.sockets import local_ports
 from director.kit.probes.tls import Channel
 
 log = logging.getLogger(__name__)
 
-MOST_HEARD_BYTES = 256 * 1024
-"""What a peer may say in one conversation, TLS included. Beyond it the dialogue is asked no more."""
 OUTPUT_BYTES = 256
 """The first bytes heard that a result keeps."""
 
@@ -46,6 +44,9 @@ class Holder(Protocol):
 
     def release(self, attempt: Attempt) -> None:
         """`attempt` is over."""
+
+    def reconnect(self, attempt: Attempt) -> Outcome | None:
+        """Give `attempt` another connection in place of the one it has; what came in the way, if anything."""
 
 
 class Attempt:
@@ -175,6 +176,12 @@ class Attempt:
         if isinstance(step, StartTls):
             self._is_first_tls = False
             return self._secure(step.tls)
+        if isinstance(step, Reconnect):
+            self._channel = None
+            self._is_connected = False
+            self._is_first_tls = True
+            self._unsent = b""
+            return self._holder.reconnect(self)
         if step:
             if self._channel is not None:
                 self._channel.say(step)
@@ -196,18 +203,21 @@ class Attempt:
     def _read(self, mask: int) -> Outcome | None:
         peer = self.peer
         buffer = self._holder.buffer
+        most = self._dialogue.most_heard_bytes
         while True:
             try:
                 size = peer.recv_into(buffer)
             except BlockingIOError:
                 return None
-            heard = bytes(buffer[: min(size, MOST_HEARD_BYTES - self._heard_bytes)])
+            heard = bytes(buffer[: min(size, most - self._heard_bytes)])
             self._heard_bytes += size
             outcome = self._take(heard) if size else self._ended()
             if outcome is not None:
                 return outcome
-            if self._heard_bytes >= MOST_HEARD_BYTES:
-                return ProbeResult(False, f"{MOST_HEARD_BYTES // 1024} KiB were heard without an end of the answer")
+            if peer is not self.peer:
+                return None
+            if self._heard_bytes >= most:
+                return ProbeResult(False, f"{most // 1024} KiB were heard without an end of the answer")
             if size == 0:
                 return ProbeResult(False, "connection closed before an answer")
             if size < len(buffer):
@@ -240,7 +250,7 @@ class Attempt:
     def _hear_all(self, channel: Channel) -> Outcome | None:
         while (said := channel.take()) is not None:
             outcome = self._hear(said) if said else self._dialogue.ended()
-            if outcome is not None:
+            if outcome is not None or channel is not self._channel:
                 return outcome
         self._send(channel.to_send())
         return None

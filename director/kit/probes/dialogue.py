@@ -22,8 +22,16 @@ class StartTls:
     tls: Tls = _TLS
 
 
-Step = bytes | StartTls | ProbeResult
-"""What to do next: send these bytes (none: only wait for more), begin TLS, or end with this result."""
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """This connection is of no more use: make another one to the same target; `opened` is called once that stands."""
+
+
+Step = bytes | StartTls | Reconnect | ProbeResult
+"""What to do next: send these bytes (none: only wait for more), begin TLS, connect anew, or end with this result."""
+
+MOST_HEARD_BYTES = 256 * 1024
+"""What a peer may say to most dialogues."""
 
 
 class Dialogue(Protocol):
@@ -31,6 +39,10 @@ class Dialogue(Protocol):
 
     Whatever the peer sends, each method returns: garbage is a result with a reason, never an exception.
     """
+
+    @property
+    def most_heard_bytes(self) -> int:
+        """What a peer may say, TLS included, before there is a result. Beyond it the dialogue is asked no more."""
 
     def opened(self) -> Step:
         """The connection stands (and TLS with it, where the probe begins with TLS)."""

@@ -21,7 +21,7 @@ from director.kit.health import ProbeResult
 from director.kit.probes.attempt import Done, Outcome
 from director.kit.probes.dialogue import Dialogue
 from director.kit.probes.failures import failure
-from director.kit.probes.http import probe_http
+from director.kit.probes.http import HttpDialogue
 from director.kit.probes.tcp import TCP
 from director.kit.probes.wire import Engine, converse
 
@@ -34,6 +34,8 @@ def dialogue_of(check: Check, lasting: bool = False) -> tuple[Dialogue, Tls | No
     match check.probe:
         case TcpProbe():
             return TCP, None
+        case HttpProbe() as probe:
+            return HttpDialogue(probe, check.target, lasting), probe.tls
         case _:
             return None
 
@@ -43,11 +45,7 @@ async def run_alone(check: Check) -> ProbeResult:
 
     Raises: OSError, which counts against the server; ProbeError, which does not.
     """
-    match check.probe:
-        case HttpProbe() as probe:
-            return ProbeResult(*await probe_http(check.target, probe))
-        case _:
-            raise AssertionError(f"{check} is held as a dialogue")
+    raise AssertionError(f"{check} is held as a dialogue")
 
 
 async def run_check(check: Check) -> ProbeResult:

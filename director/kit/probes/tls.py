@@ -20,7 +20,7 @@ _LOOK_AGAIN_S = 5.0
 """How old the knowledge of a file's last change may be: a renewed one is used soon, yet not looked for each time."""
 
 _Files = tuple[float, ...]
-_Key = tuple[bool, str | None, str | None, str | None]
+_Key = tuple[bool, str | None, str | None, str | None, tuple[str, ...]]
 _contexts: dict[_Key, tuple[float, _Files, ssl.SSLContext]] = {}
 
 
@@ -30,7 +30,7 @@ def context_of(tls: Tls) -> ssl.SSLContext:
     Raises: ProbeError when a file of it cannot be used.
     """
     now = time.monotonic()
-    key = (tls.verify, tls.ca, tls.certificate, tls.key)
+    key = (tls.verify, tls.ca, tls.certificate, tls.key, tls.alpn)
     known = _contexts.get(key)
     if known is not None and now - known[0] < _LOOK_AGAIN_S:
         return known[2]
@@ -68,6 +68,8 @@ def _made(tls: Tls) -> ssl.SSLContext:
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    if tls.alpn:
+        context.set_alpn_protocols(list(tls.alpn))
     if tls.certificate is not None:
         try:
             # The empty password: a key that needs one must not ask for it at the terminal.

@@ -122,6 +122,19 @@ class Engine:
         if self._attempts.pop(attempt.number, None) is not None:
             self.sockets.give_back(attempt.peer, attempt.check.route)
 
+    def reconnect(self, attempt: Attempt) -> Outcome | None:
+        """Give `attempt` another connection; its deadline stays."""
+        self.release(attempt)
+        try:
+            attempt.peer = self.sockets.connect(attempt.check)
+        except ProbeError as lack:
+            return lack
+        except OSError as met:
+            return failure(met, attempt.check)
+        attempt.number = attempt.peer.fileno()
+        self._attempts[attempt.number] = attempt
+        return None
+
     def close(self) -> None:
         """Cancel what runs and close every socket."""
         for attempt in list(self._attempts.values()):

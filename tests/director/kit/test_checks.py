@@ -7,9 +7,9 @@ from ipaddress import ip_address
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from director.kit.checks.base import Timing
+from director.kit.checks.base import Timing, Tls, is_name
 from director.kit.checks.check import AnyCheckSection, Check, CheckSection, resolve, timing_findings
-from director.kit.checks.http import HttpProbe, is_name, parse_statuses
+from director.kit.checks.http import HttpProbe, parse_statuses
 from director.kit.checks.tcp import TcpProbe
 from director.kit.net import Endpoint
 
@@ -45,7 +45,13 @@ def test_every_key_arrives() -> None:
     )
     assert resolve(section, (), SERVER) == Check(
         Endpoint(SERVER.address, 9),
-        HttpProbe(True, False, "b.example", "/h?a=b", "a.example:81", ((200, 200), (500, 503)), "x+"),
+        HttpProbe(
+            tls=Tls(verify=False, server_name="b.example", alpn=("http/1.1",)),
+            path="/h?a=b",
+            host="a.example:81",
+            statuses=((200, 200), (500, 503)),
+            body="x+",
+        ),
         Timing(8.0, 3.0, 1.0, 4, 5),
     )
 
@@ -129,7 +135,7 @@ def test_host_is_a_name_or_an_address_with_or_without_port(host: str) -> None:
 
 @pytest.mark.parametrize("keys", [{"server_name": "a"}, {"verify": False}])
 def test_keys_of_tls_need_https(keys: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match="belong to TLS: use `type: https`, or remove them"):
+    with pytest.raises(ValidationError, match=r"belongs? to TLS: use `type: https`, or remove them"):
         _section(type="http", **keys)
 
 

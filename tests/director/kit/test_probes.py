@@ -19,20 +19,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from ipaddress import ip_address
 from pathlib import Path
 
-import aiohttp
 import pytest
 import uvloop
 
-from director.kit.checks.base import Timing
+from director.kit.checks.base import Timing, Tls
 from director.kit.checks.check import Check, Probe
 from director.kit.checks.http import HttpProbe
 from director.kit.checks.tcp import TcpProbe
 from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
 from director.kit.net import Endpoint
-from director.kit.probes import http
 from director.kit.probes.failures import describe_os_error
 from director.kit.probes.run import run_check
+from director.kit.probes.tls import forget_contexts
 
 pytestmark = pytest.mark.unit
 
@@ -159,7 +158,7 @@ def test_tcp_ipv6() -> None:
         assert _run(run_check(Check(target, TcpProbe()))).ok
 
 
-@pytest.mark.parametrize("probe", [TcpProbe(), HttpProbe(), HttpProbe(tls=True)])
+@pytest.mark.parametrize("probe", [TcpProbe(), HttpProbe(), HttpProbe(Tls())])
 def test_black_hole_ends_with_the_timeout(runner: asyncio.Runner, probe: Probe) -> None:
     with _full_backlog() as port:
         before = _descriptors()
@@ -255,6 +254,7 @@ from pathlib import Path
 from director.kit.errors import ProbeError
 from director.kit.net import Endpoint
 from director.kit.probes.run import run_check
+from director.kit.probes.tls import forget_contexts
 from director.kit.checks.check import Check
 from director.kit.checks.tcp import TcpProbe
 if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
@@ -462,11 +462,10 @@ def test_endless_answer_costs_bounded_time_and_memory(answer: Answer) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 64 * 1024
 
 
-def test_environment_and_aiohttps_timeouts_play_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_plays_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("all_proxy", "http://127.0.0.1:1")
     assert _probe_http(_says(OK + b"Content-Length: 0\r\n\r\n")).ok
-    assert aiohttp.ClientTimeout(total=None, sock_connect=None) == http._NO_TIMEOUT
 
 
 # https
@@ -497,9 +496,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
-    http._context.cache_clear()
+    forget_contexts()
     yield
-    http._context.cache_clear()
+    forget_contexts()
 
 
 def _probe_https(certificate: Path, probe: HttpProbe, names: list[str | None] | None = None) -> ProbeResult:
@@ -520,12 +519,14 @@ def _probe_https(certificate: Path, probe: HttpProbe, names: list[str | None] | 
 
 
 def test_certificate_that_nobody_vouches_for_fails(certificate: Path) -> None:
-    result = _probe_https(certificate, HttpProbe(tls=True))
+    result = _probe_https(certificate, HttpProbe(Tls()))
     assert (result.ok, result.reason) == (False, "certificate: self-signed certificate")
 
 
 def test_certificate_does_not_matter_without_verification(certificate: Path) -> None:
-    result = _probe_https(certificate, HttpProbe(tls=True, verify=False, host="other.example", body="ok"))
+    result = _probe_https(
+        certificate, HttpProbe(Tls(verify=False, server_name="other.example"), host="other.example", body="ok")
+    )
     assert (result.ok, result.reason) == (True, "status 200, body matches")
 
 
@@ -533,10 +534,8 @@ def test_certificate_does_not_matter_without_verification(certificate: Path) -> 
 @pytest.mark.parametrize(
     ("probe", "asked"),
     [
-        (HttpProbe(tls=True), None),
-        (HttpProbe(tls=True, host="www.example.org"), "www.example.org"),
-        (HttpProbe(tls=True, host="www.example.org:8443"), "www.example.org"),
-        (HttpProbe(tls=True, host="other.example", server_name="www.example.org"), "www.example.org"),
+        (HttpProbe(Tls()), None),
+        (HttpProbe(Tls(server_name="www.example.org")), "www.example.org"),
     ],
 )
 def test_name_is_asked_for_and_verified(certificate: Path, probe: HttpProbe, asked: str | None) -> None:
@@ -550,9 +549,8 @@ def test_name_is_asked_for_and_verified(certificate: Path, probe: HttpProbe, ask
 @pytest.mark.parametrize(
     ("probe", "name"),
     [
-        (HttpProbe(tls=True, host="other.example"), "'other.example'"),
-        (HttpProbe(tls=True, host="www.example.org", server_name="other.example"), "'other.example'"),
-        (HttpProbe(tls=True, host="[::1]:443"), "'::1'"),
+        (HttpProbe(Tls(server_name="other.example")), "'other.example'"),
+        (HttpProbe(Tls(server_name="::1")), "'::1'"),
     ],
 )
 def test_certificate_of_another_name_fails(certificate: Path, probe: HttpProbe, name: str) -> None:
@@ -572,7 +570,7 @@ def test_server_without_tls_fails_with_a_reason() -> None:
 
     async def story() -> ProbeResult:
         async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
-            return await run_check(_check(server.sockets[0].getsockname()[1], HttpProbe(tls=True, verify=False)))
+            return await run_check(_check(server.sockets[0].getsockname()[1], HttpProbe(Tls(verify=False))))
 
     result = _run(story())
     assert (result.ok, result.reason) == (False, "TLS: wrong version number")
@@ -587,7 +585,7 @@ def test_client_that_lacks_a_certificate_is_told_so(certificate: Path) -> None:
 
     async def story() -> ProbeResult:
         async with _serving(_says(OK + b"\r\n"), context) as port:
-            return await run_check(_check(port, HttpProbe(tls=True, verify=False)))
+            return await run_check(_check(port, HttpProbe(Tls(verify=False))))
 
     result = _run(story())
     assert not result.ok
@@ -603,7 +601,7 @@ def test_two_hundred_probes_leave_nothing_open(runner: asyncio.Runner, kind: str
     if kind in {"https", "untrusted"}:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(certificate)
-    probe = TcpProbe() if kind in {"tcp", "refused"} else HttpProbe(tls=tls is not None, verify=kind == "untrusted")
+    probe = TcpProbe() if kind in {"tcp", "refused"} else HttpProbe(Tls(verify=kind == "untrusted") if tls else None)
 
     async def story() -> None:
         runner.get_loop().set_exception_handler(lambda *_: None)  # a handshake that the client ends is no news here
