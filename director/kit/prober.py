@@ -13,10 +13,11 @@ import heapq
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from math import inf
 from random import random
 
 from director.kit.alarm import Alarm, CallAt
@@ -25,9 +26,10 @@ from director.kit.errors import ProbeError
 from director.kit.health import HealthState, ProbeResult, observe
 from director.kit.probes.attempt import Done, Outcome
 from director.kit.probes.run import Runs, Stoppable
+from director.kit.probes.sentinels import Place, place_of
 from director.kit.schedule import grid_s, next_due_at
 from director.kit.troubles import Troubles
-from director.kit.turns import Prospect, Turns, probes_at_once, prospect
+from director.kit.turns import Prospect, Turns, probes_at_once, prospect, sentinels_at_most
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,8 @@ class _Watch:
         "check",
         "done",
         "due_at",
+        "early_at",
+        "is_alarmed",
         "is_in_step",
         "is_planned",
         "kind",
@@ -77,6 +81,10 @@ class _Watch:
         self.was_due_at = 0.0
         self.run: Stoppable | None = None
         self.waits = False
+        self.early_at = -inf
+        """When it was, or will be, probed early because its sentinel has ended."""
+        self.is_alarmed = False
+        """Whether that is to be made sure of."""
         self.is_planned = False
         """Whether a probe is due, waits, runs or just ends."""
         self.kind = Prospect.UNKNOWN
@@ -106,6 +114,7 @@ class Prober:
         self._now = now
         self._call_at = call_at
         self._watches: dict[Check, _Watch] = {}
+        self._places: dict[Place, list[_Watch]] = {}
         self._due: list[tuple[float, int, _Watch]] = []
         self._sequence = count()
         self._grid_s = grid_s(0.0)
@@ -119,7 +128,7 @@ class Prober:
         """Probe until cancelled."""
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
-            self._runs = Runs(group, self._now, self._probe)
+            self._runs = Runs(group, self._now, self._probe, sentinels_at_most(), self._sentinel_ended)
             self._alarm = Alarm(self._call_at or loop.call_at, self._begin_due)
             self._start_missing()
             try:
@@ -144,8 +153,10 @@ class Prober:
             if check not in self._watches:
                 watch = self._watches[check] = _Watch(check, state)
                 watch.done = partial(self._ended, watch)
+        self._places = _places(self._watches.values())
         self._grid_s = grid_s(sum(1 / check.timing.interval_s for check in self._watches))
         if self._runs is not None:
+            self._runs.keep_at(self._places)
             self._start_missing()
             self._go_on(self._now())
 
@@ -176,6 +187,14 @@ class Prober:
         if watch.due_at is not None:
             self._expect(watch, min(watch.due_at, self._now()))
         return True
+
+    def _sentinel_ended(self, place: Place, now: float) -> None:
+        """Probe the checks of `place` soon, and often until it is sure what it means."""
+        for watch in self._places.get(place, ()):
+            watch.is_alarmed = True
+            watch.early_at = max(now, watch.early_at + watch.check.timing.fast_interval_s)
+            if watch.due_at is not None and watch.early_at < watch.due_at:
+                self._expect(watch, watch.early_at)
 
     def _start_missing(self) -> None:
         now = self._now()
@@ -260,7 +279,11 @@ class Prober:
 
     def _next_due_at(self, watch: _Watch, in_trouble: bool, now: float) -> float:
         timing = watch.check.timing
-        is_fast = watch.state.suspect and not in_trouble
+        if watch.early_at > watch.was_due_at:
+            return max(watch.early_at, now)
+        if watch.state.last is not None and (watch.state.last.ok or watch.state.streak >= timing.fall):
+            watch.is_alarmed = False
+        is_fast = watch.is_alarmed or (watch.state.suspect and not in_trouble)
         if watch.is_in_step and not is_fast:
             watch.is_in_step = False
             if len(self._watches) >= _MANY:
@@ -295,3 +318,12 @@ def _failed(watch: _Watch, error: Exception) -> ProbeResult:
     if last is None or last.reason != result.reason:
         log.error("probe failed in itself", extra={"check": str(watch.check)}, exc_info=error)
     return result
+
+
+def _places(watches: Iterable[_Watch]) -> dict[Place, list[_Watch]]:
+    """Who is to be told when a sentinel ends."""
+    places: dict[Place, list[_Watch]] = {}
+    for watch in watches:
+        if watch.check.sentinel:
+            places.setdefault(place_of(watch.check), []).append(watch)
+    return places

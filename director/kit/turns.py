@@ -19,6 +19,7 @@ from director.kit.health import HealthState, Status
 log = logging.getLogger(__name__)
 
 FEWEST, MOST = 16, 1024
+MOST_SENTINELS = 16384
 CALM_S = 60.0
 """A trouble is over when it was not met for so long: what comes and goes is one trouble, told once."""
 _OTHERS_EVERY = 8
@@ -47,6 +48,12 @@ def probes_at_once() -> int:
     """Probes that may run at one time: they take a quarter of this process's limit of open files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST if soft == resource.RLIM_INFINITY else max(FEWEST, min(soft // 4, MOST))
+
+
+def sentinels_at_most() -> int:
+    """Connections that may be kept open between probes: another quarter of the limit of open files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_SENTINELS if soft == resource.RLIM_INFINITY else max(FEWEST, min(soft // 4, MOST_SENTINELS))
 
 
 class Turns(Generic[Who]):

@@ -48,13 +48,12 @@ def serve() -> None:
                         epoll.register(peer.fileno(), select.EPOLLIN)
                 continue
             peer = peers[number]
-            try:
+            heard = b""
+            with suppress(OSError):
                 heard = peer.recv(65536)
-            except OSError:
-                heard = b""
-            if heard:
-                peer.send(ANSWER)
-            else:
+                if heard:
+                    peer.send(ANSWER)
+            if not heard:
                 del peers[number]
                 peer.close()
 
@@ -65,7 +64,10 @@ def server() -> Iterator[None]:
     pid = os.fork()
     if not pid:
         os.sched_setaffinity(0, cores[-1:])
-        serve()
+        try:
+            serve()
+        finally:
+            os._exit(1)
     os.sched_setaffinity(0, cores[:1])
     try:
         while True:

@@ -32,9 +32,24 @@ Outcome = ProbeResult | Exception
 Done = Callable[[Outcome, float], None]
 """Takes an outcome, and the time at which it came."""
 
+Keeper = Callable[["Attempt", float], bool]
+"""Asked when an attempt ends well: whether it has taken its connection, which it may if that can stay."""
+
 _OUT, _TROUBLE = select.EPOLLOUT, select.EPOLLERR | select.EPOLLHUP
 _IN = select.EPOLLIN | select.EPOLLRDHUP | _TROUBLE
 _FINISHED = select.EPOLLRDHUP | _TROUBLE
+
+
+class Kept(Protocol):
+    """A connection that stands between two conversations."""
+
+    peer: socket.SocketType
+    number: int
+    channel: Channel | None
+    warning: str
+
+    def lost(self, now: float | None) -> None:
+        """The conversation that it was lent to does not bring it back; `now`: the peer has ended it."""
 
 
 class Holder(Protocol):
@@ -50,23 +65,31 @@ class Holder(Protocol):
 
 
 class Attempt:
-    """One conversation with one target. `peer` and its `number` are the socket's, once there is one."""
+    """One conversation with one target. `peer` and its `number` are the socket's, once there is one.
+
+    `keeper` may keep the connection after a good result; `kept` is the one that the conversation goes over, where it
+    has none of its own.
+    """
 
     __slots__ = (
-        "_channel",
         "_dialogue",
         "_done",
         "_first",
         "_heard_bytes",
         "_holder",
         "_is_connected",
+        "_is_drained",
         "_is_first_tls",
+        "_now",
         "_started_at",
         "_tls",
         "_unsent",
         "_warning",
+        "channel",
         "check",
         "is_over",
+        "keeper",
+        "kept",
         "number",
         "peer",
     )
@@ -82,14 +105,22 @@ class Attempt:
         self._dialogue = dialogue
         self._tls = tls
         self._done = done
-        self._started_at = now
-        self._channel: Channel | None = None
+        self._started_at = self._now = now
+        self.channel: Channel | None = None
+        self.keeper: Keeper | None = None
+        self.kept: Kept | None = None
+        self._is_drained = True
         self._is_connected = False
         self._is_first_tls = True
         self._unsent = b""
         self._first = b""
         self._heard_bytes = 0
         self._warning = ""
+
+    @property
+    def warning(self) -> str:
+        """What TLS warns of."""
+        return self._warning
 
     @property
     def timeout(self) -> str:
@@ -107,7 +138,9 @@ class Attempt:
         if self.is_over:
             return
         self.is_over = True
-        self._holder.release(self)
+        is_good = isinstance(outcome, ProbeResult) and outcome.ok
+        if not (is_good and self.keeper is not None and self.keeper(self, now)):
+            self._holder.release(self)
         if isinstance(outcome, ProbeResult):
             outcome = ProbeResult(
                 outcome.ok,
@@ -125,8 +158,28 @@ class Attempt:
         except Exception:
             log.exception("the outcome of a probe was not taken in", extra={"check": str(self.check)})
 
+    @property
+    def can_stay(self) -> bool:
+        """Whether the connection can serve another conversation: all was heard, and nothing is still to be said."""
+        return self._is_drained and not self._unsent and getattr(self._dialogue, "lasts", _never)()
+
+    def resume(self, kept: Kept) -> Outcome | None:
+        """Converse over a connection that stands."""
+        self.kept, self.peer, self.number, self.channel = kept, kept.peer, kept.number, kept.channel
+        self._warning = kept.warning
+        self._is_connected = True
+        try:
+            return self._do(self._dialogue.opened())
+        except OSError:  # ssl.SSLError is one
+            return self._reconnect()
+        except Exception as error:  # noqa: BLE001 -- told by whoever began it
+            return error
+
     def step(self, mask: int, now: float) -> None:
         """The socket has news."""
+        self._now = now
+        if mask & select.EPOLLRDHUP:
+            self._is_drained = False
         try:
             outcome = self._connected(mask) if not self._is_connected else None
             if outcome is None and self._is_connected:
@@ -164,9 +217,9 @@ class Attempt:
         return self._secure(self._tls)
 
     def _secure(self, tls: Tls) -> Outcome | None:
-        self._channel = Channel(tls, self.check.target.address)
-        self._channel.shake()
-        self._send(self._channel.to_send())
+        self.channel = Channel(tls, self.check.target.address)
+        self.channel.shake()
+        self._send(self.channel.to_send())
         return None
 
     def _do(self, step: Step) -> Outcome | None:
@@ -177,17 +230,23 @@ class Attempt:
             self._is_first_tls = False
             return self._secure(step.tls)
         if isinstance(step, Reconnect):
-            self._channel = None
-            self._is_connected = False
-            self._is_first_tls = True
-            self._unsent = b""
-            return self._holder.reconnect(self)
+            return self._reconnect()
         if step:
-            if self._channel is not None:
-                self._channel.say(step)
-                step = self._channel.to_send()
+            if self.channel is not None:
+                self.channel.say(step)
+                step = self.channel.to_send()
             self._send(step)
         return None
+
+    def _reconnect(self) -> Outcome | None:
+        if self.kept is not None and self._is_late():
+            self.kept.lost(self._now)
+        self._is_connected = False
+        self._is_first_tls = self._is_drained = True
+        self._unsent = b""
+        outcome = self._holder.reconnect(self)
+        self.channel = None
+        return outcome
 
     def _send(self, data: bytes) -> None:
         data = self._unsent + data if self._unsent else data
@@ -209,8 +268,15 @@ class Attempt:
                 size = peer.recv_into(buffer)
             except BlockingIOError:
                 return None
+            except ConnectionError:
+                if not self._is_late():
+                    raise
+                size = 0
+            if not size and self._is_late():
+                return self._reconnect()
             heard = bytes(buffer[: min(size, most - self._heard_bytes)])
             self._heard_bytes += size
+            self._is_drained = self._is_drained and size < len(buffer)
             outcome = self._take(heard) if size else self._ended()
             if outcome is not None:
                 return outcome
@@ -227,7 +293,7 @@ class Attempt:
                 return None
 
     def _take(self, heard: bytes) -> Outcome | None:
-        channel = self._channel
+        channel = self.channel
         if channel is None:
             return self._hear(heard)
         channel.put(heard)
@@ -249,11 +315,17 @@ class Attempt:
 
     def _hear_all(self, channel: Channel) -> Outcome | None:
         while (said := channel.take()) is not None:
+            if not said and self._is_late():
+                return self._reconnect()
             outcome = self._hear(said) if said else self._dialogue.ended()
-            if outcome is not None or channel is not self._channel:
+            if outcome is not None or channel is not self.channel:
                 return outcome
         self._send(channel.to_send())
         return None
+
+    def _is_late(self) -> bool:
+        """Whether the connection may have been closed in the instant in which it was used again: no failure."""
+        return self.kept is not None and not self._first
 
     def _hear(self, heard: bytes) -> Outcome | None:
         if len(self._first) < OUTPUT_BYTES:
@@ -261,10 +333,14 @@ class Attempt:
         return self._do(self._dialogue.heard(heard))
 
     def _ended(self) -> Outcome | None:
-        channel = self._channel
+        channel = self.channel
         if channel is None:
             return self._dialogue.ended()
         if not channel.is_open:
             return ProbeResult(False, "connection closed during the TLS handshake")
         channel.put(b"")
         return self._hear_all(channel)
+
+
+def _never() -> bool:
+    return False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from director.kit.probes.attempt import Done, Outcome
 from director.kit.probes.dialogue import Dialogue
 from director.kit.probes.failures import failure
 from director.kit.probes.http import HttpDialogue
+from director.kit.probes.sentinels import Place, Sentinels
 from director.kit.probes.tcp import TCP
 from director.kit.probes.wire import Engine, converse
 
@@ -84,28 +85,40 @@ class Stoppable(Protocol):
 
 
 class Runs:
-    """Begins probes of all kinds in one loop. `probe` stands in place of the checks' own probes."""
+    """Begins probes of all kinds in one loop. `probe` stands in place of the checks' own probes.
+
+    At most `most_kept` connections are kept as sentinels; `on_end` is told of those that a peer ends.
+    """
 
     def __init__(
         self,
         group: asyncio.TaskGroup,
-        now: Callable[[], float] = time.monotonic,
-        probe: Callable[[Check], Awaitable[ProbeResult]] | None = None,
+        now: Callable[[], float],
+        probe: Callable[[Check], Awaitable[ProbeResult]] | None,
+        most_kept: int,
+        on_end: Callable[[Place, float], None],
     ) -> None:
         self._group = group
         self._now = now
         self._probe = probe or run_in_time
         self._engine = Engine(now) if probe is None else None
+        self._sentinels = Sentinels(self._engine, most_kept, on_end) if self._engine is not None else None
 
     def begin(self, check: Check, done: Done, now: float) -> Stoppable:
         """Probe once. `done` is called from the loop, and never from within; `now` is what the clock says."""
-        if self._engine is not None:
-            held = dialogue_of(check)
+        if self._engine is not None and self._sentinels is not None:
+            held = dialogue_of(check, check.sentinel)
             if held is not None:
-                return self._engine.begin(check, held[0], held[1], done, now)
+                begin = self._sentinels.begin if check.sentinel else self._engine.begin
+                return begin(check, held[0], held[1], done, now)
         alone = _Alone(done)
         alone.task = self._group.create_task(alone.run(self._probe, check, self._now), name=f"probe {check}")
         return alone
+
+    def keep_at(self, places: Iterable[Place]) -> None:
+        """Keep sentinels only there."""
+        if self._sentinels is not None:
+            self._sentinels.watch(places)
 
     def close(self) -> None:
         """End what runs without outcomes, as far as it is a dialogue; the others are the group's."""

@@ -74,19 +74,20 @@ class Sockets:
         """Disconnect `peer`; another conversation can have it after `turn_over`."""
         if route.real is not None and route.source is None:  # the source that it has may be another's tomorrow
             self.discard(peer)
-        elif self._idle_count + len(self._resting) < MOST_IDLE and _connect(peer.fileno(), _UNSPECIFIED, 16) == 0:
+        elif self._idle_count + len(self._resting) < MOST_IDLE and _disconnect(peer):
             self._resting.append(((4 if peer.family == socket.AF_INET else 6, route.source, route.mark), peer))
         else:
             self.discard(peer)
 
     def discard(self, peer: socket.SocketType) -> None:
         """Close `peer` at the next `turn_over`: until then its number must not be another's."""
+        _disconnect(peer)
         self._closing.append(peer)
 
     @property
     def has_resting(self) -> bool:
         """Whether sockets were given back since the last `turn_over`. The kernel reports each as an event."""
-        return bool(self._resting)
+        return bool(self._resting or self._closing)
 
     def turn_over(self) -> None:
         """No event of before this call will be looked at any more."""
@@ -95,7 +96,7 @@ class Sockets:
         self._idle_count += len(self._resting)
         self._resting.clear()
         for peer in self._closing:
-            _reset(peer)
+            peer.close()
         self._closing.clear()
 
     def close(self) -> None:
@@ -108,9 +109,8 @@ class Sockets:
         self._idle_count = 0
 
 
-def _reset(peer: socket.SocketType) -> None:
-    _connect(peer.fileno(), _UNSPECIFIED, 16)
-    peer.close()
+def _disconnect(peer: socket.SocketType) -> bool:
+    return bool(_connect(peer.fileno(), _UNSPECIFIED, 16) == 0)
 
 
 def _made(kind: _Kind) -> socket.SocketType:

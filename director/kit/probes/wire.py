@@ -23,9 +23,10 @@ from director.kit.checks.base import Tls
 from director.kit.checks.check import Check
 from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
-from director.kit.probes.attempt import Attempt, Done, Outcome
+from director.kit.probes.attempt import Attempt, Done, Keeper, Outcome
 from director.kit.probes.dialogue import Dialogue
 from director.kit.probes.failures import describe_os_error, failure
+from director.kit.probes.kept import KeptConnection
 from director.kit.probes.sockets import Sockets
 
 _BATCH = 256
@@ -41,28 +42,54 @@ class Engine:
         self._epoll = select.epoll()
         self.sockets = Sockets(self._epoll)
         self.buffer = memoryview(bytearray(_READ_BYTES))
-        self._attempts: dict[int, Attempt] = {}
+        self._attempts: dict[int, Attempt | KeptConnection] = {}
         self._soon: list[tuple[Attempt, Outcome]] = []
         self._deadlines: list[tuple[float, int, Attempt]] = []
         self._sequence = count()
         self._alarm = Alarm(self._loop.call_at, self._expire)
         self._loop.add_reader(self._epoll.fileno(), self._ready)
 
-    def begin(self, check: Check, dialogue: Dialogue, tls: Tls | None, done: Done, now: float | None = None) -> Attempt:
+    def begin(
+        self,
+        check: Check,
+        dialogue: Dialogue,
+        tls: Tls | None,
+        done: Done,
+        now: float | None = None,
+        keeper: Keeper | None = None,
+    ) -> Attempt:
         """Connect to `check.target` and hold `dialogue` there; `now` spares a look at the clock."""
         now = self.now() if now is None else now
         attempt = Attempt(self, check, dialogue, tls, done, now)
-        try:
-            attempt.peer = self.sockets.connect(check)
-        except ProbeError as lack:
-            self.end_soon(attempt, lack)
-        except OSError as met:
-            self.end_soon(attempt, failure(met, check))
-        else:
-            attempt.number = attempt.peer.fileno()
-            self._attempts[attempt.number] = attempt
+        attempt.keeper = keeper
+        outcome = self._connect(attempt)
+        if outcome is None:
             self._expect_end(now + check.timing.timeout_s, attempt)
+        else:
+            self.end_soon(attempt, outcome)
         return attempt
+
+    def resume(
+        self, kept: KeptConnection, check: Check, dialogue: Dialogue, done: Done, now: float, keeper: Keeper
+    ) -> Attempt:
+        """Hold `dialogue` over `kept`; over a new connection, once that turns out to be at its end."""
+        attempt = Attempt(self, check, dialogue, kept.tls, done, now)
+        attempt.keeper = keeper
+        self._attempts[kept.number] = attempt
+        self._expect_end(now + check.timing.timeout_s, attempt)
+        outcome = attempt.resume(kept)
+        if outcome is not None:
+            self.end_soon(attempt, outcome)
+        return attempt
+
+    def keep(self, kept: KeptConnection) -> None:
+        """Watch `kept` in place of the attempt that had its connection."""
+        self._attempts[kept.number] = kept
+
+    def drop(self, kept: KeptConnection) -> None:
+        """Close `kept`."""
+        if self._attempts.pop(kept.number, None) is not None:
+            self.sockets.give_back(kept.peer, kept.route)
 
     def end_soon(self, attempt: Attempt, outcome: Outcome) -> None:
         """End `attempt` in the loop's next turn."""
@@ -119,12 +146,19 @@ class Engine:
 
     def release(self, attempt: Attempt) -> None:
         """`attempt` is over: its socket serves another one."""
-        if self._attempts.pop(attempt.number, None) is not None:
+        if self._attempts.get(attempt.number) is attempt:
+            del self._attempts[attempt.number]
             self.sockets.give_back(attempt.peer, attempt.check.route)
+            if attempt.kept is not None:
+                attempt.kept.lost(None)
 
     def reconnect(self, attempt: Attempt) -> Outcome | None:
         """Give `attempt` another connection; its deadline stays."""
         self.release(attempt)
+        attempt.kept = None
+        return self._connect(attempt)
+
+    def _connect(self, attempt: Attempt) -> Outcome | None:
         try:
             attempt.peer = self.sockets.connect(attempt.check)
         except ProbeError as lack:
@@ -137,8 +171,11 @@ class Engine:
 
     def close(self) -> None:
         """Cancel what runs and close every socket."""
-        for attempt in list(self._attempts.values()):
-            attempt.cancel()
+        for held in list(self._attempts.values()):
+            if isinstance(held, Attempt):
+                held.cancel()
+            else:
+                self.drop(held)
         self._soon.clear()
         self._deadlines.clear()
         self._alarm.off()
