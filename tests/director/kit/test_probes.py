@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import gzip
 import os
@@ -13,7 +12,6 @@ import socket
 import ssl
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from ipaddress import ip_address
@@ -26,10 +24,8 @@ from director.kit.checks.base import Timing, Tls
 from director.kit.checks.check import Check, Probe
 from director.kit.checks.http import HttpProbe
 from director.kit.checks.tcp import TcpProbe
-from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
 from director.kit.net import Endpoint
-from director.kit.probes.failures import describe_os_error
 from director.kit.probes.run import run_check
 from director.kit.probes.tls import forget_contexts
 
@@ -135,157 +131,6 @@ def _full_backlog() -> Iterator[int]:
 def _descriptors() -> int:
     gc.collect()
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- a count
-
-
-# tcp
-
-
-def test_tcp_accepts(runner: asyncio.Runner) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        result = runner.run(run_check(_check(server.getsockname()[1], TcpProbe())))
-    assert (result.ok, result.reason) == (True, "connected")
-    assert 0 < result.duration_s < 5
-
-
-def test_tcp_refused(runner: asyncio.Runner) -> None:
-    result = runner.run(run_check(_check(_free_port(), TcpProbe())))
-    assert (result.ok, result.reason) == (False, "connection refused")
-
-
-def test_tcp_ipv6() -> None:
-    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
-        target = Endpoint(ip_address("::1"), server.getsockname()[1])
-        assert _run(run_check(Check(target, TcpProbe()))).ok
-
-
-@pytest.mark.parametrize("probe", [TcpProbe(), HttpProbe(), HttpProbe(Tls())])
-def test_black_hole_ends_with_the_timeout(runner: asyncio.Runner, probe: Probe) -> None:
-    with _full_backlog() as port:
-        before = _descriptors()
-        result = runner.run(run_check(_check(port, probe, 0.1)))
-        assert (result.ok, result.reason) == (False, "no answer within 100ms")
-        assert 0.09 <= result.duration_s < 2
-        assert _descriptors() <= before + (1 if isinstance(probe, HttpProbe) else 0)  # the loop's own wake-up
-
-
-def test_tcp_closes_with_a_reset() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        assert _run(run_check(_check(server.getsockname()[1], TcpProbe()))).ok
-        connection, _ = server.accept()
-        with connection, pytest.raises(ConnectionResetError):
-            connection.recv(1)
-
-
-def test_tcp_is_not_fooled_by_a_connection_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that is given the port it asks for meets itself; here it is bound to it on purpose."""
-    port = _free_port()
-
-    class Bound(socket.socket):
-        def setsockopt(self, *arguments: object) -> None:
-            super().setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.bind(("127.0.0.1", port))
-
-    with monkeypatch.context() as patch:
-        patch.setattr("director.kit.probes.tcp.socket.socket", Bound)
-        result = _run(run_check(_check(port, TcpProbe())))
-    assert (result.ok, result.reason) == (False, "connection refused")
-
-
-@pytest.mark.parametrize("probe", [TcpProbe(), HttpProbe()])
-def test_want_of_descriptors_is_not_the_servers_fault(probe: Probe) -> None:
-    async def story(port: int) -> None:
-        check = _check(port, probe)
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), limits[1]))  # noqa: PTH208
-        held = []
-        try:
-            with contextlib.suppress(OSError):
-                while True:
-                    held.append(socket.socket())
-            with pytest.raises(ProbeError, match="too many open files on this host: raise its limit of open files"):
-                await run_check(check)
-        finally:
-            for each in held:
-                each.close()
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        asyncio.run(story(server.getsockname()[1]))
-
-
-def _no_local_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(*_: object) -> None:
-        raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
-
-    monkeypatch.setattr("director.kit.probes.run.probe_tcp", refuse)
-    monkeypatch.setattr("director.kit.probes.run.probe_http", refuse)
-
-
-@pytest.mark.parametrize("probe", [TcpProbe(), HttpProbe()])
-def test_want_of_local_ports_is_not_the_servers_fault(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
-    _no_local_address(monkeypatch)
-    with pytest.raises(ProbeError, match=r"on this host: .*: widen net.ipv4.ip_local_port_range"):
-        asyncio.run(run_check(_check(80, probe)))
-
-
-@pytest.mark.parametrize("probe", [TcpProbe(), HttpProbe()])
-def test_server_that_no_address_of_this_host_leads_to_fails(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with an IPv6 server where this host has a route to it, but no address of its own."""
-    _no_local_address(monkeypatch)
-
-    class Unaddressed(socket.socket):
-        def connect(self, _: object) -> None:
-            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("director.kit.probes.run.socket.socket", Unaddressed)
-        result = asyncio.run(run_check(_check(80, probe)))
-    reason = "cannot assign requested address: this host has no address to reach it from, give it one"
-    assert (result.ok, result.reason) == (False, reason)
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can have a network namespace of its own")
-@pytest.mark.parametrize("lacking", ["ports", "addresses"])
-def test_kernel_is_asked_which_of_both_it_lacks(lacking: str) -> None:
-    script = """
-import asyncio, ctypes, socket, subprocess, sys
-from ipaddress import ip_address
-from pathlib import Path
-from director.kit.errors import ProbeError
-from director.kit.net import Endpoint
-from director.kit.probes.run import run_check
-from director.kit.probes.tls import forget_contexts
-from director.kit.checks.check import Check
-from director.kit.checks.tcp import TcpProbe
-if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
-    sys.exit(f"no namespace: {ctypes.get_errno()}")
-subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-held = []
-if sys.argv[1] == "ports":
-    Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("40000 40001")
-    held = [socket.create_server(("127.0.0.1", 80))]
-    try:
-        while True:
-            held.append(socket.create_connection(("127.0.0.1", 80)))
-    except OSError:
-        target = "127.0.0.1"
-else:
-    for command in ("-6 addr flush dev lo", "tuntap add t0 mode tun", "link set t0 up", "-6 addr flush dev t0",
-                    "-6 route add 2001:db8::/32 dev t0"):
-        subprocess.run(["ip", *command.split()], check=True)
-    target = "2001:db8::1"
-try:
-    print(asyncio.run(run_check(Check(Endpoint(ip_address(target), 80), TcpProbe()))).reason)
-except ProbeError as error:
-    print("ours:", error)
-"""
-    made = subprocess.run([sys.executable, "-c", script, lacking], check=False, capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"this host gives no such namespace: {made.stderr.strip()[-200:]}")
-    if lacking == "ports":
-        assert made.stdout.startswith("ours: cannot assign requested address on this host: no local port is left")
-    else:
-        assert made.stdout.startswith("cannot assign requested address: this host has no address")
 
 
 # http
@@ -629,53 +474,3 @@ def test_two_hundred_probes_leave_nothing_open(runner: asyncio.Runner, kind: str
 
     quiet = runner.run(_count())
     runner.run(story())
-
-
-def test_cancelled_probe_leaves_nothing_open(runner: asyncio.Runner) -> None:
-    async def story() -> None:
-        with _full_backlog() as port:
-            await run_check(_check(port, TcpProbe(), 0.01))
-            before = _descriptors()
-            for probe in (TcpProbe(), HttpProbe()):
-                async with asyncio.TaskGroup() as group:
-                    task = group.create_task(run_check(_check(port, probe)))
-                    await asyncio.sleep(0)
-                    await asyncio.sleep(0)
-                    task.cancel()
-                assert task.cancelled()
-            assert _descriptors() <= before
-
-    runner.run(story())
-
-
-def test_probes_are_cheap() -> None:
-    """A thousand checks at two-second intervals must leave a core mostly idle; a loose bound against a regression."""
-
-    async def story() -> float:
-        with socket.create_server(("127.0.0.1", 0), backlog=200) as server:
-            check = _check(server.getsockname()[1], TcpProbe())
-            await run_check(check)
-            started = time.process_time()
-            for _ in range(100):
-                await run_check(check)
-            return (time.process_time() - started) / 100
-
-    assert asyncio.run(story()) < 0.002
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed"), "connection refused"),
-        (OSError(errno.EHOSTUNREACH, "x"), "no route to host"),
-        (OSError(errno.ENETUNREACH, "x"), "network is unreachable"),
-        (PermissionError(errno.EACCES, "x"), "permission denied"),
-        (ConnectionResetError(), "connection reset by peer"),
-        (ConnectionResetError("Cannot write to closing transport"), "cannot write to closing transport"),
-        (OSError(), "oSError"),
-        (socket.gaierror(-2, "Name or service not known"), "[Errno -2] Name or service not known"),
-        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"), "TLS: [ssl: wrong"),
-    ],
-)
-def test_error_is_told_in_the_systems_words(error: OSError, words: str) -> None:
-    assert describe_os_error(error).startswith(words)
