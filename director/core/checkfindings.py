@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from director.core.model import SORRY
-from director.core.resolve import addresses_of, check_of, collide, forward_of, load_of, port_of, speaks_tcp
+from director.core.resolve import (
+    addresses_of,
+    check_of,
+    collide,
+    forward_of,
+    lacks_port,
+    load_of,
+    port_of,
+    says_something,
+)
 from director.core.schema import FileSection, NoCheckSection, RealServerSection, VirtualServerSection
 from director.kit.checks.check import AnyCheckSection, Check, CombinedCheckSection, leaves, timing_findings
 from director.kit.configfile import Finding
@@ -77,12 +86,13 @@ def _parts(chosen: AnyCheckSection | CombinedCheckSection, at: At) -> Iterator[t
 def _portless(
     at: At, check: AnyCheckSection, section: VirtualServerSection, real: RealServerSection
 ) -> Iterator[Finding]:
-    if check.port is not None:
+    if not lacks_port(check):
         return
-    if not speaks_tcp(section):
+    if not says_something(check, section):
         yield (
             at,
-            f"a {check.type} check of a {section.protocol} virtual server needs `port:`, a TCP port; or use type: none",
+            f"a {check.type} check of a {section.protocol or 'tcp'} virtual server needs `port:`, "
+            f"a {(check.over or '').upper()} port; or use type: none",
         )
     elif port_of(section, real) is None and (section.fwmark is not None or section.port is not None):
         yield at, "it needs `port:`, since the virtual server names none; or give the real server a port (nat)"

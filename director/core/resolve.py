@@ -17,7 +17,7 @@ from director.core.schema import (
     VirtualServerSection,
 )
 from director.core.table import IPIP, Protocol, Tunnel, TunnelFlags, TunnelKind, VirtualKey
-from director.kit.checks.base import TimingSection
+from director.kit.checks.base import NetworkSection, TimingSection
 from director.kit.checks.check import AnyCheck, AnyCheckSection, Check, Combination, CombinedCheckSection, resolve
 from director.kit.net import Endpoint, IPAddress
 
@@ -112,10 +112,10 @@ def chosen_check(
 ) -> AnyCheckSection | CombinedCheckSection | None:
     """The check that holds for `real`, as it is written; None where it has none."""
     inherited = file.defaults.check
-    if not speaks_tcp(section) and inherited is not None and not isinstance(inherited, NoCheckSection):
+    if inherited is not None and not isinstance(inherited, NoCheckSection):
         parts = inherited.of if isinstance(inherited, CombinedCheckSection) else (inherited,)
-        if any(not part.port for part in parts):
-            inherited = None  # a TCP connection to a UDP server's port says nothing of it
+        if not all(says_something(part, section) for part in parts):
+            inherited = None
     chosen = real.check or section.check or inherited
     return None if isinstance(chosen, NoCheckSection) else chosen
 
@@ -123,13 +123,20 @@ def chosen_check(
 def _resolved(
     section: AnyCheckSection, defaults: Sequence[TimingSection], virtual: VirtualServerSection, real: RealServerSection
 ) -> Check | None:
-    port = section.port or port_of(virtual, real)
-    if port is None:
+    port = port_of(virtual, real)
+    if port is None and lacks_port(section):
         return None
     vip = next(iter(addresses_of(virtual)), None)
-    return resolve(section, defaults, Endpoint(real.address, port), vip)
+    return resolve(section, defaults, Endpoint(real.address, port or 0), vip)
 
 
-def speaks_tcp(section: VirtualServerSection) -> bool:
-    """Whether a TCP connection says something of its servers."""
-    return section.fwmark is not None or section.protocol in {None, "tcp"}
+def lacks_port(check: AnyCheckSection) -> bool:
+    """Whether it cannot be made unless the real server's port is known."""
+    return check.needs_port and not (isinstance(check, NetworkSection) and check.port)
+
+
+def says_something(check: AnyCheckSection, section: VirtualServerSection) -> bool:
+    """Whether it says something of its real servers: a TCP connection to a UDP server's port does not."""
+    if section.fwmark is not None or check.over in {None, section.protocol or "tcp"}:
+        return True
+    return isinstance(check, NetworkSection) and check.port is not None

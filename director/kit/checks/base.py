@@ -123,7 +123,14 @@ class FlapSection(Section):
 
 
 class TimingSection(Section):
-    """Keys that every check has. What is not written comes from `defaults.check`, then from `Timing`."""
+    """Keys that every check has. What is not written comes from `defaults.check`, then from `Timing`.
+
+    `over`: the only protocol whose ports it speaks of, None if any. `measured`: a single result may err, so that
+    several in a row decide; otherwise one is enough, whatever the defaults are.
+    """
+
+    over: ClassVar[Literal["tcp", "udp"] | None] = None
+    measured: ClassVar[bool] = True
 
     interval: Duration | None = Field(None, description="time between two probes; default 2s")
     timeout: Duration | None = Field(None, description="a probe that takes longer has failed; default 1s")
@@ -137,22 +144,38 @@ class TimingSection(Section):
     fall: Count | None = Field(None, description="failures in a row that make a server down; default 3")
     flap: FlapSection | None = Field(None, description="damping of a server that goes up and down; default none")
 
+    @property
+    def needs_port(self) -> bool:
+        """Whether there is nothing to probe without a port."""
+        return False
 
-class NetworkSection(TimingSection):
+
+class RoutedSection(TimingSection):
     """Keys of checks that send packets."""
 
-    port: Port | None = Field(None, description="probe this port; default the server's own")
     source: Source | None = Field(None, description="send from this address of this host; default: the system's choice")
     fwmark: Mark | None = Field(None, description="firewall mark of the probe's packets, for policy routing")
+
+
+class NetworkSection(RoutedSection):
+    """Keys of checks that send packets to a port."""
+
+    port: Port | None = Field(None, description="probe this port; default the server's own")
     via: Literal["real", "vip"] | None = Field(
         None,
         description="director: vip probes the VIP itself, through the forwarding path to this real server (dr, tun): "
         "it finds a server without its VIP and a broken tunnel; default: real",
     )
 
+    @property
+    def needs_port(self) -> bool:
+        return True
+
 
 class StreamSection(NetworkSection):
     """Keys of checks that open a TCP connection."""
+
+    over: ClassVar[Literal["tcp", "udp"] | None] = "tcp"
 
     sentinel: bool | None = Field(
         None,

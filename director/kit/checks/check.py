@@ -11,13 +11,26 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from director.kit.checks.base import Flapping, NetworkSection, Route, StreamSection, Timing, TimingSection
+from director.kit.checks.base import (
+    Flapping,
+    NetworkSection,
+    Route,
+    RoutedSection,
+    StreamSection,
+    Timing,
+    TimingSection,
+)
+from director.kit.checks.dns import DnsCheckSection, DnsProbe
+from director.kit.checks.file import FileCheckSection, FileProbe
 from director.kit.checks.http import HttpCheckSection, HttpProbe
+from director.kit.checks.icmp import IcmpCheckSection, IcmpProbe
+from director.kit.checks.script import ScriptCheckSection, ScriptProbe
 from director.kit.checks.tcp import TcpCheckSection, TcpProbe
+from director.kit.checks.udp import UdpCheckSection, UdpProbe
 from director.kit.duration import format_duration
 from director.kit.net import Endpoint, IPAddress
 
-Probe = TcpProbe | HttpProbe
+Probe = TcpProbe | HttpProbe | UdpProbe | DnsProbe | IcmpProbe | ScriptProbe | FileProbe
 
 DEFAULT_TIMING = Timing()
 DIRECT = Route()
@@ -25,7 +38,7 @@ DIRECT = Route()
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One probe of one target, its timing, and how its packets leave.
+    """One probe of one target, its timing, and how its packets leave. The target's port is 0 where there is none.
 
     `sentinel`: a connection is kept open between two probes, whose end makes the next one come at once.
     """
@@ -45,9 +58,9 @@ class Check:
         return self._hash  # checks are keys of every look, thousands of times
 
     def __str__(self) -> str:
-        if self.route.real is None:
-            return f"{self.probe} {self.target}"
-        return f"{self.probe} {Endpoint(self.route.real, self.target.port)} through {self.target.address}"
+        probed = Endpoint(self.route.real or self.target.address, self.target.port)
+        text = f"{self.probe} {probed if probed.port else probed.address}"
+        return text if self.route.real is None else f"{text} through {self.target.address}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +84,15 @@ def leaves(check: AnyCheck | None) -> tuple[Check, ...]:
     return (check,) if isinstance(check, Check) else check.parts
 
 
-AnyCheckSection = TcpCheckSection | HttpCheckSection
+AnyCheckSection = (
+    TcpCheckSection
+    | HttpCheckSection
+    | UdpCheckSection
+    | DnsCheckSection
+    | IcmpCheckSection
+    | ScriptCheckSection
+    | FileCheckSection
+)
 CheckSection = Annotated[AnyCheckSection, Field(discriminator="type")]
 
 
@@ -93,11 +114,12 @@ def resolve(
     """The check of `server`: `section`, with what it leaves out taken from `defaults`, nearest first.
 
     `vip` is the address that `via: vip` probes, by a way that leads to `server` (its mark is for others to give).
+    `server`'s port is 0 where it is not known; then `section` has one, or needs none.
     """
     sources: tuple[TimingSection, ...] = (section, *defaults)
 
-    def timing(name: str, otherwise: float) -> float:
-        for source in sources:
+    def timing(name: str, otherwise: float, among: Iterable[TimingSection] = sources) -> float:
+        for source in among:
             value = getattr(source, name)
             if value is not None:
                 return float(value)
@@ -105,33 +127,42 @@ def resolve(
 
     interval_s = timing("interval", DEFAULT_TIMING.interval_s)
     flap = next((source.flap for source in sources if source.flap is not None), None)
-    port = (sources[0].port if isinstance(sources[0], NetworkSection) else None) or server.port
-    address, route = server.address, _route(sources)
-    if vip is not None and goes_through_vip(sources):
-        address, route = vip, Route(route.source, 0, server.address)
+    counted = sources if section.measured else (section,)
+    once = DEFAULT_TIMING if section.measured else Timing(rise=1, fall=1)
+    address, real = server.address, None
+    if vip is not None and isinstance(section, NetworkSection) and goes_through_vip(sources):
+        address, real = vip, server.address
     return Check(
-        Endpoint(address, port),
+        Endpoint(address, _port(section, server)),
         section.probe(),
         Timing(
             interval_s=interval_s,
             timeout_s=timing("timeout", DEFAULT_TIMING.timeout_s),
             fast_interval_s=timing("fast_interval", min(interval_s, max(0.05, interval_s / 4))),
-            rise=int(timing("rise", DEFAULT_TIMING.rise)),
-            fall=int(timing("fall", DEFAULT_TIMING.fall)),
+            rise=int(timing("rise", once.rise, counted)),
+            fall=int(timing("fall", once.fall, counted)),
             jitter=timing("jitter", DEFAULT_TIMING.jitter),
             flapping=Flapping(flap.changes, flap.within, flap.hold) if flap else None,
         ),
-        route,
+        _route(sources, address, real) if isinstance(section, RoutedSection) else DIRECT,
         _sentinel(sources) if isinstance(sources[0], StreamSection) else False,
     )
 
 
-def _route(sources: Iterable[TimingSection]) -> Route:
-    network = [source for source in sources if isinstance(source, NetworkSection)]
-    return Route(
-        next((each.source for each in network if each.source is not None), None),
-        next((each.fwmark for each in network if each.fwmark is not None), 0),
-    )
+def _port(section: AnyCheckSection, server: Endpoint) -> int:
+    """0 for what has no use for one: then checks of servers at one address are equal."""
+    if isinstance(section, NetworkSection):
+        return section.port or server.port
+    return server.port if section.needs_port else 0
+
+
+def _route(sources: Sequence[TimingSection], target: IPAddress, real: IPAddress | None) -> Route:
+    """A source of the other IP version is not inherited: there may be servers of both."""
+    network = [source for source in sources if isinstance(source, RoutedSection)]
+    given = [(each.source, each is sources[0]) for each in network if each.source is not None]
+    source = next((source for source, is_own in given if is_own or source.version == target.version), None)
+    mark = next((each.fwmark for each in network if each.fwmark is not None), 0)
+    return Route(source, mark) if real is None else Route(source, 0, real)
 
 
 def goes_through_vip(sources: Iterable[TimingSection]) -> bool:
@@ -153,3 +184,6 @@ def timing_findings(check: Check) -> Iterable[str]:
             f"fast_interval {format_duration(timing.fast_interval_s)} is longer than interval "
             f"{format_duration(timing.interval_s)}: write a shorter fast_interval"
         )
+    source, target = check.route.source, check.target.address
+    if source is not None and source.version != target.version and check.route.real is None:
+        yield f"source {source} cannot reach {target}, which is IPv{target.version}: give that a check of its own"

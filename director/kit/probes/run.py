@@ -13,17 +13,27 @@ from typing import Protocol
 
 from director.kit.checks.base import Tls
 from director.kit.checks.check import Check
+from director.kit.checks.dns import DnsProbe
+from director.kit.checks.file import FileProbe
 from director.kit.checks.http import HttpProbe
+from director.kit.checks.icmp import IcmpProbe
+from director.kit.checks.script import ScriptProbe
 from director.kit.checks.tcp import TcpProbe
+from director.kit.checks.udp import UdpProbe
 from director.kit.duration import format_duration
 from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
 from director.kit.probes.attempt import Done, Outcome
 from director.kit.probes.dialogue import Dialogue
+from director.kit.probes.dns import DnsDialogue, probe_dns
 from director.kit.probes.failures import failure
+from director.kit.probes.file import probe_file
 from director.kit.probes.http import HttpDialogue
+from director.kit.probes.icmp import probe_icmp
+from director.kit.probes.script import probe_script
 from director.kit.probes.sentinels import Place, Sentinels
 from director.kit.probes.tcp import TCP
+from director.kit.probes.udp import probe_udp
 from director.kit.probes.wire import Engine, converse
 
 
@@ -37,16 +47,30 @@ def dialogue_of(check: Check, lasting: bool = False) -> tuple[Dialogue, Tls | No
             return TCP, None
         case HttpProbe() as probe:
             return HttpDialogue(probe, check.target, lasting), probe.tls
+        case DnsProbe(tcp=True) as probe:
+            return DnsDialogue(probe), None
         case _:
             return None
 
 
 async def run_alone(check: Check) -> ProbeResult:
-    """Run a probe that is a coroutine; the caller gives it its time.
+    """Run a probe that is a coroutine; it keeps to the check's timeout itself, and says more than that it is over.
 
     Raises: OSError, which counts against the server; ProbeError, which does not.
     """
-    raise AssertionError(f"{check} is held as a dialogue")
+    match check.probe:
+        case UdpProbe() as probe:
+            return await probe_udp(check, probe)
+        case DnsProbe() as probe:
+            return await probe_dns(check, probe)
+        case IcmpProbe() as probe:
+            return await probe_icmp(check, probe)
+        case ScriptProbe() as probe:
+            return await probe_script(check, probe)
+        case FileProbe() as probe:
+            return await probe_file(check, probe)
+        case _:
+            raise AssertionError(f"{check} is held as a dialogue")
 
 
 async def run_check(check: Check) -> ProbeResult:
@@ -59,14 +83,13 @@ async def run_check(check: Check) -> ProbeResult:
 
 
 async def run_in_time(check: Check) -> ProbeResult:
-    """`run_alone` within the check's timeout, its OSErrors told as what they amount to.
+    """`run_alone`, its time taken, and its OSErrors told as what they amount to.
 
     Raises: ProbeError when this host lacks what a probe takes, and nothing else but CancelledError.
     """
     started_at = time.monotonic()
     try:
-        async with asyncio.timeout(check.timing.timeout_s):
-            result = await run_alone(check)
+        result = await run_alone(check)
     except TimeoutError:
         result = ProbeResult(False, f"no answer within {format_duration(check.timing.timeout_s)}")
     except OSError as error:

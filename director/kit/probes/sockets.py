@@ -50,7 +50,7 @@ class Sockets:
         Raises: OSError, or ProbeError when the source address or the mark cannot be had here.
         """
         address = check.target.address
-        kind = (address.version, _source(check), check.route.mark)
+        kind = (address.version, source_of(check), check.route.mark)
         where = (str(address), check.target.port)
         idle = self._idle.get(kind)
         if idle:
@@ -119,16 +119,16 @@ def _made(kind: _Kind) -> socket.SocketType:
     peer = socket.SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         if mark:
-            _set_mark(peer, mark)
+            set_mark(peer, mark)
         if source is not None:
-            _bind(peer, source)
+            bind_source(peer, source)
     except BaseException:
         peer.close()
         raise
     return peer
 
 
-def _source(check: Check) -> IPAddress | None:
+def source_of(check: Check) -> IPAddress | None:
     """What to bind to; None leaves it to the kernel, which would take the VIP for a probe through it."""
     route, vip = check.route, check.target.address
     if route.source is not None or route.real is None:
@@ -142,7 +142,8 @@ def _source(check: Check) -> IPAddress | None:
     return source
 
 
-def _set_mark(peer: socket.SocketType, mark: int) -> None:
+def set_mark(peer: socket.SocketType, mark: int) -> None:
+    """Send with this firewall mark. Raises: ProbeError, OSError."""
     try:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
     except PermissionError as error:
@@ -151,7 +152,8 @@ def _set_mark(peer: socket.SocketType, mark: int) -> None:
         ) from error
 
 
-def _bind(peer: socket.SocketType, source: IPAddress) -> None:
+def bind_source(peer: socket.SocketType, source: IPAddress) -> None:
+    """Send from this address. Raises: ProbeError, OSError."""
     # The port is chosen at the connect, where the same one can serve several targets (Linux 4.2).
     peer.setsockopt(socket.IPPROTO_IP, socket.IP_BIND_ADDRESS_NO_PORT, 1)
     try:

@@ -19,6 +19,8 @@ from l7proxy.core.config import load_config
 
 pytestmark = pytest.mark.unit
 
+TYPES = "tcp, http, https, udp, dns, icmp, script, file, all, any, none"
+
 CHECK = {
     "type": "http",
     "path": "/",
@@ -202,11 +204,15 @@ def test_key_that_goes_missing_or_comes_in_addition_is_named(
         (("virtual_servers", "web", "persistence"), "5m", "'5m' cannot stand here: write a mapping (key: value)"),
         (("virtual_servers", "web", "scheduler_flags"), "mh-port", "'mh-port' cannot stand here: write a list"),
         (("defaults", "check"), "tcp", "'tcp' cannot stand here alone: write {type: tcp}"),
-        (("defaults", "check"), {}, "key 'type' is missing: add it, with one of tcp, http, https, all, any, none"),
+        (
+            ("defaults", "check"),
+            {},
+            f"key 'type' is missing: add it, with one of {TYPES}",
+        ),
         (
             ("defaults", "check"),
             {"tpye": "tcp"},
-            "key 'type' is missing: add it in place of 'tpye', with one of tcp, http, https, all, any, none",
+            f"key 'type' is missing: add it in place of 'tpye', with one of {TYPES}",
         ),
         (("defaults", "check", "type"), "htps", "'htps' is not known: did you mean 'https'?"),
         (("defaults", "check", "fall"), 101, "101 is too large: use a number from 1 to 100"),
