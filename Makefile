@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 
 # A command that must be there, and the Debian package that brings it.
 NEEDED := linux.uml:user-mode-linux nginx:nginx-light curl:curl ip:iproute2 iptables-legacy:iptables \
-	ipvsadm:ipvsadm ping:iputils-ping ps:procps
+	ipvsadm:ipvsadm ping:iputils-ping ps:procps dnsmasq:dnsmasq-base
 
 .PHONY: help demo test test-unit test-lab bench-ipvs check format setup packages clean
 

@@ -25,6 +25,7 @@ from director.kit.checks.check import Check
 from director.kit.errors import ProbeError
 from director.kit.health import HealthState, ProbeResult, observe
 from director.kit.probes.attempt import Done, Outcome
+from director.kit.probes.files import CheckedFiles
 from director.kit.probes.run import Runs, Stoppable
 from director.kit.probes.sentinels import Place, place_of
 from director.kit.schedule import grid_s, next_due_at
@@ -121,6 +122,7 @@ class Prober:
         self._turns: Turns[_Watch] = Turns(at_once or probes_at_once())
         self._troubles = Troubles()
         self._runs: Runs | None = None
+        self._files: CheckedFiles | None = None
         self._alarm: Alarm | None = None
         self.punctuality = Punctuality()
 
@@ -129,6 +131,7 @@ class Prober:
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             self._runs = Runs(group, self._now, self._probe, sentinels_at_most(), self._sentinel_ended)
+            self._files = CheckedFiles(self._look_again)
             self._alarm = Alarm(self._call_at or loop.call_at, self._begin_due)
             self._start_missing()
             try:
@@ -140,6 +143,8 @@ class Prober:
                     self._stop(watch)
                 self._due.clear()
                 self._turns.clear()
+                self._files.close()
+                self._files = None
                 self._runs.close()
                 self._runs = None
 
@@ -196,7 +201,14 @@ class Prober:
             if watch.due_at is not None and watch.early_at < watch.due_at:
                 self._expect(watch, watch.early_at)
 
+    def _look_again(self, check: Check) -> bool:
+        """Probe `check` at once; False while a probe of it runs, which may have begun too early."""
+        watch = self._watches.get(check)
+        return watch is None or (watch.run is None and self.probe_now(check))
+
     def _start_missing(self) -> None:
+        if self._files is not None:
+            self._files.watch(self._watches)
         now = self._now()
         for watch in self._watches.values():
             if not watch.is_planned:
