@@ -6,7 +6,6 @@ One rule: packets that are no answer cost their sender more than us: they are co
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from director.kit.checks.check import Check
 from director.kit.duration import format_duration
 from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
+from director.kit.probes.icmperrors import hear_errors, told
 from director.kit.probes.sockets import bind_source, set_mark
 
 MOST_BYTES = 65535
@@ -23,8 +23,6 @@ REST_S = 0.01
 
 Judge = Callable[[bytes], ProbeResult | str]
 """What a packet amounts to; a string says why it is ignored."""
-Met = Callable[[OSError], ProbeResult | str]
-"""The same for an error of the socket."""
 
 
 def open_datagram(check: Check, kind: int = socket.SOCK_DGRAM, protocol: int = 0) -> socket.socket:
@@ -40,6 +38,7 @@ def open_datagram(check: Check, kind: int = socket.SOCK_DGRAM, protocol: int = 0
             set_mark(peer, route.mark)
         if route.source is not None:
             bind_source(peer, route.source)
+        hear_errors(peer)
         peer.connect((str(address), check.target.port))
     except BaseException:
         peer.close()
@@ -48,41 +47,52 @@ def open_datagram(check: Check, kind: int = socket.SOCK_DGRAM, protocol: int = 0
 
 
 class Asked:
-    """A question, and what came back so far that was no answer."""
+    """A question, and what came back so far that was no answer.
+
+    `is_ours` tells from the beginning of the packet that an ICMP error message quotes whether it is about the question.
+    """
 
     def __init__(
-        self, peer: socket.socket, question: bytes, judge: Judge, timeout_s: float, met: Met | None = None
+        self,
+        peer: socket.socket,
+        question: bytes,
+        judge: Judge,
+        timeout_s: float,
+        is_ours: Callable[[bytes], bool] = lambda _: True,
     ) -> None:
         self._peer = peer
         self._question = question
         self._judge = judge
         self._timeout_s = timeout_s
-        self._met = met
+        self._is_ours = is_ours
         self._ignored = 0
         self._why = ""
 
     async def answer(self, times: int = 2) -> ProbeResult | None:
         """Send the question, `times` times with equal pauses; None when no answer has come within the timeout.
 
-        Raises: OSError, also for ICMP errors; ProbeError when this host itself keeps the question back.
+        Raises: OSError; ProbeError when this host itself keeps the question back.
         """
         loop = asyncio.get_running_loop()
         began_at = loop.time()
         for nth in range(1, times + 1):
             try:
                 async with asyncio.timeout_at(began_at + self._timeout_s * nth / times):
-                    await self._send(loop)
-                    return await self._hear(loop)
+                    return await self._send(loop) or await self._hear(loop)
             except TimeoutError as error:
                 if error.errno:  # the system's own
                     raise
         return None
 
-    async def _send(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _send(self, loop: asyncio.AbstractEventLoop) -> ProbeResult | None:
         try:
             await loop.sock_sendall(self._peer, self._question)
         except PermissionError as error:  # net/ipv4/ip_output.c: netfilter's DROP on the way out
             raise ProbeError("this host's own packet filter drops the probe: let it out") from error
+        except OSError as error:  # about the one that was sent before
+            judged = told(self._peer, error, self._is_ours)
+            return judged if isinstance(judged, ProbeResult) else None
+        return None
 
     async def _hear(self, loop: asyncio.AbstractEventLoop) -> ProbeResult:
         while True:
@@ -91,9 +101,7 @@ class Asked:
             try:
                 judged = self._judge(await loop.sock_recv(self._peer, MOST_BYTES))
             except OSError as error:
-                if self._met is None:
-                    raise
-                judged = self._met(error)
+                judged = told(self._peer, error, self._is_ours)
             if isinstance(judged, ProbeResult):
                 return judged
             self._ignored += 1
@@ -106,8 +114,3 @@ class Asked:
             return text
         many = f"{self._ignored} packets were ignored, the last" if self._ignored > 1 else "a packet was ignored"
         return f"{text}; {many}: {self._why}"
-
-
-def describe_refused(check: Check) -> ProbeResult:
-    """ICMP port unreachable has come back."""
-    return ProbeResult(False, f"port {check.target.port} unreachable: nothing listens there", errno=errno.ECONNREFUSED)

@@ -5,7 +5,7 @@ guess the data, which begin with random bytes.
 
 A ping socket (`net.ipv4.ping_group_range`, Linux 3.0) is tried first: it needs no right, and sees only what is for it.
 A raw socket sees all ICMP of the host; connected and with the kernel's filter (linux/icmp.h) it is woken by echo
-replies of its peer alone. Error messages come by the socket's error queue (ip(7), IP_RECVERR).
+replies of its peer alone. Error messages come by the socket's error queue (icmperrors.py).
 """
 
 from __future__ import annotations
@@ -14,48 +14,18 @@ import errno
 import os
 import socket
 import struct
-import sys
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 
 from director.kit.checks.check import Check
 from director.kit.checks.icmp import IcmpProbe
 from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
 from director.kit.probes.datagrams import Asked, open_datagram
-from director.kit.probes.failures import describe_os_error
 
 _ECHO4, _REPLY4, _ECHO6, _REPLY6 = 8, 0, 128, 129
 _HEADER = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence number
 _SOL_RAW, _ICMP_FILTER, _ICMPV6_FILTER = 255, 1, 1
-_IP_RECVERR, _IPV6_RECVERR = 11, 25
-_MSG_ERRQUEUE = 0x2000
-_EXTENDED = struct.Struct("=IBBBxII")  # struct sock_extended_err, linux/errqueue.h
-_RECVERR = {(socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)}
-_ORIGINS = {2, 3}  # SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
 _TOKEN_BYTES = 8
-
-_WORDS4 = {
-    (3, 0): "network unreachable",
-    (3, 1): "host unreachable",
-    (3, 2): "protocol unreachable",
-    (3, 3): "port unreachable",
-    (3, 4): "too large for the way there",
-    (3, 9): "network administratively prohibited",
-    (3, 10): "host administratively prohibited",
-    (3, 13): "administratively prohibited",
-    (11, 0): "TTL exceeded in transit",
-}
-_WORDS6 = {
-    (1, 0): "no route",
-    (1, 1): "administratively prohibited",
-    (1, 3): "address unreachable",
-    (1, 4): "port unreachable",
-    (1, 5): "source address refused",
-    (1, 6): "route rejected",
-    (2, 0): "too large for the way there",
-    (3, 0): "hop limit exceeded in transit",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,46 +92,11 @@ async def probe_icmp(check: Check, probe: IcmpProbe) -> ProbeResult:
         echo = Echo(version, data, identifier)
 
         def judge(packet: bytes) -> ProbeResult | str:
-            return echo.judge(_without_header(packet) if is_raw and version == 4 else packet)
+            return echo.judge(without_header(packet) if is_raw and version == 4 else packet)
 
-        def met(error: OSError) -> ProbeResult | str:
-            return _told(peer, echo, error)
-
-        asked = Asked(peer, echo.packet(), judge, check.timing.timeout_s, met)
+        asked = Asked(peer, echo.packet(), judge, check.timing.timeout_s, echo.is_in)
         answer = await asked.answer(times=1)
     return answer or ProbeResult(False, asked.silence(), errno=errno.ETIMEDOUT)
-
-
-def _told(peer: socket.socket, echo: Echo, error: OSError) -> ProbeResult | str:
-    """What the socket's error queue says about `error`; a string if it is not about `echo`."""
-    try:
-        quoted, extras, _, _ = peer.recvmsg(512, 512, _MSG_ERRQUEUE)
-    except OSError:
-        quoted, extras = b"", []
-    for level, kind, data in extras:
-        if (level, kind) in _RECVERR and len(data) >= _EXTENDED.size:
-            number, origin, icmp_type, code, _, _ = _EXTENDED.unpack_from(data)
-            if origin not in _ORIGINS:
-                return ProbeResult(False, describe_os_error(OSError(number, "send")), errno=number)
-            if not echo.is_in(quoted):
-                return "an error message about another request"
-            return ProbeResult(False, describe_message(origin, icmp_type, code, data[_EXTENDED.size :]), errno=number)
-    return ProbeResult(False, describe_os_error(error), errno=error.errno or 0)
-
-
-def describe_message(origin: int, kind: int, code: int, offender: bytes) -> str:
-    """An ICMP error message in words; `offender` is the sockaddr of who sent it.
-
-    >>> describe_message(2, 3, 1, bytes.fromhex("020000000a000001"))
-    'host unreachable, says 10.0.0.1'
-    """
-    words = (_WORDS4 if origin == 2 else _WORDS6).get((kind, code), f"ICMP type {kind} code {code}")
-    family = int.from_bytes(offender[:2], sys.byteorder)
-    if family == socket.AF_INET and len(offender) >= 8:
-        return f"{words}, says {IPv4Address(offender[4:8])}"
-    if family == socket.AF_INET6 and len(offender) >= 24:
-        return f"{words}, says {IPv6Address(offender[8:24])}"
-    return words
 
 
 def _open(check: Check) -> tuple[socket.socket, bool]:
@@ -180,10 +115,6 @@ def _open(check: Check) -> tuple[socket.socket, bool]:
                 "this process may not send ICMP echoes: give it the capability CAP_NET_RAW, or put its group into the "
                 "sysctl net.ipv4.ping_group_range"
             ) from error
-    if version == 4:
-        peer.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
-    else:
-        peer.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
     if is_raw and version == 4:
         peer.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", 0xFFFFFFFF & ~(1 << _REPLY4)))
     elif is_raw:
@@ -193,6 +124,6 @@ def _open(check: Check) -> tuple[socket.socket, bool]:
     return peer, is_raw
 
 
-def _without_header(packet: bytes) -> bytes:
+def without_header(packet: bytes) -> bytes:
     """What follows the IPv4 header, with which a raw socket gives its packets."""
     return packet[(packet[0] & 0xF) * 4 :] if packet else b""

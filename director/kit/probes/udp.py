@@ -10,7 +10,7 @@ from director.kit.checks.payload import shown_bytes
 from director.kit.checks.udp import UdpProbe
 from director.kit.health import ProbeResult
 from director.kit.pattern import Pattern, compile_pattern
-from director.kit.probes.datagrams import Asked, describe_refused, open_datagram
+from director.kit.probes.datagrams import Asked, open_datagram
 
 OUTPUT_BYTES = 256
 
@@ -22,10 +22,7 @@ async def probe_udp(check: Check, probe: UdpProbe) -> ProbeResult:
     """
     with open_datagram(check) as peer:
         asked = Asked(peer, probe.send, lambda reply: judge_reply(probe, reply), check.timing.timeout_s)
-        try:
-            answer = await asked.answer()
-        except ConnectionRefusedError:
-            return describe_refused(check)
+        answer = await asked.answer()
     if answer is not None:
         return answer
     if probe.silence_ok:
