@@ -14,7 +14,7 @@ from director.kit.duration import format_duration
 from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
 from director.kit.probes.icmperrors import hear_errors, told
-from director.kit.probes.sockets import bind_source, set_mark
+from director.kit.probes.sockets import bind_source, set_mark, source_of
 
 MOST_BYTES = 65535
 AT_ONCE = 64
@@ -30,14 +30,14 @@ def open_datagram(check: Check, kind: int = socket.SOCK_DGRAM, protocol: int = 0
 
     Raises: OSError, or ProbeError when the source address or the mark cannot be had here.
     """
-    address, route = check.target.address, check.route
+    address, mark, source = check.target.address, check.route.mark, source_of(check)
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     peer = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
     try:
-        if route.mark:
-            set_mark(peer, route.mark)
-        if route.source is not None:
-            bind_source(peer, route.source)
+        if mark:
+            set_mark(peer, mark)
+        if source is not None:
+            bind_source(peer, source)
         hear_errors(peer)
         peer.connect((str(address), check.target.port))
     except BaseException:
