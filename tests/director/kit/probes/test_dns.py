@@ -23,8 +23,8 @@ from director.kit.checks.dns import DnsCheckSection, DnsProbe
 from director.kit.health import ProbeResult
 from director.kit.probes.dns import MOST_ANSWER_BYTES, MOST_RECORDS, DnsDialogue, judge_packet, make_question
 from director.kit.probes.run import run_check
-from tests.director.kit.probes.conftest import BLACK_HOLE, Beside
 from tests.director.kit.probes.datagrams import Answer, check_on, free_port, serving
+from tests.director.kit.probes.network import BLACK_HOLE, Beside
 
 pytestmark = pytest.mark.unit
 

@@ -20,7 +20,8 @@ from director.kit.probes import icmp
 from director.kit.probes.icmp import Echo, checksum
 from director.kit.probes.icmperrors import describe_message
 from director.kit.probes.run import run_check
-from tests.director.kit.probes.conftest import (
+from tests.director.kit.probes.datagrams import DIRECT, check_on
+from tests.director.kit.probes.network import (
     BLACK_HOLE,
     BLACK_HOLE6,
     MARK_WITHOUT_A_WAY,
@@ -31,7 +32,6 @@ from tests.director.kit.probes.conftest import (
     UNREACHABLE6,
     Beside,
 )
-from tests.director.kit.probes.datagrams import DIRECT, check_on
 
 pytestmark = pytest.mark.unit
 

@@ -19,7 +19,8 @@ from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
 from director.kit.probes.run import run_check
 from director.kit.probes.udp import judge_reply
-from tests.director.kit.probes.conftest import (
+from tests.director.kit.probes.datagrams import DIRECT, Answer, check_on, free_port, serving
+from tests.director.kit.probes.network import (
     BLACK_HOLE,
     BLACK_HOLE6,
     FILTERED_PORT,
@@ -31,7 +32,6 @@ from tests.director.kit.probes.conftest import (
     UNREACHABLE6,
     Beside,
 )
-from tests.director.kit.probes.datagrams import DIRECT, Answer, check_on, free_port, serving
 
 pytestmark = pytest.mark.unit
 
