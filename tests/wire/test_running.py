@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from l7proxy.runtime import checks_of
 from tests.wire.harness import (
     PATIENCE_S,
     Origin,
@@ -37,10 +38,6 @@ async def reloaded(proxy: Running) -> None:
     before = proxy.server.proxy.snapshot
     proxy.server.request_reload()
     await proxy.until(lambda: proxy.server.proxy.snapshot is not before)
-
-
-def tasks(prefix: str) -> list[str]:
-    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(prefix)]
 
 
 def problems(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -243,11 +240,13 @@ async def test_a_reload_starts_new_checks_and_ends_old_ones(tmp_path: Path) -> N
         proxy.path.write_text(without.replace("  up:\n", f"  up:\n{CHECK}\n", 1))
         proxy.server.request_reload()
         await proxy.until(lambda: set(proxy.server.proxy.snapshot.upstreams["up"].weights) == {"b1"})
-        await proxy.until(lambda: bool(tasks("probe ")) and len(probed.heads) >= 2)
+        prober, checks = proxy.server._prober, checks_of(proxy.server.proxy.snapshot.config)
+        await proxy.until(lambda: len(probed.heads) >= 2 and all(map(prober.recent, checks)))
         proxy.path.write_text(without)
         proxy.server.request_reload()
         await proxy.until(lambda: set(proxy.server.proxy.snapshot.upstreams["up"].weights) == {"b0", "b1"})
-        await proxy.until(lambda: not tasks("probe "))  # whoever could probe is gone
+        assert checks
+        assert not any(map(prober.probe_now, checks)), "none is watched any more"
 
 
 @live
