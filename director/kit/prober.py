@@ -28,7 +28,7 @@ from director.kit.probes.attempt import Done, Outcome
 from director.kit.probes.files import CheckedFiles
 from director.kit.probes.run import Runs, Stoppable
 from director.kit.probes.sentinels import Place, place_of
-from director.kit.schedule import grid_s, next_due_at
+from director.kit.schedule import FINEST_S, grid_s, next_due_at
 from director.kit.troubles import Troubles
 from director.kit.turns import Prospect, Turns, probes_at_once, prospect, sentinels_at_most
 
@@ -159,7 +159,7 @@ class Prober:
                 watch = self._watches[check] = _Watch(check, state)
                 watch.done = partial(self._ended, watch)
         self._places = _places(self._watches.values())
-        self._grid_s = grid_s(sum(1 / check.timing.interval_s for check in self._watches))
+        self._grid_s = grid_s(sum(1 / max(FINEST_S, check.timing.interval_s) for check in self._watches))
         if self._runs is not None:
             self._runs.keep_at(self._places)
             self._start_missing()

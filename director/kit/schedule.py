@@ -33,7 +33,7 @@ def next_due_at(due_at: float, now: float, timing: Timing, is_fast: bool, grid: 
     >>> next_due_at(10.0, 10.2, Timing(interval_s=2.0, jitter=0.1), False, 0.25, 0.4)
     12.0
     """
-    pause_s = timing.fast_interval_s if is_fast else timing.interval_s
+    pause_s = max(FINEST_S, timing.fast_interval_s if is_fast else timing.interval_s)
     low = due_at + pause_s * (1 - timing.jitter)
     high = due_at + pause_s * (1 + timing.jitter)
     if high <= now:

@@ -67,6 +67,17 @@ def test_grid_is_coarse_for_few_and_fine_for_many(probes_a_s: float) -> None:
     assert FINEST_S <= grid_s(probes_a_s) <= COARSEST_S
 
 
+def test_interval_of_nothing_is_no_busy_loop() -> None:
+    nothing = a_check(timing=Timing(0.0, 1.0, 0.0, 1, 1, jitter=0.0))
+
+    async def story(world: World) -> None:
+        world.prober.watch(seen(Status.UP, nothing))
+        async with world.running_prober():
+            await world.advance(1)
+
+    assert len(run(story).begun) <= 1 / FINEST_S + 2
+
+
 def test_probes_share_wake_ups() -> None:
     checks = [a_check(host, timing=Timing(1.0, 1.0, 1.0, 1, 2)) for host in range(1, 61)]
 
