@@ -11,11 +11,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+LAB_HALVES := test-lab-a-d test-lab-e-z
+
 # A command that must be there, and the Debian package that brings it.
 NEEDED := linux.uml:user-mode-linux nginx:nginx-light curl:curl ip:iproute2 iptables-legacy:iptables \
 	ipvsadm:ipvsadm ping:iputils-ping ps:procps dnsmasq:dnsmasq-base
 
-.PHONY: help demo test test-unit test-lab bench-ipvs check format setup packages clean
+.PHONY: help demo test test-unit test-lab $(LAB_HALVES) bench-ipvs check format setup packages clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,10 +25,10 @@ help: ## this list
 demo: setup ## the whole path on a real kernel, in under 90 s; KEEP=1 leaves a shell in the lab, KERNEL=uml|host chooses
 	@$(BIN)/director lab demo --kernel $(KERNEL) $(if $(KEEP),--keep)
 
-test: setup ## unit tests, and lab tests beside them on a real kernel with IPVS; PYTEST_ARGS="-k name" chooses
+test: setup ## unit tests, and beside them lab tests on a real kernel with IPVS; PYTEST_ARGS="-k name" chooses
 ifeq ($(strip $(PYTEST_ARGS)),)
-	@echo "unit tests and lab tests, side by side where there are two cores; what each says is shown when it has ended"
-	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j "$$(nproc)" test-unit test-lab
+	@echo "unit tests and two halves of the lab tests, side by side as cores allow; each is shown when it has ended"
+	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j "$$(nproc)" test-unit $(LAB_HALVES)
 else # one after the other: -x, --pdb and --junitxml are for one run
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest $(PYTEST_ARGS)
 endif
@@ -36,6 +38,13 @@ test-unit: $(READY) ## only the tests that need no kernel with IPVS
 
 test-lab: setup ## only the tests on a real kernel with IPVS
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest -m lab $(PYTEST_ARGS)
+
+# Each on a kernel of its own; what is not in tests/lab is in the first.
+test-lab-a-d:
+	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest -m lab --ignore-glob='tests/lab/test_[!a-d]*'
+
+test-lab-e-z:
+	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest -m lab tests/lab/test_[!a-d]*.py
 
 bench-ipvs: setup ## the director beside ipvsadm, on the user-mode kernel and on this machine's own if that has IPVS
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/python -m tests.bench.ipvs
