@@ -26,7 +26,8 @@ from director.kit.errors import ProbeError
 from director.kit.health import HealthState, ProbeResult, observe
 from director.kit.probes.attempt import Done, Outcome
 from director.kit.probes.files import CheckedFiles
-from director.kit.probes.run import Runs, Stoppable
+from director.kit.probes.run import Runs
+from director.kit.probes.secondlook import Stoppable
 from director.kit.probes.sentinels import Place, place_of
 from director.kit.schedule import FINEST_S, grid_s, next_due_at
 from director.kit.troubles import Troubles

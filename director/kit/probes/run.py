@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from typing import Protocol
 
 from director.kit.checks.base import Tls
 from director.kit.checks.check import Check
@@ -31,6 +30,7 @@ from director.kit.probes.file import probe_file
 from director.kit.probes.http import HttpDialogue
 from director.kit.probes.icmp import probe_icmp
 from director.kit.probes.script import probe_script
+from director.kit.probes.secondlook import SecondLook, Stoppable, direct_check, told
 from director.kit.probes.sentinels import Place, Sentinels
 from director.kit.probes.tcp import TCP
 from director.kit.probes.udp import probe_udp
@@ -78,6 +78,12 @@ async def run_check(check: Check) -> ProbeResult:
 
     Raises: ProbeError when this host lacks what a probe takes, and nothing else but CancelledError.
     """
+    result = await _run_once(check)
+    direct = direct_check(check)
+    return result if result.ok or direct is None else told(result, await _run_once(direct))
+
+
+async def _run_once(check: Check) -> ProbeResult:
     held = dialogue_of(check)
     return await (run_in_time(check) if held is None else converse(check, *held))
 
@@ -98,13 +104,6 @@ async def run_in_time(check: Check) -> ProbeResult:
             raise met from error
         result = met
     return replace(result, duration_s=time.monotonic() - started_at)
-
-
-class Stoppable(Protocol):
-    """A probe that runs."""
-
-    def cancel(self) -> None:
-        """It ends without an outcome."""
 
 
 class Runs:
@@ -129,6 +128,11 @@ class Runs:
 
     def begin(self, check: Check, done: Done, now: float) -> Stoppable:
         """Probe once. `done` is called from the loop, and never from within; `now` is what the clock says."""
+        if check.route.real is not None:
+            return SecondLook(self._begin, check, done, now)
+        return self._begin(check, done, now)
+
+    def _begin(self, check: Check, done: Done, now: float) -> Stoppable:
         if self._engine is not None and self._sentinels is not None:
             held = dialogue_of(check, check.sentinel)
             if held is not None:

@@ -1,0 +1,83 @@
+"""A probe through the VIP that has failed is followed by one of the real server itself: which of the two is broken?
+
+One rule: the second look only words the reason; the verdict is the first one's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from director.kit.checks.base import Route
+from director.kit.checks.check import Check
+from director.kit.health import ProbeResult
+from director.kit.net import Endpoint
+from director.kit.probes.attempt import Done, Outcome
+
+
+class Stoppable(Protocol):
+    """A probe that runs."""
+
+    def cancel(self) -> None:
+        """It ends without an outcome."""
+
+
+Begin = Callable[[Check, Done, float], Stoppable]
+
+
+class SecondLook:
+    """One probe of `check`, and another of its real server where that fails. `done` gets one outcome for both."""
+
+    __slots__ = ("_begin", "_check", "_done", "_is_cancelled", "_run")
+
+    def __init__(self, begin: Begin, check: Check, done: Done, now: float) -> None:
+        self._begin = begin
+        self._check = check
+        self._done = done
+        self._is_cancelled = False
+        self._run = begin(check, self._first_ended, now)
+
+    def cancel(self) -> None:
+        """End without an outcome."""
+        self._is_cancelled = True
+        self._run.cancel()
+
+    def _first_ended(self, outcome: Outcome, now: float) -> None:
+        direct = direct_check(self._check)
+        if not isinstance(outcome, ProbeResult) or outcome.ok or direct is None:
+            self._done(outcome, now)
+            return
+
+        def second_ended(second: Outcome, now: float) -> None:
+            if not self._is_cancelled:
+                self._done(told(outcome, second), now)
+
+        if not self._is_cancelled:
+            self._run = self._begin(direct, second_ended, now)
+
+
+def direct_check(check: Check) -> Check | None:
+    """The same probe of the real server itself; None where `check` goes there anyway."""
+    real = check.route.real
+    if real is None:
+        return None
+    source = check.route.source
+    if source is not None and source.version != real.version:
+        source = None
+    return replace(check, target=Endpoint(real, check.target.port), route=Route(source), sentinel=False)
+
+
+def told(failed: ProbeResult, direct: object) -> ProbeResult:
+    """`failed`, through the VIP, with what the probe of the real server itself amounts to.
+
+    >>> told(ProbeResult(False, "no answer within 1s"), ProbeResult(True, "status 200")).reason
+    'through the VIP: no answer within 1s; the server itself answers (status 200): its VIP or the way there is broken'
+    """
+    through = f"through the VIP: {failed.reason}"
+    if not isinstance(direct, ProbeResult):
+        return replace(failed, reason=f"{through}; the server itself could not be probed ({direct})")
+    if direct.ok:
+        answers = f"the server itself answers ({direct.reason}): its VIP or the way there is broken"
+        return replace(failed, reason=f"{through}; {answers}")
+    return replace(failed, reason=f"{through}; the server itself is down, too ({direct.reason})")
