@@ -17,7 +17,14 @@ LAB_HALVES := test-lab-a-d test-lab-e-z
 NEEDED := linux.uml:user-mode-linux nginx:nginx-light curl:curl ip:iproute2 iptables-legacy:iptables \
 	ipvsadm:ipvsadm ping:iputils-ping ps:procps dnsmasq:dnsmasq-base
 
-.PHONY: help demo test test-unit test-lab $(LAB_HALVES) bench-ipvs check format setup packages clean
+# Servers that checks are tried against, each in a process of its own; a test without its server is skipped.
+SERVERS := redis-server:redis-server mariadbd:mariadb-server-core postgres:postgresql \
+	imap-login:dovecot-imapd pop3-login:dovecot-pop3d sendmail:exim4-daemon-light
+PROGRAMS := $(subst  $() ,:,/usr/sbin:/sbin:/usr/lib/dovecot $(wildcard /usr/lib/postgresql/*/bin))
+SERVICES := nginx-light:nginx redis-server:redis-server postgresql:postgresql dovecot-imapd:dovecot \
+	exim4-daemon-light:exim4
+
+.PHONY: help demo test test-unit test-lab $(LAB_HALVES) bench-ipvs check format setup packages servers clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +32,7 @@ help: ## this list
 demo: setup ## the whole path on a real kernel, in under 90 s; KEEP=1 leaves a shell in the lab, KERNEL=uml|host chooses
 	@$(BIN)/director lab demo --kernel $(KERNEL) $(if $(KEEP),--keep)
 
-test: setup ## unit tests, and beside them lab tests on a real kernel with IPVS; PYTEST_ARGS="-k name" chooses
+test: setup servers ## unit tests, and beside them lab tests on a real kernel with IPVS; PYTEST_ARGS="-k name" chooses
 ifeq ($(strip $(PYTEST_ARGS)),)
 	@echo "unit tests and two halves of the lab tests, side by side as cores allow; each is shown when it has ended"
 	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j "$$(nproc)" test-unit $(LAB_HALVES)
@@ -64,16 +71,21 @@ setup: packages $(READY) ## what demo and test need: Debian packages where missi
 packages:
 	@missing=(); \
 	for pair in $(NEEDED); do \
-		PATH="$$PATH:/usr/sbin:/sbin" command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair#*:}"); \
+		PATH="$$PATH:$(PROGRAMS)" command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair#*:}"); \
 	done; \
 	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv); \
 	[ $${#missing[@]} -eq 0 ] && exit 0; \
 	echo "installing Debian packages: $${missing[*]}" >&2; \
 	[ "$$(id -u)" -eq 0 ] || { echo "run as root, or install them first: apt-get install $${missing[*]}" >&2; exit 1; }; \
 	export DEBIAN_FRONTEND=noninteractive; \
-	{ apt-get update -qq && apt-get install -y -qq --no-install-recommends "$${missing[@]}"; } >&2; \
-	case " $${missing[*]} " in *" nginx-light "*) \
-		! [ -d /run/systemd/system ] || systemctl disable --quiet --now nginx >&2 || true;; esac
+	{ apt-get update -qq && apt-get install -y -qq --no-install-recommends --no-remove "$${missing[@]}"; } >&2; \
+	[ -d /run/systemd/system ] || exit 0; \
+	for pair in $(SERVICES); do case " $${missing[*]} " in *" $${pair%%:*} "*) \
+		systemctl disable --quiet --now "$${pair#*:}" >&2 || true;; esac; done
+
+servers:
+	@[ "$$(id -u)" -ne 0 ] || $(MAKE) --no-print-directory packages NEEDED="$(SERVERS)" || \
+		echo "some servers are not installed: checks of them are not tried" >&2
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory packages

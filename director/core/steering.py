@@ -18,8 +18,8 @@ from zlib import crc32
 
 from director.core.table import IPIP, Forward, RealRow, Table, Tunnel, VirtualEntry, VirtualKey, VirtualRow
 from director.kit.checks.check import Check, Combination, leaves
-from director.kit.checks.http import HttpProbe
-from director.kit.checks.tcp import TcpProbe
+from director.kit.checks.dns import DnsProbe
+from director.kit.checks.udp import UdpProbe
 from director.kit.net import Endpoint, IPAddress
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ FIRST_MARK, LAST_MARK = 0x4C000000, 0x4CFFFFFF
 """Marks that the director gives away by itself."""
 
 _ROW = VirtualRow("rr")
-_TCP_ONLY = (TcpProbe, HttpProbe)
+_BY_DATAGRAMS = (UdpProbe, DnsProbe)  # of a name server by TCP as well, when an answer is too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def steerings(virtual_servers: Iterable[VirtualServer]) -> tuple[Steering, ...]:
                 if route.real is None or not route.mark:
                     continue
                 target = check.target
-                way = Way(target, route.source, not isinstance(check.probe, _TCP_ONLY))
+                way = Way(target, route.source, isinstance(check.probe, _BY_DATAGRAMS))
                 key = VirtualKey(target.address.version, mark=route.mark)
                 known = found.get(key)
                 if known is None:

@@ -177,11 +177,21 @@ class StreamSection(NetworkSection):
 
     over: ClassVar[Literal["tcp", "udp"] | None] = "tcp"
 
+    _ends: ClassVar[bool] = False
+    """Whether its protocol ends the conversation, so that there is no connection to keep."""
+
     sentinel: bool | None = Field(
         None,
         strict=True,
         description="keep a connection open between two probes, and probe at once when the peer ends it; default false",
     )
+
+    @field_validator("sentinel")
+    @classmethod
+    def _sentinel(cls, value: bool | None) -> bool | None:
+        if value and cls._ends:
+            raise ValueError("this check takes its leave after each probe, and has no connection to keep: remove it")
+        return value
 
 
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
@@ -206,7 +216,15 @@ def _warn(value: object) -> float:
     return 0.0 if value == "never" else parse_duration(value)
 
 
+def _word(value: str) -> str:
+    if not value or len(value) > 128 or not value.isprintable():
+        raise ValueError(f"{shown(value)} cannot be sent: write 1 to 128 printable characters")
+    return value
+
+
 File = Annotated[str, AfterValidator(_file)]
+Word = Annotated[str, AfterValidator(_word)]
+"""A name that a server knows."""
 Warn = Annotated[float, BeforeValidator(_warn), WithJsonSchema({"type": "string", "examples": ["14d", "never"]})]
 
 
@@ -241,8 +259,9 @@ class TlsSection(StreamSection):
     def _tls_keys(self) -> Self:
         written = [key for key in _TLS_KEYS if key in self.model_fields_set]
         if written and not self.speaks_tls():
-            names = " and ".join(filter(None, (", ".join(written[:-1]), written[-1])))
-            raise ValueError(f"{names} belong{'s' * (len(written) == 1)} to TLS: {self._without_tls}, or remove them")
+            *others, last = written
+            names = f"{', '.join(others)} and {last} belong" if others else f"{last} belongs"
+            raise ValueError(f"{names} to TLS: {self._without_tls}, or remove {'them' if others else 'it'}")
         if self.key is not None and self.certificate is None:
             raise ValueError("key is of no use alone: add `certificate:`, the file that it belongs to")
         if self.ca is not None and not self.verify:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from director.kit.checks.agent import AgentCheckSection, AgentProbe
 from director.kit.checks.base import (
     Flapping,
     NetworkSection,
@@ -24,13 +25,30 @@ from director.kit.checks.dns import DnsCheckSection, DnsProbe
 from director.kit.checks.file import FileCheckSection, FileProbe
 from director.kit.checks.http import HttpCheckSection, HttpProbe
 from director.kit.checks.icmp import IcmpCheckSection, IcmpProbe
+from director.kit.checks.mail import ImapCheckSection, MailProbe, Pop3CheckSection, SmtpCheckSection
+from director.kit.checks.mysql import MysqlCheckSection, MysqlProbe
+from director.kit.checks.postgresql import PostgresqlCheckSection, PostgresqlProbe
+from director.kit.checks.redis import RedisCheckSection, RedisProbe
 from director.kit.checks.script import ScriptCheckSection, ScriptProbe
 from director.kit.checks.tcp import TcpCheckSection, TcpProbe
 from director.kit.checks.udp import UdpCheckSection, UdpProbe
 from director.kit.duration import format_duration
 from director.kit.net import Endpoint, IPAddress
 
-Probe = TcpProbe | HttpProbe | UdpProbe | DnsProbe | IcmpProbe | ScriptProbe | FileProbe
+Probe = (
+    TcpProbe
+    | HttpProbe
+    | UdpProbe
+    | DnsProbe
+    | IcmpProbe
+    | MailProbe
+    | RedisProbe
+    | PostgresqlProbe
+    | MysqlProbe
+    | AgentProbe
+    | ScriptProbe
+    | FileProbe
+)
 
 DEFAULT_TIMING = Timing()
 DIRECT = Route()
@@ -92,6 +110,13 @@ AnyCheckSection = (
     | IcmpCheckSection
     | ScriptCheckSection
     | FileCheckSection
+    | SmtpCheckSection
+    | ImapCheckSection
+    | Pop3CheckSection
+    | RedisCheckSection
+    | PostgresqlCheckSection
+    | MysqlCheckSection
+    | AgentCheckSection
 )
 CheckSection = Annotated[AnyCheckSection, Field(discriminator="type")]
 

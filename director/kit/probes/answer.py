@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from director.kit.probes.quoting import quoted
+from director.kit.checks.payload import shown_bytes
 
 LARGEST_HEAD_BYTES = 64 * 1024
 """Of all that comes until the final head is whole, and of what follows the last chunk."""
@@ -115,14 +115,14 @@ class HeadReader:
 def _end_of_head(buffer: bytes, start: int) -> int:
     """Where what follows the head begins; 0 where its end has not come."""
     crlf = buffer.find(b"\n\r\n", start)
-    lf = buffer.find(b"\n\n", start, crlf if crlf >= 0 else len(buffer))
+    lf = buffer.find(b"\n\n", start, crlf + 1 if crlf >= 0 else len(buffer))
     return lf + 2 if lf >= 0 else crlf + 3 if crlf >= 0 else 0
 
 
 def _look_at_first_line(buffer: bytes) -> None:
     end = buffer.find(b"\n", 0, _ENOUGH_BYTES)
     if (end >= 0 or len(buffer) >= _ENOUGH_BYTES) and not _BEGINS.match(buffer):
-        raise BadAnswer(f"it begins with {quoted(buffer[: end if end >= 0 else _ENOUGH_BYTES])}")
+        raise BadAnswer(f"it begins with {shown_bytes(buffer[: end if end >= 0 else _ENOUGH_BYTES], _ENOUGH_BYTES)}")
 
 
 def _read(head: bytes) -> Head:
@@ -130,7 +130,7 @@ def _read(head: bytes) -> Head:
     if match is None:
         first, *lines = head.rstrip(b"\r\n").split(b"\n")
         wrong = next((line for line in lines if not _FIELD.fullmatch(line)), first)
-        raise BadAnswer(f"{quoted(wrong)} is no header")
+        raise BadAnswer(f"{shown_bytes(wrong.rstrip(), _ENOUGH_BYTES)} is no header")
     version, status, fields = match.groups()
     length: int | None = None
     codings: list[bytes] = []
@@ -139,7 +139,11 @@ def _read(head: bytes) -> Head:
         text = _FOLD.sub(b" ", value).strip(b" \t").lower()
         if len(name) == 14:  # content-length
             if length is not None or not _LENGTH.fullmatch(text) or int(text) > _LARGEST_LENGTH:
-                what = f"{quoted(text)} is no length of a body" if length is None else "it has two lengths of its body"
+                what = (
+                    f"{shown_bytes(text)} is no length of a body"
+                    if length is None
+                    else "it has two lengths of its body"
+                )
                 raise BadAnswer(what)
             length = int(text)
         else:
@@ -254,11 +258,11 @@ class BodyReader:
             self._left = int(match[1], 16) if match else -1
             self._state = _State.DATA if self._left else _State.TRAILERS
             if not 0 <= self._left <= _LARGEST_LENGTH:
-                self.bad = f"{quoted(line)} is no length of a chunk"
+                self.bad = f"{shown_bytes(line)} is no length of a chunk"
         else:
             self._trailer_bytes += len(line)
             match = _TRAILER.fullmatch(line)
             if match is None or self._trailer_bytes > LARGEST_HEAD_BYTES:
-                self.bad = f"{quoted(line)} is no trailer" if match is None else "its trailers are too large"
+                self.bad = f"{shown_bytes(line)} is no trailer" if match is None else "its trailers are too large"
             elif not match[1]:
                 self._state = _State.DONE

@@ -17,7 +17,7 @@ from director.kit.checks.base import Tls
 from director.kit.checks.check import Check
 from director.kit.duration import format_duration
 from director.kit.health import ProbeResult
-from director.kit.probes.dialogue import Dialogue, Reconnect, StartTls, Step
+from director.kit.probes.dialogue import Dialogue, Leave, Reconnect, StartTls, Step
 from director.kit.probes.failures import describe_os_error, describe_tls_error, failure
 from director.kit.probes.sockets import local_ports
 from director.kit.probes.tls import Channel
@@ -81,6 +81,7 @@ class Attempt:
         "_is_drained",
         "_is_first_tls",
         "_now",
+        "_parting",
         "_started_at",
         "_tls",
         "_unsent",
@@ -116,6 +117,7 @@ class Attempt:
         self._first = b""
         self._heard_bytes = 0
         self._warning = ""
+        self._parting: ProbeResult | None = None
 
     @property
     def warning(self) -> str:
@@ -138,8 +140,10 @@ class Attempt:
         if self.is_over:
             return
         self.is_over = True
+        outcome = self._parting or outcome
         is_good = isinstance(outcome, ProbeResult) and outcome.ok
-        if not (is_good and self.keeper is not None and self.keeper(self, now)):
+        is_kept = is_good and self._parting is None and self.keeper is not None and self.keeper(self, now)
+        if not is_kept:
             self._holder.release(self)
         if isinstance(outcome, ProbeResult):
             outcome = ProbeResult(
@@ -229,6 +233,12 @@ class Attempt:
         if isinstance(step, StartTls):
             self._is_first_tls = False
             return self._secure(step.tls)
+        if isinstance(step, Leave):
+            self._parting = step.result
+            if self.channel is not None:
+                self._send(self.channel.farewell())
+            self.peer.shutdown(socket.SHUT_WR)
+            return None
         if isinstance(step, Reconnect):
             return self._reconnect()
         if step:
@@ -277,6 +287,8 @@ class Attempt:
             heard = bytes(buffer[: min(size, most - self._heard_bytes)])
             self._heard_bytes += size
             self._is_drained = self._is_drained and size < len(buffer)
+            if self._parting is not None and size:
+                continue
             outcome = self._take(heard) if size else self._ended()
             if outcome is not None:
                 return outcome

@@ -27,7 +27,14 @@ class Reconnect:
     """This connection is of no more use: make another one to the same target; `opened` is called once that stands."""
 
 
-Step = bytes | StartTls | Reconnect | ProbeResult
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """It is decided. No more is said (FIN), and the peer's own end is waited for, so that its log has no complaint."""
+
+    result: ProbeResult
+
+
+Step = bytes | StartTls | Reconnect | Leave | ProbeResult
 """What to do next: send these bytes (none: only wait for more), begin TLS, connect anew, or end with this result."""
 
 MOST_HEARD_BYTES = 256 * 1024
@@ -38,6 +45,7 @@ class Dialogue(Protocol):
     """One conversation, from the connection's start to a result; `ProbeResult.duration_s` is filled in by the driver.
 
     Whatever the peer sends, each method returns: garbage is a result with a reason, never an exception.
+    `opened` and `secured` may raise ProbeError where this host lacks what is to be said.
     """
 
     @property

@@ -11,12 +11,12 @@ from functools import lru_cache
 from urllib.parse import urljoin, urlsplit
 
 from director.kit.checks.http import HttpProbe
+from director.kit.checks.payload import shown_bytes
 from director.kit.health import ProbeResult
 from director.kit.net import Endpoint
 from director.kit.pattern import Pattern, compile_pattern
 from director.kit.probes.answer import BadAnswer, BodyReader, Head, HeadReader
 from director.kit.probes.dialogue import MOST_HEARD_BYTES, Reconnect, Step
-from director.kit.probes.quoting import quoted
 
 _DEFAULTS = (("User-Agent", "director-check"), ("Accept", "*/*"))
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -84,7 +84,7 @@ class _Answer:
         for name, text, pattern in self._plan.headers:
             values = head.values(name)
             if not any(map(pattern.search, values)):
-                found = f"is {quoted(values[0])}, which does not match {text!r}" if values else "is not there"
+                found = f"is {shown_bytes(values[0])}, which does not match {text!r}" if values else "is not there"
                 return _failed(head, f"but the header {name} {found}")
         if not self._plan.wants_body:
             return ProbeResult(True, f"status {head.status}")
@@ -220,10 +220,10 @@ class HttpDialogue:
         if not locations:
             return _failed(head, "but no Location to follow")
         if self._redirects == self._probe.redirects:
-            return _failed(head, f"after {self._redirects} redirects, leads on to {quoted(locations[0])}")
+            return _failed(head, f"after {self._redirects} redirects, leads on to {shown_bytes(locations[0])}")
         path = self._path_here(locations[0])
         if path is None:
-            return _failed(head, f"leads to {quoted(locations[0])}: only what is on the same host is followed")
+            return _failed(head, f"leads to {shown_bytes(locations[0])}: only what is on the same host is followed")
         if self._content is not None and head.status in {301, 302, 303}:  # RFC 9110 15.4
             self._method, self._content = "GET", None
         self._path = path

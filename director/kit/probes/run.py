@@ -10,18 +10,24 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
+from director.kit.checks.agent import AgentProbe
 from director.kit.checks.base import Tls
 from director.kit.checks.check import Check
 from director.kit.checks.dns import DnsProbe
 from director.kit.checks.file import FileProbe
 from director.kit.checks.http import HttpProbe
 from director.kit.checks.icmp import IcmpProbe
+from director.kit.checks.mail import MailProbe
+from director.kit.checks.mysql import MysqlProbe
+from director.kit.checks.postgresql import PostgresqlProbe
+from director.kit.checks.redis import RedisProbe
 from director.kit.checks.script import ScriptProbe
 from director.kit.checks.tcp import TcpProbe
 from director.kit.checks.udp import UdpProbe
 from director.kit.duration import format_duration
 from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
+from director.kit.probes.agent import AgentDialogue
 from director.kit.probes.attempt import Done, Outcome
 from director.kit.probes.dialogue import Dialogue
 from director.kit.probes.dns import DnsDialogue, probe_dns
@@ -29,10 +35,15 @@ from director.kit.probes.failures import failure
 from director.kit.probes.file import probe_file
 from director.kit.probes.http import HttpDialogue
 from director.kit.probes.icmp import probe_icmp
+from director.kit.probes.mail import mail_dialogue
+from director.kit.probes.mysql import MysqlDialogue
+from director.kit.probes.postgresql import PostgresqlDialogue
+from director.kit.probes.redis import RedisDialogue
 from director.kit.probes.script import probe_script
 from director.kit.probes.secondlook import SecondLook, Stoppable, direct_check, told
+from director.kit.probes.secret import secret_of
 from director.kit.probes.sentinels import Place, Sentinels
-from director.kit.probes.tcp import TCP
+from director.kit.probes.tcp import tcp_dialogue
 from director.kit.probes.udp import probe_udp
 from director.kit.probes.wire import Engine, converse
 
@@ -43,12 +54,22 @@ def dialogue_of(check: Check, lasting: bool = False) -> tuple[Dialogue, Tls | No
     `lasting`: one that leaves the connection open where it can (`Lasting`).
     """
     match check.probe:
-        case TcpProbe():
-            return TCP, None
+        case TcpProbe() as probe:
+            return tcp_dialogue(probe), probe.tls
         case HttpProbe() as probe:
             return HttpDialogue(probe, check.target, lasting), probe.tls
         case DnsProbe(tcp=True) as probe:
             return DnsDialogue(probe), None
+        case MailProbe() as probe:
+            return mail_dialogue(probe), None if probe.starttls else probe.tls
+        case RedisProbe() as probe:
+            return RedisDialogue(probe, secret_of), probe.tls
+        case PostgresqlProbe() as probe:
+            return PostgresqlDialogue(probe), None
+        case MysqlProbe() as probe:
+            return MysqlDialogue(probe), None
+        case AgentProbe() as probe:
+            return AgentDialogue(probe), None
         case _:
             return None
 

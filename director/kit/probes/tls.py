@@ -5,6 +5,7 @@ One rule: nothing here touches a socket; a certificate's end is looked at whethe
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import time
 from datetime import UTC, datetime
@@ -135,6 +136,12 @@ class Channel:
     def say(self, data: bytes) -> None:
         """Say `data`; `to_send` has it then."""
         self._object.write(data)
+
+    def farewell(self) -> bytes:
+        """What is to be sent so that the peer knows that no more comes (RFC 8446 6.1)."""
+        with contextlib.suppress(ssl.SSLError):  # the peer's own word is not waited for
+            self._object.unwrap()
+        return self.to_send()
 
     def to_send(self) -> bytes:
         """What is to be sent to the peer now."""

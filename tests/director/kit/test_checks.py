@@ -135,7 +135,7 @@ def test_host_is_a_name_or_an_address_with_or_without_port(host: str) -> None:
 
 @pytest.mark.parametrize("keys", [{"server_name": "a"}, {"verify": False}])
 def test_keys_of_tls_need_https(keys: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match=r"belongs? to TLS: use `type: https`, or remove them"):
+    with pytest.raises(ValidationError, match=r"belongs to TLS: use `type: https`, or remove it"):
         _section(type="http", **keys)
 
 

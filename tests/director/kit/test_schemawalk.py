@@ -19,7 +19,9 @@ from l7proxy.core.config import load_config
 
 pytestmark = pytest.mark.unit
 
-TYPES = "tcp, http, https, udp, dns, icmp, script, file, all, any, none"
+TYPES = (
+    "tcp, http, https, udp, dns, icmp, script, file, smtp, imap, pop3, redis, postgresql, mysql, agent, all, any, none"
+)
 
 CHECK = {
     "type": "http",
