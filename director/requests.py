@@ -139,7 +139,7 @@ class Requests:
                 seen.table,
                 seen.counters,
                 seen.vips,
-                inputs.weights(),
+                inputs.serving(),
                 inputs.health,
                 inputs.wishes,
                 now,

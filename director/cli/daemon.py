@@ -182,6 +182,9 @@ def _print(found: Status) -> None:
                 Text(real["reason"], style=style),
             )
         console.print(table)
+        for real in virtual["real_servers"]:
+            if real["warning"]:
+                console.print(Text(f"  {real['name']}: {real['warning']}", style="yellow"))
         for sentence in virtual["drift"]:
             console.print(Text(f"  drift: {sentence}", style="yellow"))
         console.print()
@@ -231,6 +234,10 @@ def _heading(virtual: VirtualServerStatus) -> str:
         words.append(f"ONLY {there} of {entries} entries in the kernel")
     elif not any(_takes_connections(real) for real in virtual["real_servers"]):
         words.append("NO REAL SERVER TAKES CONNECTIONS")
+    if virtual["quorum"] == "lost":
+        words.append("QUORUM LOST")
+    if virtual["panic"]:
+        words.append("PANIC: too many are down for the probes to be trusted")
     if virtual["interface"]:
         words.append(f"vip {'on' if virtual['vip_present'] else 'NOT on'} {virtual['interface']}")
     return "  ".join(words)

@@ -14,17 +14,26 @@ from director.core.describe import flag_names
 from director.core.desired import leaves_out
 from director.core.driftlines import DriftLine, sentence
 from director.core.model import Config, Placement, RealServer, ServerRef, VirtualServer
+from director.core.serving import Serving
 from director.core.table import Counters, RealCounters, RealRow, Table, TableCounters
 from director.core.vip import Vip
 from director.core.weight import NO_WISH, Weight, Wish
 from director.kit.health import HealthState
 
 
+class MaintenanceStatus(TypedDict):
+    """Taken out by the operator until `until` (seconds since 1970), or, with None, until it is enabled."""
+
+    reason: str
+    until: float | None
+
+
 class RealServerStatus(TypedDict):
     """One real server. `weight` is the effective one, `kernel_weight` what the kernel has (None: not in it).
 
     It has as many `entries` as its virtual server; `kernel_weight` is that of one of the `entries_wrong`, where some
-    have not `weight` (or are there although they are to be left out while it is down).
+    have not `weight` (or are there although they are to be left out while it is down). `warning` says what will fail
+    later, such as a certificate that ends.
     """
 
     name: str
@@ -42,6 +51,8 @@ class RealServerStatus(TypedDict):
     check: str | None
     drained: bool
     operator_weight: int | None
+    maintenance: MaintenanceStatus | None
+    warning: str
     active: int
     inactive: int
     connections: int
@@ -52,8 +63,9 @@ class VirtualServerStatus(TypedDict):
 
     `keys` are its entries in the kernel's table; `address` and `port` are those of the first (empty and 0 for a
     firewall mark). `keys_in_kernel` counts those that are there, `in_kernel` says that all are. Counters are sums over
-    all of them. `drift` is what somebody else has changed, in sentences; `drift_repaired` counts what was put right
-    since the start.
+    all of them. `quorum` is held or lost, with `alive` real servers that take connections (or would, were there no
+    sorry server in their place); `panic`: so many are down that the probes are not trusted. `drift` is what somebody
+    else has changed, in sentences; `drift_repaired` counts what was put right since the start.
     """
 
     name: str
@@ -72,6 +84,9 @@ class VirtualServerStatus(TypedDict):
     connections: int
     in_bytes: int
     out_bytes: int
+    quorum: str
+    alive: int
+    panic: bool
     on_drift: str
     drift: list[str]
     drift_repaired: int
@@ -159,7 +174,7 @@ def virtual_servers(
     table: Table,
     counters: TableCounters,
     vips: frozenset[Vip],
-    weights: Mapping[ServerRef, Weight],
+    serving: Serving,
     health: Mapping[ServerRef, HealthState],
     wishes: Mapping[ServerRef, Wish],
     now: float,
@@ -167,6 +182,7 @@ def virtual_servers(
 ) -> list[VirtualServerStatus]:
     """Every virtual server of `config`, in the file's order."""
 
+    weights = serving.weights
     places: dict[ServerRef, list[Placement]] = {}
     for owner, place in config.placed():
         places.setdefault(owner.ref(place.real), []).append(place)
@@ -198,6 +214,8 @@ def virtual_servers(
             "check": str(real.check) if real.check else None,
             "drained": wish.drain,
             "operator_weight": wish.weight,
+            "maintenance": {"reason": out.reason, "until": out.until} if (out := wish.maintenance) else None,
+            "warning": state.warning if state else "",
             "active": sum(each.active for each in carried),
             "inactive": sum(each.inactive for each in carried),
             "connections": sum(each.totals.connections for each in carried),
@@ -207,6 +225,7 @@ def virtual_servers(
         key = virtual.keys[0]
         endpoint = key.endpoint
         present = sum(table.get(each) is not None for each in virtual.keys)
+        standing = serving.standings[virtual.name]
         totals = [counters.virtuals.get(each, _NO_COUNTERS) for each in virtual.keys]
         return {
             "name": virtual.name,
@@ -225,6 +244,9 @@ def virtual_servers(
             "connections": sum(each.connections for each in totals),
             "in_bytes": sum(each.in_bytes for each in totals),
             "out_bytes": sum(each.out_bytes for each in totals),
+            "quorum": "held" if standing.quorate else "lost",
+            "alive": standing.alive,
+            "panic": standing.panic,
             "on_drift": virtual.on_drift.value,
             "drift": drift.sentences(virtual.name),
             "drift_repaired": drift.repaired[virtual.name],

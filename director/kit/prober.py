@@ -28,7 +28,7 @@ from director.kit.probes.attempt import Done, Outcome
 from director.kit.probes.files import CheckedFiles
 from director.kit.probes.run import Runs
 from director.kit.probes.secondlook import Stoppable
-from director.kit.probes.sentinels import Place, place_of
+from director.kit.probes.sentinels import Place, may_have_sentinel, place_of
 from director.kit.schedule import FINEST_S, grid_s, next_due_at
 from director.kit.troubles import Troubles
 from director.kit.turns import Prospect, Turns, probes_at_once, prospect, sentinels_at_most
@@ -337,6 +337,6 @@ def _places(watches: Iterable[_Watch]) -> dict[Place, list[_Watch]]:
     """Who is to be told when a sentinel ends."""
     places: dict[Place, list[_Watch]] = {}
     for watch in watches:
-        if watch.check.sentinel:
+        if may_have_sentinel(watch.check):
             places.setdefault(place_of(watch.check), []).append(watch)
     return places

@@ -183,7 +183,8 @@ class StreamSection(NetworkSection):
     sentinel: bool | None = Field(
         None,
         strict=True,
-        description="keep a connection open between two probes, and probe at once when the peer ends it; default false",
+        description="keep a connection open between two probes, and probe at once when the peer ends it; default: "
+        "only towards l7proxy",
     )
 
     @field_validator("sentinel")

@@ -58,14 +58,15 @@ DIRECT = Route()
 class Check:
     """One probe of one target, its timing, and how its packets leave. The target's port is 0 where there is none.
 
-    `sentinel`: a connection is kept open between two probes, whose end makes the next one come at once.
+    `sentinel`: a connection is kept open between two probes, whose end makes the next one come at once; None: only
+    towards an l7proxy, which an open connection costs next to nothing.
     """
 
     target: Endpoint
     probe: Probe
     timing: Timing = DEFAULT_TIMING
     route: Route = DIRECT
-    sentinel: bool = False
+    sentinel: bool | None = None
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -196,9 +197,9 @@ def goes_through_vip(sources: Iterable[TimingSection]) -> bool:
     return next((each for each in said if each is not None), "real") == "vip"
 
 
-def _sentinel(sources: Iterable[TimingSection]) -> bool:
+def _sentinel(sources: Iterable[TimingSection]) -> bool | None:
     chosen = (each.sentinel for each in sources if isinstance(each, StreamSection))
-    return next((each for each in chosen if each is not None), False)
+    return next((each for each in chosen if each is not None), None)
 
 
 def timing_findings(check: Check) -> Iterable[str]:

@@ -177,6 +177,11 @@ class HttpDialogue:
         """What may be heard before there is a result: chunks of one byte each are still an answer."""
         return MOST_HEARD_BYTES + (self._probe.redirects + 1) * 8 * self._probe.max_bytes
 
+    @property
+    def is_by_l7proxy(self) -> bool:
+        """Whether the answer names this project's proxy as its server: it says so of its own health path only."""
+        return self._answer is not None and self._answer.head.values("server") == [b"l7proxy"]
+
     def opened(self) -> Step:
         if self._redirects:
             return _request(self._probe, self._target, self._lasting, self._method, self._path, self._content)

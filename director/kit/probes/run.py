@@ -155,10 +155,13 @@ class Runs:
 
     def _begin(self, check: Check, done: Done, now: float) -> Stoppable:
         if self._engine is not None and self._sentinels is not None:
-            held = dialogue_of(check, check.sentinel)
+            lasting = self._sentinels.is_wanted(check)
+            held = dialogue_of(check, lasting)
             if held is not None:
-                begin = self._sentinels.begin if check.sentinel else self._engine.begin
-                return begin(check, held[0], held[1], done, now)
+                dialogue, tls = held
+                if check.sentinel is None and isinstance(dialogue, HttpDialogue):
+                    done = self._sentinels.learning(check, dialogue, done)
+                return (self._sentinels if lasting else self._engine).begin(check, dialogue, tls, done, now)
         alone = _Alone(done)
         alone.task = self._group.create_task(alone.run(self._probe, check, self._now), name=f"probe {check}")
         return alone

@@ -12,9 +12,12 @@ from functools import partial
 
 from director.kit.checks.base import Route, Tls
 from director.kit.checks.check import Check
+from director.kit.checks.http import HttpProbe
+from director.kit.health import ProbeResult
 from director.kit.net import Endpoint
-from director.kit.probes.attempt import Attempt, Done
+from director.kit.probes.attempt import Attempt, Done, Outcome
 from director.kit.probes.dialogue import Dialogue
+from director.kit.probes.http import HttpDialogue
 from director.kit.probes.kept import KeptConnection
 from director.kit.probes.tcp import TcpDialogue
 from director.kit.probes.wire import Engine
@@ -36,6 +39,11 @@ Place = tuple[Endpoint, Route]
 def place_of(check: Check) -> Place:
     """Where the sentinel of `check` stands."""
     return check.target, check.route
+
+
+def may_have_sentinel(check: Check) -> bool:
+    """Whether `check` has one, or will where an l7proxy answers it."""
+    return check.sentinel if check.sentinel is not None else isinstance(check.probe, HttpProbe)
 
 
 class _Post:
@@ -61,6 +69,7 @@ class Sentinels:
         self._most = most
         self._on_end = on_end
         self._posts: dict[Place, _Post] = {}
+        self._l7proxies: set[Place] = set()
         self._count = 0
         self._is_full = False
 
@@ -84,9 +93,25 @@ class Sentinels:
                 return self._engine.resume(kept, check, dialogue, done, now, keeper)
         return self._engine.begin(check, dialogue, tls, done, now, keeper)
 
+    def is_wanted(self, check: Check) -> bool:
+        """Whether a probe of `check` is to keep its connection."""
+        return check.sentinel if check.sentinel is not None else place_of(check) in self._l7proxies
+
+    def learning(self, check: Check, dialogue: HttpDialogue, done: Done) -> Done:
+        """`done`, with a look at who has answered before it."""
+
+        def look(outcome: Outcome, now: float) -> None:
+            if isinstance(outcome, ProbeResult) and outcome.ok:
+                (self._l7proxies.add if dialogue.is_by_l7proxy else self._l7proxies.discard)(place_of(check))
+            done(outcome, now)
+
+        return look
+
     def watch(self, places: Iterable[Place]) -> None:
         """Keep sentinels only at `places`."""
-        for place in self._posts.keys() - set(places):
+        places = set(places)
+        self._l7proxies &= places
+        for place in self._posts.keys() - places:
             self._let_go(self._posts.pop(place))
 
     def _keep(

@@ -29,7 +29,7 @@ def status_of(text: str, table: Table | None = None, **daemon: object) -> Status
 
     config = parse_config(text, "f")
     found = virtual_servers(
-        config, table or Table(), TableCounters({}, {}), frozenset(), serving(config, Known()).weights, {}, {}, 0.0
+        config, table or Table(), TableCounters({}, {}), frozenset(), serving(config, Known()), {}, {}, 0.0
     )
     told = {"pid": 7, "version": "1", "config": "f", "uptime_s": 0.0, "converged": True, **daemon}
     told = {"drift": [], "drift_repaired": 0, "notes": [], **told}

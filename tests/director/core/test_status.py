@@ -64,7 +64,7 @@ def test_the_file_the_kernel_and_the_probes_stand_side_by_side() -> None:
         table,
         counters,
         frozenset(CONFIG.vips()),
-        serving(CONFIG, Known(health, wishes)).weights,
+        serving(CONFIG, Known(health, wishes)),
         health,
         wishes,
         now=100.0,
@@ -152,7 +152,7 @@ def test_a_server_that_is_down_and_left_out_on_purpose_is_as_it_should_be(
     config = parse_config(LEFT_OUT.format(dead=dead, protocol=protocol, failure=failure), "f")
     health = {ServerRef("web", "a"): HealthState(Status.DOWN, last=ProbeResult(False, "refused"))}
     (virtual,) = config.virtual_servers
-    weights = serving(config, Known(health)).weights
+    weights = serving(config, Known(health))
 
     def entry(weight: int | None) -> tuple[int | None, int, int]:
         """What is told where every entry of the kernel's has `weight`."""
@@ -167,7 +167,7 @@ def test_a_server_that_is_down_and_left_out_on_purpose_is_as_it_should_be(
         (told,) = found["real_servers"]
         return told["kernel_weight"], told["entries"], told["entries_wrong"]
 
-    assert desired_table(config, weights).entries[virtual.keys[0]].reals.keys() == (
+    assert desired_table(config, weights.weights).entries[virtual.keys[0]].reals.keys() == (
         set() if due is None else {virtual.real_servers[0].at(virtual.keys[0])}
     )
     for there in (None, 0, 5):

@@ -32,15 +32,18 @@ pytestmark = pytest.mark.unit
 FAST = Timing(interval_s=1.0, timeout_s=1.0, fast_interval_s=0.03, rise=2, fall=2)
 
 
-def a_check(port: int, probe: Probe, timing: Timing = FAST, sentinel: bool = True) -> Check:
+def a_check(port: int, probe: Probe, timing: Timing = FAST, sentinel: bool | None = True) -> Check:
     return Check(Endpoint(LOOPBACK, port), probe, timing, sentinel=sentinel)
 
 
 class HttpServer:
     """Answers 200 to every request; after `requests` of a connection, or `idle_s` without any, it ends it."""
 
-    def __init__(self, requests: int = 10**9, idle_s: float | None = None, rudely: bool = False) -> None:
+    def __init__(
+        self, requests: int = 10**9, idle_s: float | None = None, rudely: bool = False, name: str = "other"
+    ) -> None:
         self.requests, self.idle_s, self.rudely = requests, idle_s, rudely
+        self.answer = f"HTTP/1.1 200 OK\r\nServer: {name}\r\nContent-Length: 2\r\n\r\nok".encode()
         self.accepted = 0
         self.served = 0
         self.open = 0
@@ -83,7 +86,7 @@ class HttpServer:
                         return
                     heard += part
                 self.served += 1
-                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                peer.sendall(self.answer)
             if self.rudely:
                 peer.recv(65536)  # a request that it does not answer
         self.open -= 1
@@ -253,3 +256,18 @@ def test_no_more_are_kept_than_may_be(caplog: pytest.LogCaptureFixture, monkeypa
 
     run(story, server)
     assert [record.message for record in caplog.records] == ["no more sentinels: they are at their most"]
+
+
+@pytest.mark.parametrize(("name", "sentinel", "kept"), [("l7proxy", None, 1), ("l7proxy", False, 0), ("nginx", None, 0)])
+def test_only_an_l7proxy_has_one_without_being_told(name: str, sentinel: bool | None, kept: int) -> None:
+    server = HttpServer(name=name)
+    timing = Timing(interval_s=0.02, timeout_s=1.0, fast_interval_s=0.02)
+
+    async def story() -> None:
+        with server.running() as port:
+            check = a_check(port, HttpProbe(), timing, sentinel)
+            async with probing(check) as (prober, _):
+                await until(lambda: server.served >= 12 and server.open == kept and prober.state(check).streak >= 12)
+                assert (server.accepted < server.served) is bool(kept)
+
+    asyncio.run(story())
