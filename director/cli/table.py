@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def check(file: Path) -> None:
     """Say whether FILE is a good configuration; nothing is changed.
 
-    Prints one line a problem, file:line:column: what, where, what to do, and exits 1 if there are any.
+    Prints one line a problem, file:line:column: what, where, what to do, and exits 1 if there are any. Lines `note:`
+    name programs and files that this host lacks. Then how long a failure and a recovery take to be seen at worst.
     """
     from director.core.config import parse_config
     from director.kit.configfile import read_text
@@ -40,6 +41,9 @@ def check(file: Path) -> None:
     )
     for line in _detection(config):
         click.echo(line)
+    from director.advice import files
+
+    note(files(config))
 
 
 def _detection(config: Config) -> Iterator[str]:

@@ -189,11 +189,11 @@ def test_a_receiver_that_hangs_holds_up_neither_requests_nor_the_end(
 def test_a_script_that_cannot_be_run_is_told_at_once(
     world: World, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    from director.advice import _scripts
+    from director.advice import files
     from director.core.config import parse_config
 
     text = FILE + f"notifications:\n  page: {{type: script, command: [{tmp_path}/nowhere]}}\n"
-    (sentence,) = _scripts(parse_config(text, "f"))
+    (sentence,) = files(parse_config(text, "f"))
     assert sentence == f"notification page: {tmp_path}/nowhere cannot be run: No such file or directory"
 
 

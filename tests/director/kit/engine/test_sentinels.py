@@ -258,7 +258,9 @@ def test_no_more_are_kept_than_may_be(caplog: pytest.LogCaptureFixture, monkeypa
     assert [record.message for record in caplog.records] == ["no more sentinels: they are at their most"]
 
 
-@pytest.mark.parametrize(("name", "sentinel", "kept"), [("l7proxy", None, 1), ("l7proxy", False, 0), ("nginx", None, 0)])
+@pytest.mark.parametrize(
+    ("name", "sentinel", "kept"), [("l7proxy", None, 1), ("l7proxy", False, 0), ("nginx", None, 0)]
+)
 def test_only_an_l7proxy_has_one_without_being_told(name: str, sentinel: bool | None, kept: int) -> None:
     server = HttpServer(name=name)
     timing = Timing(interval_s=0.02, timeout_s=1.0, fast_interval_s=0.02)
