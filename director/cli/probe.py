@@ -11,12 +11,12 @@ import click
 
 from director.cli import exits
 from director.cli.options import json_option
-from director.kit.errors import ConfigError
+from director.kit.errors import ConfigError, ProbeError
+from director.kit.health import ProbeResult
 
 if TYPE_CHECKING:
     from director.core.model import Config, RealServer
     from director.kit.checks.check import Check
-    from director.kit.health import ProbeResult
 
 DEFAULT_FILE = Path("/etc/director/director.yaml")
 
@@ -51,11 +51,15 @@ def probe(virtual_server: str, real_server: str, file: Path, as_json: bool) -> i
         raise ConfigError(f"{virtual_server}/{real_server} has no check in {file}: give it one")
     results = asyncio.run(_probe_all(checks))
     if as_json:
-        click.echo(json.dumps([_plain(check, result) for check, result in zip(checks, results, strict=True)]))
+        click.echo(json.dumps([_plain(check, result) for check, result in results.items()]))
     else:
-        for check, result in zip(checks, results, strict=True):
+        for check, result in results.items():
             _print(check, result)
-    good = [result.ok for check, result in zip(checks, results, strict=True) if check in leaves(real.check)]
+    decisive = [results[check] for check in leaves(real.check)]
+    lacking = [result for result in decisive if isinstance(result, ProbeError)]
+    if lacking:
+        raise lacking[0]
+    good = [isinstance(result, ProbeResult) and result.ok for result in decisive]
     is_good = all(good) if getattr(real.check, "every", True) else any(good)
     return exits.OK if is_good else exits.CHANGES
 
@@ -75,18 +79,27 @@ def _find(config: Config, virtual_server: str, real_server: str) -> RealServer:
     raise ConfigError(f"{virtual_server!r} has no real server {real_server!r}{suggestion(real_server, names)}")
 
 
-async def _probe_all(checks: tuple[Check, ...]) -> list[ProbeResult]:
+async def _probe_all(checks: tuple[Check, ...]) -> dict[Check, ProbeResult | ProbeError]:
     from director.kit.probes.run import run_check
 
-    return [await run_check(check) for check in checks]
+    results: dict[Check, ProbeResult | ProbeError] = {}
+    for check in checks:
+        try:
+            results[check] = await run_check(check)
+        except ProbeError as error:
+            results[check] = error
+    return results
 
 
-def _print(check: Check, result: ProbeResult) -> None:
+def _print(check: Check, result: ProbeResult | ProbeError) -> None:
     click.echo(str(check))
     if check.route.source is not None:
         click.echo(f"  from      {check.route.source}")
     if check.route.mark:
         click.echo(f"  mark      {check.route.mark}")
+    if isinstance(result, ProbeError):
+        click.secho(f"  no probe  {result}", fg="yellow")
+        return
     click.secho(f"  result    {'good' if result.ok else 'failed'}", fg="green" if result.ok else "red")
     click.echo(f"  reason    {result.reason}")
     click.echo(f"  took      {result.duration_s * 1000:.1f} ms of at most {check.timing.timeout_s * 1000:g} ms")
@@ -100,7 +113,9 @@ def _print(check: Check, result: ProbeResult) -> None:
         click.echo(f"  it said   {_text(result.output)}")
 
 
-def _plain(check: Check, result: ProbeResult) -> dict[str, object]:
+def _plain(check: Check, result: ProbeResult | ProbeError) -> dict[str, object]:
+    if isinstance(result, ProbeError):
+        return {"check": str(check), "ok": None, "reason": str(result)}
     return {
         "check": str(check),
         "ok": result.ok,
