@@ -61,6 +61,9 @@ class Hooks:
             said = "" if outcome.ok else _complaint(outcome, hook.timeout_s)
         except DirectorError as error:
             said = str(error)
+        except Exception as error:  # a hook that cannot be run must not end the director
+            log.exception("a quorum hook failed in itself", extra={"vs": due.virtual_server})
+            said = f"internal error: {type(error).__name__}"
         finally:
             self._running.discard(due.virtual_server)
             self._woken.set()
