@@ -91,10 +91,17 @@ async def run_script(
     """Run `command` as `user` (None: nobody; a director that is not root: as itself), `input` on its standard input.
 
     `environment` is added to a PATH and LANG=C; `most_bytes` are kept of standard output, and of standard error.
-    Raises: ScriptError when it cannot be started.
+    Raises: ScriptError when it cannot be started, or was not looked up within `timeout_s`.
     """
-    # In a thread: a user directory or a network file system may take its time.
-    words, identity = await asyncio.to_thread(_prepared, command, user, _keeps_signals())
+    try:
+        async with asyncio.timeout(timeout_s):
+            # In a thread: a user directory or a network file system may take its time.
+            words, identity = await asyncio.to_thread(_prepared, command, user, _keeps_signals())
+    except TimeoutError as error:
+        raise ScriptError(
+            f"could not run {command[0]}: it and its user were not looked up within "
+            f"{format_duration(round(timeout_s, 3))}: see to its file system and to this host's user directory"
+        ) from error
     began_at = time.monotonic()
     try:
         process = _started(words, identity, {**ENVIRONMENT, **(environment or {})}, bool(input))

@@ -9,8 +9,10 @@ import resource
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,26 @@ def test_a_child_that_keeps_the_pipes_open_ends_with_the_program() -> None:
     assert found.ok
     assert time.monotonic() - began < 3
     assert _wait_until_gone(session=int(found.stdout))
+
+
+def test_a_program_that_cannot_even_be_looked_up_costs_the_timeout() -> None:
+    """Its file system, or who knows of its user, hangs: here because every thread does."""
+    ends = threading.Event()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        hangs = loop.run_in_executor(None, ends.wait, 10)
+        try:
+            with pytest.raises(ScriptError, match=r"could not run /bin/true: .* within 100ms: see to its file system"):
+                await run_script(("/bin/true",), timeout_s=0.1)
+        finally:
+            ends.set()
+            await hangs
+
+    began = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - began < 5
 
 
 def test_a_descendant_that_left_the_session_does_not_hold_us_up() -> None:
