@@ -139,9 +139,10 @@ class EventLog:
         subscription = Subscription(wanted)
         try:
             async with asyncio.timeout(DISK_WAIT_S), self._writing:
-                # With `_writing` held each event is in the file, or unwritten, or not told yet; no await between these.
+                # With `_writing` held each event is in the file, or unwritten, or not told yet. In a thread: a disk may
+                # take its time; from there on no await.
+                reading = await asyncio.to_thread(self._file.open)
                 unwritten = [event for event in self._unwritten if wanted.takes(event)]
-                reading = self._file.open()
                 if follow:
                     self._followers.add(subscription)
             with closing(reading):

@@ -18,7 +18,7 @@ import pytest
 
 from director import eventlog
 from director.core.event import Event, EventKind
-from director.eventfile import EventFile, Filter, read
+from director.eventfile import EventFile, Filter, Reading, read
 from director.eventlog import EventLog
 from tests.director.fakes import until
 
@@ -293,6 +293,30 @@ def test_a_reading_does_not_wait_for_ever_for_the_disk(tmp_path: Path, monkeypat
             await collect(events)
 
     run(tmp_path, story)
+
+
+def test_a_disk_that_does_not_open_the_journal_holds_up_who_reads_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eventlog, "DISK_WAIT_S", 0.05)
+    opens = threading.Event()
+
+    class Slow(Disk):
+        def open(self) -> Reading:
+            assert opens.wait(10)
+            return super().open()
+
+    async def main() -> None:
+        events = EventLog(tmp_path, Slow(tmp_path))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with pytest.raises(TimeoutError):
+            await collect(events)
+        assert loop.time() - began < 5
+        opens.set()
+        assert await collect(events) == []
+
+    asyncio.run(main())
 
 
 def test_the_last_ones_count_what_is_not_written_yet(tmp_path: Path) -> None:
