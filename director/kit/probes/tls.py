@@ -157,6 +157,8 @@ class Channel:
 def ending(who: str, ends: datetime, warn_s: float, now_unix_s: float) -> str:
     """The warning about a certificate of `who`; empty when it ends later than `warn_s` from now.
 
+    It is another at most once a day, and after the end never: whatever is another is told, to people.
+
     >>> ending("a.example", datetime(2026, 3, 6, tzinfo=UTC), 864000.0, 1772323200.0)
     'certificate of a.example ends in 5 days (2026-03-06)'
     """
@@ -165,13 +167,7 @@ def ending(who: str, ends: datetime, warn_s: float, now_unix_s: float) -> str:
         return ""
     day = f"{ends.astimezone(UTC):%Y-%m-%d}"
     if left_s <= 0:
-        return f"certificate of {who} has ended {_long(-left_s)} ago ({day})"
-    return f"certificate of {who} ends in {_long(left_s)} ({day})"
-
-
-def _long(seconds: float) -> str:
-    for unit, unit_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        count = int(seconds // unit_s)
-        if count:
-            return f"{count} {unit}{'' if count == 1 else 's'}"
-    return "less than a minute"
+        return f"certificate of {who} has ended ({day})"
+    days = int(left_s // 86400)
+    left = f"{days} day{'' if days == 1 else 's'}" if days else "less than a day"
+    return f"certificate of {who} ends in {left} ({day})"

@@ -21,6 +21,7 @@ from director.kit.health import ProbeResult
 from director.kit.probes import tls as probes_tls
 from director.kit.probes.certificates import not_after
 from director.kit.probes.dialogue import Dialogue, StartTls, Step
+from director.kit.probes.tls import ending
 from director.kit.probes.wire import converse
 from tests.director.kit.engine.peers import Says, Talk, a_check, listening
 
@@ -158,8 +159,21 @@ def test_certificate_that_has_ended(tmp_path: Path) -> None:
     assert (verified.ok, verified.reason) == (False, "certificate: certificate has expired")
     unverified = ask(over_tls(path), Tls(verify=False))
     assert unverified.ok
-    assert unverified.warning.startswith("certificate of 127.0.0.1 has ended ")
-    assert unverified.warning.endswith(" days ago (2020-01-02)")
+    assert unverified.warning == "certificate of 127.0.0.1 has ended (2020-01-02)"
+
+
+def test_a_certificates_warning_is_another_at_most_once_a_day() -> None:
+    """Each other text is an event and a notification of every real server that shows it."""
+    ends = datetime(2026, 3, 6, 12, tzinfo=UTC)
+    minutes = range(-3 * 24 * 60, 3 * 24 * 60)
+    said = [ending("it", ends, 14 * DAY_S, ends.timestamp() + 60 * minute) for minute in minutes]
+    assert list(dict.fromkeys(said)) == [
+        "certificate of it ends in 3 days (2026-03-06)",
+        "certificate of it ends in 2 days (2026-03-06)",
+        "certificate of it ends in 1 day (2026-03-06)",
+        "certificate of it ends in less than a day (2026-03-06)",
+        "certificate of it has ended (2026-03-06)",
+    ]
 
 
 class Upgrades(Says):
