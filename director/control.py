@@ -318,7 +318,7 @@ class Control:
 
     def next_ramp_s(self) -> float | None:
         """Time until a weight that comes back slowly is due for its next step; None when there is none."""
-        slow = [virtual for virtual in self.config.virtual_servers if virtual.policy.slow_start_s]
+        slow = [virtual for virtual in self.config.virtual_servers if virtual.starts_slowly]
         if not slow:
             return None
         now, health = time.monotonic(), self._monitor.health(replace(self.config, virtual_servers=tuple(slow)))

@@ -13,7 +13,6 @@ from director.core.explain import Probing
 from director.core.model import Config, RealServer, ServerRef, VirtualServer
 from director.core.verdict import verdict
 from director.core.vip import Vip
-from director.kit.checks.base import Timing
 from director.kit.checks.check import Check, leaves
 from director.kit.health import HealthState, ProbeResult, Status
 from director.kit.prober import Prober
@@ -114,9 +113,11 @@ def _place(virtual: VirtualServer) -> tuple[str, tuple[Vip, ...]]:
 
 def grace_s(virtual: VirtualServer) -> float:
     """The longest time that first verdicts can take, with a second to spare; 0 without checks."""
-    timings = [check.timing for real in virtual.real_servers for check in leaves(real.check)]
-    return max((_verdict_s(timing) for timing in timings), default=-1.0) + 1.0
+    checks = [check for real in virtual.real_servers for check in leaves(real.check)]
+    return max(map(_verdict_s, checks), default=-1.0) + 1.0
 
 
-def _verdict_s(timing: Timing) -> float:
-    return max(timing.rise, timing.fall) * (timing.timeout_s + 1.1 * timing.fast_interval_s)
+def _verdict_s(check: Check) -> float:
+    timing = check.timing
+    pause_s = 1.1 * timing.fast_interval_s
+    return max(timing.rise * (timing.timeout_s + pause_s), timing.fall * (check.failing_s + pause_s))

@@ -246,7 +246,7 @@ def _back(virtual: VirtualServer, real: RealServer, state: HealthState | None, a
         return "when quorum is lost"
     if real.weight == 0:
         return "when the file gives it a weight above 0"
-    slow = f", and then over {format_duration(virtual.policy.slow_start_s)}" if virtual.policy.slow_start_s else ""
+    slow = f", and then over {format_duration(virtual.policy.slow_start_s)}" if virtual.starts_slowly else ""
     if state is not None and state.status is not Status.UP and real.check is not None:
         parts = [
             f"{part} is {after}" if isinstance(real.check, Check) is False else after

@@ -171,6 +171,16 @@ class VirtualServer:
         """Who serves while quorum is lost."""
         return next((real for real in reversed(self.real_servers) if real.is_sorry), None)
 
+    @property
+    def wants_whole_weights(self) -> bool:
+        """Whether a weight is nominal or 0: with Maglev, whose table must be the same on every director."""
+        return self.row.scheduler == "mh"
+
+    @property
+    def starts_slowly(self) -> bool:
+        """Whether who comes back does so in steps."""
+        return self.policy.slow_start_s > 0 and not self.wants_whole_weights
+
     def method_of(self, real: RealServer) -> Method:
         """How packets reach `real`."""
         return real.method or self.method

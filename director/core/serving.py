@@ -74,7 +74,7 @@ def _decide(virtual: VirtualServer, known: Known, weights: dict[ServerRef, Weigh
     panic = _panics(virtual, known)
     # A look into what is empty costs as much as one into what is not, and most of these are.
     health, wishes, adopted, presumed = known.health, known.wishes, known.adopted, known.presumed
-    unproven, loads, whole = known.unproven, known.loads, virtual.row.scheduler == "mh"
+    unproven, loads, whole = known.unproven, known.loads, virtual.wants_whole_weights
     alive, sorry = 0, None
     for ref, real in zip(virtual.refs, virtual.real_servers, strict=True):
         facts = Facts(

@@ -43,8 +43,10 @@ class Timing:
     flapping: Flapping | None = None
 
 
-def worst_case_s(timing: Timing) -> tuple[float, float]:
+def worst_case_s(timing: Timing, failing_s: float | None = None) -> tuple[float, float]:
     """The longest times from a failure to the verdict "down", and from a recovery to "up".
+
+    `failing_s` is how long a probe takes at most that fails; None: its timeout.
 
     It happens right after a probe, and every probe takes its whole timeout: a server that refuses is found sooner.
 
@@ -52,11 +54,12 @@ def worst_case_s(timing: Timing) -> tuple[float, float]:
     (6.0, 4.5)
     """
 
-    def verdict_s(results: int) -> float:
+    def verdict_s(results: int, probe_s: float) -> float:
         waits_s = timing.interval_s + (results - 1) * timing.fast_interval_s
-        return waits_s * (1 + timing.jitter) + results * timing.timeout_s
+        return waits_s * (1 + timing.jitter) + results * probe_s
 
-    return verdict_s(timing.fall), verdict_s(timing.rise)
+    down_s = verdict_s(timing.fall, timing.timeout_s if failing_s is None else failing_s)
+    return down_s, verdict_s(timing.rise, timing.timeout_s)
 
 
 @dataclass(frozen=True, slots=True)

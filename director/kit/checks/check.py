@@ -76,6 +76,11 @@ class Check:
     def __hash__(self) -> int:
         return self._hash  # checks are keys of every look, thousands of times
 
+    @property
+    def failing_s(self) -> float:
+        """How long a probe takes at most that fails: one through the VIP is followed by another (`SecondLook`)."""
+        return self.timing.timeout_s * (1 if self.route.real is None else 2)
+
     def __str__(self) -> str:
         probed = Endpoint(self.route.real or self.target.address, self.target.port)
         text = f"{self.probe} {probed if probed.port else probed.address}"
