@@ -152,7 +152,9 @@ def _of_virtual(before: Seen | None, after: Seen, virtual: VirtualServer, at: fl
     former = before.serving.standings.get(virtual.name) if before else None
     quorum, name = virtual.policy.quorum, virtual.name
     if former is not None and former.quorate is not standing.quorate:
-        count = f"{standing.alive} of {quorum.up if standing.quorate else quorum.down} real servers take connections"
+        takes = "real server takes" if standing.alive == 1 else "real servers take"
+        needed = quorum.up if standing.quorate else quorum.down
+        count = f"{standing.alive} {takes} connections, {needed} needed"
         was, now = ("lost", "held") if standing.quorate else ("held", "lost")
         yield Event(at, EventKind.QUORUM, name, was=was, now=now, reason=count)
     if former is not None and former.panic is not standing.panic:

@@ -110,7 +110,7 @@ def test_the_sorry_server_serves_while_all_are_down_and_one_that_is_back_takes_o
     both = [(change["real"], change["weight"]) for change in told(watch)]
     assert both.index((WEB1, 0)) < both.index((SORRY, 1)) < both.index((WEB1, steps[0]))
     said = scene.running["director"].output()
-    assert "quorum held -> lost: 0 of 1 real servers take connections" in said
+    assert "quorum held -> lost: 0 real servers take connections, 1 needed" in said
     assert said.count("sorry stands by -> serves: quorum is lost; weight 0 -> 1") == 1
 
 

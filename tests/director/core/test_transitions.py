@@ -133,7 +133,7 @@ def test_quorum_lost_and_held_tell_of_the_sorry_server_once() -> None:
         ("sorry", "web/sorry_server", "serves", "stands by", 1, 0),
     ]
     reasons = {event.kind: event.reason for event in events(ALL_UP, lost)}
-    assert reasons[EventKind.QUORUM] == "1 of 2 real servers take connections"
+    assert reasons[EventKind.QUORUM] == "1 real server takes connections, 2 needed"
     assert reasons[EventKind.SORRY] == "quorum is lost"
     assert reasons[EventKind.WEIGHT] == "quorum is lost (1 of 2): the sorry server serves; up: connected"
     assert {event.reason for event in events(lost, held) if event.kind is EventKind.SORRY} == {"quorum is held"}
