@@ -123,13 +123,17 @@ def explain(virtual: VirtualServer, asked: Asked, real_server: str | None = None
     """All real servers of `virtual`, or one."""
     standing = asked.serving.standings[virtual.name]
     quorum = virtual.policy.quorum
-    count = f"{standing.alive} real server{'' if standing.alive == 1 else 's'} take{'s' if standing.alive == 1 else ''}"
+    count = f"{standing.alive} real server{'' if standing.alive == 1 else 's'}"
+    if not standing.quorate and virtual.sorry is not None and asked.serving.weights[virtual.ref(virtual.sorry)].value:
+        takes = "would take connections in place of the sorry server"
+    else:
+        takes = f"take{'s' if standing.alive == 1 else ''} connections"
     bounds = f"held from {quorum.up} on, lost below {quorum.down}"
     return {
         "virtual_server": virtual.name,
         "at": asked.places(("virtual_servers", virtual.name)),
         "source": asked.source,
-        "quorum": f"{'held' if standing.quorate else 'lost'}: {count} connections ({bounds})",
+        "quorum": f"{'held' if standing.quorate else 'lost'}: {count} {takes} ({bounds})",
         "panic": standing.panic,
         "real_servers": [
             _real_server(virtual, ref, real, asked)
@@ -144,8 +148,11 @@ def _real_server(virtual: VirtualServer, ref: ServerRef, real: RealServer, asked
     own = ("virtual_servers", virtual.name)
     here = (*own, real.name) if real.is_sorry else (*own, "real_servers", real.name)
     state = asked.health.get(ref) if real.check is not None else None
-    check_at = _place_of(asked.places, (*here, "check"), (*own, "check"), ("defaults", "check"))
-    load_at = _place_of(asked.places, (*here, "load"), (*own, "load"))
+    check_at = _path_of(asked.places, (*here, "check"), (*own, "check"), ("defaults", "check"))
+    load_at = asked.places(_path_of(asked.places, (*here, "load"), (*own, "load")))
+    checks = leaves(real.check)
+    is_one = isinstance(real.check, Check)
+    ats = [asked.places(check_at if is_one else (*check_at, "of", index)) for index in range(len(checks))]
     return {
         "name": real.name,
         "address": str(real.at(virtual.keys[0])),
@@ -156,15 +163,15 @@ def _real_server(virtual: VirtualServer, ref: ServerRef, real: RealServer, asked
         "reason": weight.reason,
         "kernel_weight": asked.kernel.get(ref),
         "health": state.status.value if state is not None else "unchecked",
-        "checks": [_check(check, check_at, asked) for check in leaves(real.check)],
+        "checks": [_check(check, at, asked) for check, at in zip(checks, ats, strict=True)],
         "load": _check(real.load, load_at, asked) if real.load is not None else None,
         "back": "" if weight.value else _back(virtual, real, state, asked, asked.wishes.get(ref, NO_WISH)),
     }
 
 
-def _place_of(places: Places, *paths: tuple[str | int, ...]) -> str:
-    """The place of the first of `paths` that is in the file by itself, not by what is around it."""
-    return next((at for path in paths if (at := places(path)) != places(path[:-1])), places(paths[-1]))
+def _path_of(places: Places, *paths: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """The first of `paths` that is in the file by itself, not by what is around it."""
+    return next((path for path in paths if places(path) != places(path[:-1])), paths[-1])
 
 
 def _check(check: Check, at: str, asked: Asked) -> CheckLine:
@@ -235,6 +242,22 @@ def _about(seconds: float) -> str:
 
 def _back(virtual: VirtualServer, real: RealServer, state: HealthState | None, asked: Asked, wish: Wish) -> str:
     """What brings a server at weight 0 back."""
+    health = ""
+    if state is not None and state.status is not Status.UP and real.state.value != "disabled":
+        health = _up(virtual, real, state, asked)
+    taken_out = _wanted_back(virtual, real, asked, wish)
+    if taken_out:
+        is_down = state is not None and state.status is Status.DOWN
+        return f"{taken_out}; and it is down: {health}" if health and is_down else taken_out
+    if health:
+        return health
+    if virtual.sorry is not None and not asked.serving.standings[virtual.name].quorate:
+        return f"when {virtual.policy.quorum.up} real servers are up: quorum is lost"
+    return "when it asks for traffic again"
+
+
+def _wanted_back(virtual: VirtualServer, real: RealServer, asked: Asked, wish: Wish) -> str:
+    """How what the file or the operator wants is ended; empty where neither has taken it out."""
     ref = f"{virtual.name} {real.name}"
     if real.state.value != "enabled":
         return f"when the file no longer has `state: {real.state.value}`"
@@ -244,20 +267,22 @@ def _back(virtual: VirtualServer, real: RealServer, state: HealthState | None, a
         return f"by `director enable {ref}`"
     if real.is_sorry:
         return "when quorum is lost"
-    if real.weight == 0:
+    if real.weight == 0 and wish.weight is None:
         return "when the file gives it a weight above 0"
-    slow = f", and then over {format_duration(virtual.policy.slow_start_s)}" if virtual.starts_slowly else ""
-    if state is not None and state.status is not Status.UP and real.check is not None:
-        parts = [
-            f"{part} is {after}" if isinstance(real.check, Check) is False else after
-            for part in leaves(real.check)
-            if (known := asked.probing(part).state).status is not Status.UP
-            and (after := changes_after(part, known, asked.now))
-        ]
-        return "; ".join(parts) + slow
-    if virtual.sorry is not None and not asked.serving.standings[virtual.name].quorate:
-        return f"when {virtual.policy.quorum.up} real servers are up: quorum is lost"
-    return "when it asks for traffic again"
+    return ""
+
+
+def _up(virtual: VirtualServer, real: RealServer, state: HealthState, asked: Asked) -> str:
+    """When its checks would have it up; who was never down does not come back slowly."""
+    is_one = isinstance(real.check, Check)
+    parts = [
+        after if is_one else f"{part} is {after}"
+        for part in leaves(real.check)
+        if (known := asked.probing(part).state).status is not Status.UP
+        and (after := changes_after(part, known, asked.now).partition(", down after")[0])
+    ]
+    is_slow = virtual.starts_slowly and state.status is Status.DOWN
+    return "; ".join(parts) + (f", and then over {format_duration(virtual.policy.slow_start_s)}" if is_slow else "")
 
 
 def _back_from(maintenance: Maintenance, ref: str, clock: float) -> str:
