@@ -21,6 +21,9 @@ from director.kit.configfile import Finding
 
 At = tuple[str | int, ...]
 
+_TELL_LOAD = ("agent", "script", "file")
+"""Types of checks whose answer may have a weight, or a share of it."""
+
 
 def check_findings(
     here: At, at: At, section: VirtualServerSection, real: RealServerSection, file: FileSection
@@ -48,6 +51,11 @@ def check_findings(
     if load is not None:
         place = (*(here if real.load is not None else at), "load")
         yield from _portless(place, load, section, real)
+        if load.type not in _TELL_LOAD:
+            yield (
+                place,
+                f"type {load.type} says nothing of a server's load: use one of {', '.join(_TELL_LOAD)}",
+            )
         resolved = load_of(section, real, file)
         for message in _through_vip(resolved, section, real) if resolved and resolved.route.real else ():
             yield place, message
@@ -88,10 +96,11 @@ def _portless(
 ) -> Iterator[Finding]:
     if not lacks_port(check):
         return
+    article = "an" if check.type[0] in "aei" else "a"
     if not says_something(check, section):
         yield (
             at,
-            f"a {check.type} check of a {section.protocol or 'tcp'} virtual server needs `port:`, "
+            f"{article} {check.type} check of a {section.protocol or 'tcp'} virtual server needs `port:`, "
             f"a {(check.over or '').upper()} port; or use type: none",
         )
     elif port_of(section, real) is None and (section.fwmark is not None or section.port is not None):

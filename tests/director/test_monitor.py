@@ -178,7 +178,7 @@ def test_a_new_address_waits_for_verdicts_again(scene: Scene) -> None:
 
 
 def test_a_failure_to_tell_a_load_leaves_the_last_one_and_does_not_touch_health(scene: Scene) -> None:
-    config = parse_config(FILE.replace("    interface: eth0\n", "    load: {type: tcp, port: 81}\n"), "f")
+    config = parse_config(FILE.replace("    interface: eth0\n", "    load: {type: agent, port: 81}\n"), "f")
     a, b = (ServerRef("web", name) for name in "ab")
 
     async def story() -> None:

@@ -33,7 +33,7 @@ BAD: dict[str, tuple[str, str]] = {
         f"{TOP}.check: with nat a probe of the real server goes the way that packets go: remove `via: vip`",
     ),
     "load through the VIP with nat": (
-        web(load="{type: http, via: vip}"),
+        web(load="{type: agent, via: vip}"),
         f"{TOP}.load: with nat a probe of the real server goes the way that packets go: remove `via: vip`",
     ),
     "through a VIP of another IP version": (

@@ -57,6 +57,10 @@ BAD: dict[str, tuple[str, str]] = {
         web(quorum="{up: 1}", reals="{}"),
         f"{TOP}.quorum.up: 1 can never be held without real servers: add some, or remove `quorum`",
     ),
+    "load that nobody tells": (
+        web(load="{type: http}"),
+        f"{TOP}.load: type http says nothing of a server's load: use one of agent, script, file",
+    ),
     "hook as a line": (
         web(quorum_up="{command: /bin/true now}"),
         f"{TOP}.quorum_up.command: '/bin/true now' is not a command: write a list, the program's path first; there is",
@@ -161,15 +165,15 @@ BAD: dict[str, tuple[str, str]] = {
         f"f:6:12: {TOP}.check: fast_interval 2s is longer than interval 1s: write a shorter fast_interval",
     ),
     "a load without a port": (
-        web(protocol="udp", load="{type: tcp}"),
-        f"f:7:11: {TOP}.load: a tcp check of a udp virtual server needs `port:`",
+        web(protocol="udp", load="{type: agent}"),
+        f"f:7:11: {TOP}.load: an agent check of a udp virtual server needs `port:`",
     ),
     "a real server's load without a port": (
-        web(port="any", persistence="{}", reals="{a: {address: 10.0.0.1, load: {type: tcp}}}"),
+        web(port="any", persistence="{}", reals="{a: {address: 10.0.0.1, load: {type: agent}}}"),
         f"{TOP}.real_servers.a.load: it needs `port:`, since the virtual server names none",
     ),
     "a load's timing": (
-        web(load="{type: tcp, interval: 1s, fast_interval: 2s}"),
+        web(load="{type: agent, interval: 1s, fast_interval: 2s}"),
         f"{TOP}.load: fast_interval 2s is longer than interval 1s",
     ),
 }
@@ -196,7 +200,7 @@ def test_what_each_of_them_is_a_step_away_from_is_accepted() -> None:
         web(sorry_server="{address: 10.0.0.2, port: 8080}"),
         web(sorry_server="{address: 10.0.0.2}", reals="{b: {address: 10.0.0.2, port: 8080}}"),
         web(forward="dr", sorry_server="{address: 10.0.0.99, port: 8080, forward: nat}"),
-        web(protocol="udp", check="{type: all, of: [{type: tcp, port: 80}]}", load="{type: tcp, port: 81}"),
+        web(protocol="udp", check="{type: all, of: [{type: tcp, port: 80}]}", load="{type: agent, port: 81}"),
         web(check="{type: any, interval: 4s, of: [{type: tcp}, {type: http, fast_interval: 2s}]}"),
     ):
         assert lines(text) == [], text
