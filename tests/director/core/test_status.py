@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from director.core.config import parse_config
 from director.core.desired import desired_table
 from director.core.model import ServerRef
+from director.core.policy import Quorum
 from director.core.serving import Known, serving
 from director.core.status import virtual_servers
 from director.core.table import (
@@ -21,7 +23,7 @@ from director.core.table import (
     VirtualEntry,
     VirtualRow,
 )
-from director.core.weight import Wish
+from director.core.weight import Maintenance, Wish
 from director.kit.health import HealthState, ProbeResult, Status
 
 pytestmark = pytest.mark.unit
@@ -88,6 +90,8 @@ def test_the_file_the_kernel_and_the_probes_stand_side_by_side() -> None:
         "check": "tcp 10.0.0.1:8080",
         "drained": False,
         "operator_weight": None,
+        "maintenance": None,
+        "warning": "",
         "active": 2,
         "inactive": 3,
         "connections": 7,
@@ -112,6 +116,9 @@ def test_the_file_the_kernel_and_the_probes_stand_side_by_side() -> None:
         "connections": 7,
         "in_bytes": 700,
         "out_bytes": 800,
+        "quorum": "held",
+        "alive": 1,
+        "panic": False,
         "on_drift": "repair",
         "drift": [],
         "drift_repaired": 0,
@@ -172,3 +179,17 @@ def test_a_server_that_is_down_and_left_out_on_purpose_is_as_it_should_be(
     )
     for there in (None, 0, 5):
         assert entry(there) == (there, 2, 0 if there == due else 2), there
+
+
+def test_quorum_panic_maintenance_and_warnings_are_told() -> None:
+    quorum = replace(WEB.policy, quorum=Quorum(up=2, down=2))
+    config = replace(CONFIG, virtual_servers=(replace(WEB, policy=quorum),))
+    first, second = WEB.refs
+    good = HealthState(Status.UP, last=ProbeResult(True, "status 200", warning="certificate of a ends in 3 days"))
+    health, wishes = {first: good}, {second: Wish(maintenance=Maintenance("new disk", 5.0))}
+    who = serving(config, Known(health, wishes))
+    (told,) = virtual_servers(config, Table({}), TableCounters({}, {}), frozenset(), who, health, wishes, 1.0)
+    assert (told["quorum"], told["alive"], told["panic"]) == ("lost", 1, False)
+    by_name = {real["name"]: real for real in told["real_servers"]}
+    assert by_name[first.real_server]["warning"] == "certificate of a ends in 3 days"
+    assert by_name[second.real_server]["maintenance"] == {"reason": "new disk", "until": 5.0}
