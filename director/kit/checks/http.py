@@ -11,7 +11,6 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from director.kit.checks.base import Tls, TlsSection, is_name
 from director.kit.configfile import Section
 from director.kit.pattern import compile_pattern
-from director.kit.shown import shown
 
 MAX_BODY_BYTES = 64 * 1024
 _LARGEST_BODY_BYTES = 16 * 1024 * 1024
@@ -30,8 +29,8 @@ class HttpProbe:
     method: str = "GET"
     path: str = "/"
     host: str | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    content: bytes | None = None
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # they may hold secrets
+    content: bytes | None = field(default=None, repr=False)
     statuses: tuple[tuple[int, int], ...] = ((200, 399),)
     expect_headers: tuple[tuple[str, str], ...] = ()
     body: str | None = None
@@ -49,7 +48,9 @@ class HttpProbe:
         return self._hash  # the key of what is made ready once and used by every probe
 
     def __str__(self) -> str:
-        return f"{'https' if self.tls else 'http'} {self.method} {self.path}"
+        path, mark, query = self.path.partition("?")
+        hidden = mark + "..." if query else mark  # it goes to logs and mails, and may hold a token
+        return f"{'https' if self.tls else 'http'} {self.method} {path}{hidden}"
 
 
 def _listed(value: object) -> object:
@@ -191,7 +192,7 @@ class HttpCheckSection(TlsSection):
             if name.lower() == "host":
                 raise ValueError(f"{name!r} has a key of its own: write `host:`")
             if _CONTROL.search(text):
-                raise ValueError(f"{shown(text)} has control characters, which no header may have: remove them")
+                raise ValueError(f"the value of {name!r} has control characters, which no header may have: remove them")
         _once(list(value))
         _encoded("headers", "".join(f"{name}: {text}\r\n" for name, text in value.items()))
         return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -18,7 +18,7 @@ Word = Annotated[str, Field(max_length=4096)]
 class ScriptProbe:
     """`command` is run as `user` (None: nobody); its words but the first may have placeholders."""
 
-    command: tuple[str, ...]
+    command: tuple[str, ...] = field(repr=False)  # arguments may hold secrets
     user: str | None = None
 
     def __str__(self) -> str:

@@ -145,12 +145,13 @@ class Runs:
         self._now = now
         self._probe = probe or run_in_time
         self._engine = Engine(now) if probe is None else None
+        self._failing: set[Check] = set()  # through the VIP
         self._sentinels = Sentinels(self._engine, most_kept, on_end) if self._engine is not None else None
 
     def begin(self, check: Check, done: Done, now: float) -> Stoppable:
         """Probe once. `done` is called from the loop, and never from within; `now` is what the clock says."""
         if check.route.real is not None:
-            return SecondLook(self._begin, check, done, now)
+            return SecondLook(self._begin, check, done, now, self._failing)
         return self._begin(check, done, now)
 
     def _begin(self, check: Check, done: Done, now: float) -> Stoppable:
@@ -168,6 +169,7 @@ class Runs:
 
     def keep_at(self, places: Iterable[Place]) -> None:
         """Keep sentinels only there."""
+        self._failing.clear()  # of checks that are watched no more; the others come again
         if self._sentinels is not None:
             self._sentinels.watch(places)
 

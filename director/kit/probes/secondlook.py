@@ -27,34 +27,64 @@ Begin = Callable[[Check, Done, float], Stoppable]
 
 
 class SecondLook:
-    """One probe of `check`, and another of its real server where that fails. `done` gets one outcome for both."""
+    """One probe of `check`, and another of its real server where that fails. `done` gets one outcome for both.
 
-    __slots__ = ("_begin", "_check", "_done", "_is_cancelled", "_run")
+    Where the one before has failed, as `failing` remembers, both begin at once: a black
+    hole costs one timeout then, not two.
+    """
 
-    def __init__(self, begin: Begin, check: Check, done: Done, now: float) -> None:
+    __slots__ = ("_begin", "_check", "_done", "_failing", "_first", "_is_over", "_running", "_second")
+
+    def __init__(self, begin: Begin, check: Check, done: Done, now: float, failing: set[Check]) -> None:
         self._begin = begin
         self._check = check
         self._done = done
-        self._is_cancelled = False
-        self._run = begin(check, self._first_ended, now)
+        self._failing = failing
+        self._is_over = False
+        self._first: ProbeResult | None = None
+        self._second: Outcome | None = None
+        self._running: dict[bool, Stoppable] = {}  # the first by True, the second by False
+        if check in failing:
+            self._begin_second(now)
+        self._running[True] = begin(check, self._first_ended, now)
 
     def cancel(self) -> None:
         """End without an outcome."""
-        self._is_cancelled = True
-        self._run.cancel()
+        self._is_over = True
+        for run in self._running.values():
+            run.cancel()
+        self._running.clear()
 
     def _first_ended(self, outcome: Outcome, now: float) -> None:
-        direct = direct_check(self._check)
-        if not isinstance(outcome, ProbeResult) or outcome.ok or direct is None:
+        if self._is_over:
+            return
+        del self._running[True]
+        if not isinstance(outcome, ProbeResult) or outcome.ok:
+            self._failing.discard(self._check)
+            self.cancel()
             self._done(outcome, now)
             return
+        self._failing.add(self._check)
+        self._first = outcome
+        if False not in self._running and self._second is None:
+            self._begin_second(now)
+        self._tell(now)
 
-        def second_ended(second: Outcome, now: float) -> None:
-            if not self._is_cancelled:
-                self._done(told(outcome, second), now)
+    def _begin_second(self, now: float) -> None:
+        direct = direct_check(self._check)
+        if direct is not None:
+            self._running[False] = self._begin(direct, self._second_ended, now)
 
-        if not self._is_cancelled:
-            self._run = self._begin(direct, second_ended, now)
+    def _second_ended(self, outcome: Outcome, now: float) -> None:
+        if not self._is_over:
+            del self._running[False]
+            self._second = outcome
+            self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        if self._first is not None and self._second is not None:
+            self._is_over = True
+            self._done(told(self._first, self._second), now)
 
 
 def direct_check(check: Check) -> Check | None:

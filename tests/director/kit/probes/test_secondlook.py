@@ -29,6 +29,7 @@ class Runs:
         self.begun: list[tuple[Check, Done]] = []
         self.cancelled = 0
         self.outcomes: list[Outcome] = []
+        self.failing: set[Check] = set()
 
     def begin(self, check: Check, done: Done, now: float) -> Runs:
         self.begun.append((check, done))
@@ -38,10 +39,10 @@ class Runs:
         self.cancelled += 1
 
     def look(self) -> SecondLook:
-        return SecondLook(self.begin, THROUGH, lambda outcome, now: self.outcomes.append(outcome), 0.0)
+        return SecondLook(self.begin, THROUGH, lambda outcome, now: self.outcomes.append(outcome), 0.0, self.failing)
 
-    def answer(self, outcome: Outcome) -> None:
-        self.begun[-1][1](outcome, 1.0)
+    def answer(self, outcome: Outcome, index: int = -1) -> None:
+        self.begun[index][1](outcome, 1.0)
 
 
 def test_the_second_look_goes_to_the_server_itself_without_the_mark() -> None:
@@ -76,6 +77,29 @@ def test_what_is_no_failure_needs_no_second_look(outcome: Outcome) -> None:
     runs.look()
     runs.answer(outcome)
     assert (runs.outcomes, len(runs.begun)) == ([outcome], 1)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_after_a_failure_both_begin_at_once(order: tuple[int, int]) -> None:
+    runs = Runs()
+    runs.failing.add(THROUGH)
+    runs.look()
+    assert [check.route.mark for check, _ in runs.begun] == [0, 7]
+    for index in order:
+        assert not runs.outcomes
+        runs.answer((GOOD, BAD)[index], index)
+    (told,) = runs.outcomes
+    assert isinstance(told, ProbeResult)
+    assert told.reason.endswith("its VIP or the way there is broken")
+
+
+def test_a_success_ends_the_other_and_the_haste() -> None:
+    runs = Runs()
+    runs.failing.add(THROUGH)
+    runs.look()
+    runs.answer(GOOD, 1)
+    runs.answer(GOOD, 0)
+    assert (runs.outcomes, runs.failing) == ([GOOD], set())
 
 
 def test_a_cancelled_look_tells_nothing_whichever_probe_runs() -> None:
