@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1.0  # doubled with each failure, up to the drift interval or this:
 RETRY_AT_MOST_S = 30.0
+THREADS = 32
 LAST_NOTIFICATIONS_S = 3.0  # to arrive before the end
 LAST_EVENTS_S = 2.0  # to be written
 
@@ -109,6 +111,9 @@ class Daemon:
             loop.add_signal_handler(number, self._stopped.set)
         loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one that came early is heard now
+        # Names of receivers are looked up in threads, which a name server that is down holds for long: enough of them
+        # that the journal and the programs always find one.
+        loop.set_default_executor(ThreadPoolExecutor(THREADS, "helper"))
         with ExitStack() as stack:
             stack.enter_context(self._control.worker)
             listener = stack.enter_context(listening(socket_path))  # before anything is changed

@@ -85,10 +85,25 @@ async def _probe_all(checks: tuple[Check, ...]) -> dict[Check, ProbeResult | Pro
     results: dict[Check, ProbeResult | ProbeError] = {}
     for check in checks:
         try:
+            _require_way(check)
             results[check] = await run_check(check)
         except ProbeError as error:
             results[check] = error
     return results
+
+
+def _require_way(check: Check) -> None:
+    """Raises: ProbeError when `check` goes through the VIP, and the kernel has no entry that leads it there."""
+    if check.route.real is None:
+        return
+    try:
+        table = Path("/proc/net/ip_vs").read_text(encoding="ascii")
+    except OSError as error:
+        raise ProbeError(f"this kernel has no IPVS table ({error.strerror}): probe where the director runs") from error
+    if f"FWM  {check.route.mark:08X} " not in table:
+        raise ProbeError(
+            "the way through the VIP is not in the kernel's table: `director apply` or a running director makes it"
+        )
 
 
 def _print(check: Check, result: ProbeResult | ProbeError) -> None:

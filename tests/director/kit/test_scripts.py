@@ -119,7 +119,8 @@ def test_signals_that_we_block_or_ignore_are_its_own_again() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         signal.signal(signal.SIGQUIT, ignored)
     masks = [int(line.split()[1], 16) for line in found.stdout.splitlines()]
-    assert masks == [0, 0]
+    own = 1 << 31 | 1 << 32  # the C library's own: make(1) starts what it runs by posix_spawn, which ignores them
+    assert [mask & ~own for mask in masks] == [0, 0]
 
 
 @as_root

@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from director.cli import alone
 from director.core.config import parse_config
@@ -22,8 +22,9 @@ from director.core.steering import with_marks, without
 from director.core.table import Protocol
 from director.kit import statefile
 from director.kit.checks.base import Route
-from director.kit.checks.check import Check, Probe, leaves
+from director.kit.checks.check import Check, leaves
 from director.kit.checks.tcp import TcpProbe
+from director.kit.checks.udp import UdpProbe
 from director.kit.probes.run import run_check
 
 TEXT = """
@@ -63,7 +64,7 @@ def _asked(virtual: VirtualServer, real: RealServer) -> RealServer:
     key = virtual.keys[0]
     if key.protocol is not Protocol.UDP or key.endpoint is None:
         return real
-    return replace(real, check=Check(key.endpoint, cast("Probe", "udp"), route=Route(real=real.address)))
+    return replace(real, check=Check(key.endpoint, UdpProbe(b"?"), route=Route(real=real.address)))
 
 
 def apply(config: Config) -> Any:
