@@ -312,6 +312,7 @@ class Control:
             agreed=agreed,
             presumed=witness.presumed(config),
             loads=monitor.loads(config),
+            silent=monitor.silent(config),
             quorate=witness.quorate,
             now=time.monotonic(),
         )
@@ -329,6 +330,10 @@ class Control:
             if ref in health and (step_s := next_ramp_s(health[ref], virtual.policy, now)) is not None
         ]
         return min(steps, default=None)
+
+    def troubles(self) -> dict[ServerRef, str]:
+        """Which real servers cannot be probed, and why. Needs no `writing`."""
+        return self._monitor.troubles(self.config)
 
     def probing(self, check: Check) -> Probing:
         """What is known of `check`. Needs no `writing`."""

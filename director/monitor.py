@@ -72,6 +72,27 @@ class Monitor:
             if real.load is not None and (said := self._prober.state(real.load).said) is not None
         }
 
+    def silent(self, config: Config) -> dict[ServerRef, str]:
+        """Why whoever is asked for a real server's load does not say it, where that is so."""
+        return {
+            virtual.ref(real): state.last.reason
+            for virtual in config.virtual_servers
+            for real in virtual.real_servers
+            if real.load is not None
+            and (state := self._prober.state(real.load)).status is Status.DOWN
+            and state.last is not None
+        }
+
+    def troubles(self, config: Config) -> dict[ServerRef, str]:
+        """Why a real server cannot be probed, for want of something on this host."""
+        return {
+            ref: f"no probe can be made: {trouble}"
+            for virtual in config.virtual_servers
+            for ref, real in zip(virtual.refs, virtual.real_servers, strict=True)
+            for check in _probed(real)
+            if (trouble := self._prober.trouble(check))
+        }
+
     def probing(self, check: Check) -> Probing:
         """What is known of `check` alone."""
         prober = self._prober

@@ -144,6 +144,7 @@ class Requests:
                 inputs.wishes,
                 now,
                 drift,
+                control.troubles(),
             ),
         }
 
@@ -219,6 +220,9 @@ class Requests:
         # What failed elsewhere is no answer to this request; `status` shows it.
         if outcome.failures and not reached:
             raise DirectorError("\n".join(outcome.failures))
+        serving = self._control.inputs().serving()
+        if virtual.sorry is not None and not serving.standings[virtual.name].quorate:
+            return [f"quorum of {virtual.name} is lost now: its sorry server serves"]
         if any(weights[each].value for each in virtual.refs):
             return []
         return [f"no real server of {virtual.name} takes connections now"]

@@ -80,7 +80,8 @@ class Inputs:
     `thorough`: also a look at what is around the table, which takes its time. `ready` names the virtual servers
     whose address may be raised. `former` is the configuration before, which knows the names of what leaves. `agreed`
     is the table as this director last left it, None for whoever makes all of it agree, whatever others have changed.
-    `probed`: verdicts are to come; `now` is monotonic. `presumed`, `loads` and `quorate`: see `Known`.
+    `probed`: verdicts are to come; `now` is monotonic. `presumed`, `loads`, `silent` and `quorate`: see
+    `Known`.
     """
 
     config: Config
@@ -96,6 +97,7 @@ class Inputs:
     probed: bool = True
     presumed: Mapping[ServerRef, Status] = field(default_factory=dict)
     loads: Mapping[ServerRef, ProbeResult] = field(default_factory=dict)
+    silent: Mapping[ServerRef, str] = field(default_factory=dict)
     quorate: Mapping[str, bool] = field(default_factory=dict)
     now: float = 0.0
     _serving: Serving | None = field(default=None, init=False, repr=False, compare=False)
@@ -105,7 +107,7 @@ class Inputs:
         if self._serving is None:
             known = Known(
                 *(self.health, self.wishes, self.adopted, self.unproven, self.presumed, self.loads, self.quorate),
-                *(self.now, self.probed),
+                *(self.now, self.probed, self.silent),
             )
             object.__setattr__(self, "_serving", serving(self.config, known))
         assert self._serving is not None  # noqa: S101 -- narrows the type

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 Tell = Callable[[Event], None]
 What = TypeVar("What")
 
-_BAD = {"down", "lost", "serves", "panics", "warning"}
+_BAD = {"load fails", "down", "lost", "serves", "panics", "warning"}
 _LOGGED = {EventKind.HEALTH, EventKind.QUORUM, EventKind.SORRY, EventKind.PANIC, EventKind.CERTIFICATE}
 
 
@@ -69,14 +69,16 @@ class Witness:
 
     def look(self, inputs: Inputs) -> Callable[[], None]:
         """Tell what `inputs` have that the look before had not; what is returned saves it, and may block."""
-        before, after = self._seen, Seen(inputs.config, inputs.serving(), inputs.health, inputs.wishes)
+        before, after = self._seen, _seen(inputs)
         is_news = before is None or before.config is not after.config
         self._seen = after
         for event in transitions(before, after, inputs.now, self._clock()):
             is_news = True
-            if event.kind in _LOGGED:
+            if event.kind in _LOGGED or event.was.startswith("load"):
                 _log(event)
-            _pass_on(self._tell, event)
+            # What it was when a director last knew was told then.
+            if not (event.was == Status.PENDING.value and _is_known(inputs, event)):
+                _pass_on(self._tell, event)
         was = self._quorate
         self._quorate = dict(_quorate(inputs, was))
         for due in _due(inputs, was, self._quorate):
@@ -85,6 +87,15 @@ class Witness:
             return _nothing
         known = self._last.updated(inputs.config, inputs.health, self._quorate)
         return lambda: self._last.save(known)
+
+
+def _seen(inputs: Inputs) -> Seen:
+    return Seen(inputs.config, inputs.serving(), inputs.health, inputs.wishes, inputs.silent)
+
+
+def _is_known(inputs: Inputs, event: Event) -> bool:
+    known = inputs.presumed.get(ServerRef(event.virtual_server, event.real_server))
+    return known is not None and known.value == event.now
 
 
 def _nothing() -> None:

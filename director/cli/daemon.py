@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,7 +149,11 @@ def maintenance(names: tuple[str, str], reason: str, for_s: float | None, socket
     from director.api.client import Client
 
     notes = Client(socket_path).maintenance(*names, reason, for_s)
-    ends = "`director enable` ends it" if for_s is None else "it ends by itself, or by `director enable`"
+    if for_s is None:
+        ends = "`director enable` ends it"
+    else:
+        at = datetime.now().astimezone() + timedelta(seconds=for_s)
+        ends = f"it ends by itself at {at:%Y-%m-%d %H:%M:%S %Z}, or by `director enable`"
     click.echo(f"{'/'.join(names)} is in maintenance; {ends}.")
     note(notes)
 
@@ -179,7 +184,7 @@ def _print(found: Status) -> None:
                 _in_kernel(real),
                 str(real["active"]),
                 str(real["inactive"]),
-                Text(real["reason"], style=style),
+                Text(real["reason"] + _until(real), style=style),
             )
         console.print(table)
         for real in virtual["real_servers"]:
@@ -211,6 +216,13 @@ def _print(found: Status) -> None:
     if daemon["converged"] and (daemon["drift"] or any(virtual["drift"] for virtual in found["virtual_servers"])):
         agrees += ", but for the drift above"
     console.print(f"director {daemon['version']}, pid {daemon['pid']}, {daemon['config']}: {agrees}")
+
+
+def _until(real: RealServerStatus) -> str:
+    out = real["maintenance"]
+    if out is None or out["until"] is None:
+        return ""
+    return f", until {datetime.fromtimestamp(out['until']).astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
 def _heading(virtual: VirtualServerStatus) -> str:

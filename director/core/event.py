@@ -123,7 +123,7 @@ def sentence(event: Event) -> str:
     told = f"{event.place}: {event.kind.value} {change}".rstrip()
     if event.reason:
         told += f": {event.reason}"
-    duration = "" if event.duration_ms is None else f"{event.duration_ms:.3g} ms"
+    duration = "" if event.duration_ms is None else _milliseconds(event.duration_ms)
     seen = ", ".join(each for each in (event.check, event.errno, duration) if each)
     if seen:
         told += f" ({seen})"
@@ -133,6 +133,11 @@ def sentence(event: Event) -> str:
     if event.output:
         told += f'; it said "{event.output}"'
     return told
+
+
+def _milliseconds(duration_ms: float) -> str:
+    """Three digits, and never a power of ten."""
+    return f"{duration_ms:.0f} ms" if duration_ms >= 100 else f"{duration_ms:.3g} ms"
 
 
 def event_from_plain(plain: Mapping[str, object]) -> Event:

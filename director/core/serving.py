@@ -47,6 +47,7 @@ class Known:
     quorate: Mapping[str, bool] = field(default_factory=dict)
     now: float = 0.0
     probed: bool = True
+    silent: Mapping[ServerRef, str] = field(default_factory=dict)
 
 
 def serving(config: Config, known: Known) -> Serving:
@@ -88,6 +89,7 @@ def _decide(virtual: VirtualServer, known: Known, weights: dict[ServerRef, Weigh
             loads.get(ref) if loads else None,
             panic,
             whole,
+            known.silent.get(ref, "") if known.silent else "",
         )
         weight = weights[ref] = effective_weight(real, facts, virtual.policy)
         if real.is_sorry:

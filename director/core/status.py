@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypedDict
 
 from director.core.describe import flag_names
@@ -33,7 +34,7 @@ class RealServerStatus(TypedDict):
 
     It has as many `entries` as its virtual server; `kernel_weight` is that of one of the `entries_wrong`, where some
     have not `weight` (or are there although they are to be left out while it is down). `warning` says what will fail
-    later, such as a certificate that ends.
+    later, such as a certificate that ends, or why no probe can be made.
     """
 
     name: str
@@ -179,6 +180,7 @@ def virtual_servers(
     wishes: Mapping[ServerRef, Wish],
     now: float,
     drift: DriftStatus = _NO_DRIFT,
+    troubles: Mapping[ServerRef, str] = MappingProxyType({}),
 ) -> list[VirtualServerStatus]:
     """Every virtual server of `config`, in the file's order."""
 
@@ -215,7 +217,7 @@ def virtual_servers(
             "drained": wish.drain,
             "operator_weight": wish.weight,
             "maintenance": {"reason": out.reason, "until": out.until} if (out := wish.maintenance) else None,
-            "warning": state.warning if state else "",
+            "warning": troubles.get(ref) or (state.warning if state else ""),
             "active": sum(each.active for each in carried),
             "inactive": sum(each.inactive for each in carried),
             "connections": sum(each.totals.connections for each in carried),

@@ -16,15 +16,18 @@ from director.core.serving import Serving
 from director.core.weight import NO_WISH, Wish
 from director.kit.health import HealthState, Status
 
+MOST_NAMED = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One look: who serves in `config`, and what that was decided by."""
+    """One look: who serves in `config`, and what that was decided by. `silent` are loads that fail, and why."""
 
     config: Config
     serving: Serving
     health: Mapping[ServerRef, HealthState] = field(default_factory=dict)
     wishes: Mapping[ServerRef, Wish] = field(default_factory=dict)
+    silent: Mapping[ServerRef, str] = field(default_factory=dict)
 
 
 def transitions(before: Seen | None, after: Seen, now: float, at: float) -> Iterator[Event]:
@@ -32,8 +35,15 @@ def transitions(before: Seen | None, after: Seen, now: float, at: float) -> Iter
 
     What is new in `after` is compared with nothing known; servers that left are not told of.
     """
-    if before is not None and before.serving is after.serving:
-        return
+    if before is None or before.serving is not after.serving:
+        # Causes before what they lead to.
+        yield from sorted(_transitions(before, after, now, at), key=lambda event: _RANKS.get(event.kind, 0))
+
+
+_RANKS = {EventKind.QUORUM: 1, EventKind.SORRY: 1, EventKind.PANIC: 1, EventKind.WEIGHT: 2}
+
+
+def _transitions(before: Seen | None, after: Seen, now: float, at: float) -> Iterator[Event]:
     weights, health = after.serving.weights, after.health
     former_weights, former_health = (before.serving.weights, before.health) if before else ({}, {})
     for virtual in after.config.virtual_servers:
@@ -47,6 +57,18 @@ def transitions(before: Seen | None, after: Seen, now: float, at: float) -> Iter
         yield from _of_virtual(before, after, virtual, at)
         if sorry is not None:
             yield from _of_sorry(before, after, sorry, at)
+    yield from _of_loads(before, after, at)
+
+
+def _of_loads(before: Seen | None, after: Seen, at: float) -> Iterator[Event]:
+    """Whoever is asked for load and fails to say: the weight stays, so that nothing else would tell."""
+    was = before.silent if before is not None else {}
+    for ref in sorted(was.keys() ^ after.silent.keys()):
+        if ref not in after.serving.weights:
+            continue
+        words = ("load answers", "load fails") if ref in after.silent else ("load fails", "load answers")
+        reason = f"{after.silent[ref]}: its last good answer holds" if ref in after.silent else ""
+        yield Event(at, EventKind.WEIGHT, *_names(ref), *words, reason)
 
 
 def _of_real(
@@ -97,8 +119,8 @@ def _names(ref: ServerRef) -> tuple[str, str]:
 
 def _weight(after: Seen, ref: ServerRef, weights: tuple[int | None, int], at: float) -> Iterator[Event]:
     was, now = weights
+    reason = after.serving.weights[ref].reason
     if was is not None and was != now:
-        reason = after.serving.weights[ref].reason
         yield Event(at, EventKind.WEIGHT, *_names(ref), reason=reason, weight_before=was, weight_after=now)
 
 
@@ -134,13 +156,18 @@ def _maintenance(
     now = after.wishes.get(ref, NO_WISH).maintenance
     if before is None or (was is None) is (now is None):
         return
-    reason = now.reason if now is not None else "its time is over, or the operator has ended it"
+    if now is not None:
+        reason, back = now.reason, ""
+    else:
+        is_over = was is not None and was.until is not None and at >= was.until
+        reason = "its time is over" if is_over else "the operator has ended it"
+        back = "drained" if after.wishes.get(ref, NO_WISH).drain else "in service"
     yield Event(
         at,
         EventKind.MAINTENANCE,
         *_names(ref),
         was="in service" if now is not None else "in maintenance",
-        now="in maintenance" if now is not None else "in service",
+        now=back or "in maintenance",
         reason=reason,
         weight_before=weights[0],
         weight_after=weights[1],
@@ -159,11 +186,15 @@ def _of_virtual(before: Seen | None, after: Seen, virtual: VirtualServer, at: fl
         yield Event(at, EventKind.QUORUM, name, was=was, now=now, reason=count)
     if former is not None and former.panic is not standing.panic:
         was, now = ("trusts its probes", "panics") if standing.panic else ("panics", "trusts its probes")
-        yield Event(at, EventKind.PANIC, name, was=was, now=now, reason=_panic_reason(virtual, standing.panic))
+        yield Event(at, EventKind.PANIC, name, was=was, now=now, reason=_panic_reason(virtual, standing.panic, after))
 
 
-def _panic_reason(virtual: VirtualServer, panics: bool) -> str:
+def _panic_reason(virtual: VirtualServer, panics: bool, after: Seen) -> str:
     if virtual.policy.panic_share is None:
         return "it has no panic_threshold any more"
     share = f"{virtual.policy.panic_share:.0%}"
-    return f"more than {share} are down: all are used" if panics else f"no more than {share} are down"
+    if not panics:
+        return f"no more than {share} are down"
+    down = [ref.real_server for ref in virtual.refs if (at := after.health.get(ref)) and at.status is Status.DOWN]
+    named = ", ".join(down[:MOST_NAMED]) + (", ..." if len(down) > MOST_NAMED else "")
+    return f"more than {share} are down ({len(down)}: {named}): all are used"

@@ -61,6 +61,7 @@ class Facts(NamedTuple):
     beside servers that take connections; `presumed` is what it was when a director last knew. `probed` says that
     somebody probes: otherwise no verdict is to come. `load` is the last good answer of who is asked for its load.
     `panic`: too many are down for the probes to be trusted. `whole`: its scheduler wants the nominal weight or none.
+    `silent` says why `load` is not heard now.
     """
 
     health: HealthState
@@ -73,6 +74,7 @@ class Facts(NamedTuple):
     load: ProbeResult | None = None
     panic: bool = False
     whole: bool = False
+    silent: str = ""
 
 
 NO_WISH = Wish()
@@ -145,7 +147,7 @@ def _shared(server: RealServer, facts: Facts, policy: Policy, nominal: int, why:
         wanted = "to be drained" if asks is Asks.DRAIN else "for maintenance"
         return _zero(server.weight, f"{why}, and it asks {wanted}")
     ramp = ramp_percent(facts.health, policy, facts.now) if policy.slow_start_s and is_up else 100
-    said = (("its check", result), ("its load", load))
+    said = (("its check", result), (_whose_load(facts), load))
     asked = [(who, each) for who, each in said if each is not None and _asks(each)]
     if fixed or not (asked or ramp < 100):
         return _plain(server.weight, nominal, why, fixed)
@@ -169,6 +171,10 @@ def _shared(server: RealServer, facts: Facts, policy: Policy, nominal: int, why:
     told += [factor.what for factor in factors[1:]]
     factors.insert(1, Factor(why, nominal))
     return Weight(value, ", ".join(told), False, tuple(factors))
+
+
+def _whose_load(facts: Facts) -> str:
+    return f"its load, which is not heard now ({facts.silent})" if facts.silent else "its load"
 
 
 def _asks(result: ProbeResult) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from director.core.config import parse_config
 from director.core.desired import adopted_weights, desired_table, unproven_servers
-from director.core.event import Event
+from director.core.event import Event, EventKind
 from director.core.model import Config, ServerRef
 from director.core.policy import Hook
 from director.core.table import Table
@@ -244,3 +244,22 @@ def test_a_hook_hears_of_a_change_of_the_file(tmp_path: Path) -> None:
     assert director.look("UUD") == [False]
     assert Endpoint(ip_address("10.0.0.1"), 80) in next(iter(director.table.entries.values())).reals
     assert director.witness.presumed(director.config)[ServerRef("web", "c")] is Status.DOWN
+
+
+def test_a_restart_tells_only_what_is_another_than_the_last_director_knew(tmp_path: Path) -> None:
+    told: list[Event] = []
+    first = Witness(LastKnown(tmp_path), told.append)
+    up = HealthState(Status.UP, last=ProbeResult(True, "connected"))
+    config = parse_config(
+        "virtual_servers: {web: {address: 192.0.2.1, port: 80, forward: nat, check: {type: tcp}, "
+        "real_servers: {a: {address: 10.0.0.1}, b: {address: 10.0.0.2}}}}",
+        "f",
+    )
+    refs = config.virtual_servers[0].refs
+    first.look(Inputs(config, health=dict.fromkeys(refs, up)))()
+    assert len([event for event in told if event.kind is EventKind.HEALTH]) == 2
+    told.clear()
+    second = Witness(LastKnown(tmp_path), told.append)
+    down = HealthState(Status.DOWN, last=ProbeResult(False, "connection refused"))
+    second.look(Inputs(config, health={refs[0]: up, refs[1]: down}, presumed=second.presumed(config)))()
+    assert [(event.real_server, event.now) for event in told if event.kind is EventKind.HEALTH] == [("b", "down")]

@@ -110,4 +110,6 @@ def told(failed: ProbeResult, direct: object) -> ProbeResult:
     if direct.ok:
         answers = f"the server itself answers ({direct.reason}): its VIP or the way there is broken"
         return replace(failed, reason=f"{through}; {answers}")
+    if direct.reason == failed.reason:
+        return replace(failed, reason=f"{failed.reason}, through the VIP and at its own address")
     return replace(failed, reason=f"{through}; the server itself is down, too ({direct.reason})")

@@ -121,16 +121,16 @@ def test_quorum_lost_and_held_tell_of_the_sorry_server_once() -> None:
     lost = seen({A: DOWN}, before=ALL_UP)
     assert lines(ALL_UP, lost) == [
         ("health", "web/a", "up", "down", 100, 0),
-        ("weight", "web/b", "", "", 100, 0),
         ("quorum", "web", "held", "lost", None, None),
         ("sorry", "web/sorry_server", "stands by", "serves", 0, 1),
+        ("weight", "web/b", "", "", 100, 0),
     ]
     held = seen({}, before=lost)
     assert lines(lost, held) == [
         ("health", "web/a", "down", "up", 0, 100),
-        ("weight", "web/b", "", "", 0, 100),
         ("quorum", "web", "lost", "held", None, None),
         ("sorry", "web/sorry_server", "serves", "stands by", 1, 0),
+        ("weight", "web/b", "", "", 0, 100),
     ]
     reasons = {event.kind: event.reason for event in events(ALL_UP, lost)}
     assert reasons[EventKind.QUORUM] == "1 real server takes connections, 2 needed"
@@ -149,21 +149,21 @@ def test_a_sorry_server_that_was_taken_out_does_not_serve() -> None:
     serves = seen({A: DOWN}, before=ALL_UP)
     drained = seen({A: DOWN}, out, before=serves)
     assert lines(serves, drained) == [
-        ("weight", "web/b", "", "", 0, 100),
         ("sorry", "web/sorry_server", "serves", "stands by", 1, 0),
+        ("weight", "web/b", "", "", 0, 100),
     ]
-    assert events(serves, drained)[-1].reason == "drained by the operator"
+    assert events(serves, drained)[0].reason == "drained by the operator"
 
 
 def test_panic_comes_and_goes() -> None:
     half, panic = seen({PA: DOWN}), seen({PA: DOWN, PB: DOWN})
     assert lines(half, panic) == [
-        ("weight", "panicky/a", "", "", 0, 100),
         ("health", "panicky/b", "up", "down", 100, 100),
         ("panic", "panicky", "trusts its probes", "panics", None, None),
+        ("weight", "panicky/a", "", "", 0, 100),
     ]
-    assert events(half, panic)[-1].reason == "more than 50% are down: all are used"
-    back = events(panic, half)[-1]
+    assert events(half, panic)[1].reason == "more than 50% are down (2: a, b): all are used"
+    (back,) = [event for event in events(panic, half) if event.kind is EventKind.PANIC]
     assert (back.now, back.reason) == ("trusts its probes", "no more than 50% are down")
 
 
@@ -180,7 +180,11 @@ def test_maintenance_has_its_reason_and_the_weights_and_is_told_once() -> None:
     assert lines(ALL_UP, begun) == [("maintenance", "panicky/a", "in service", "in maintenance", 100, 0)]
     assert events(ALL_UP, begun)[0].reason == "new disk"
     assert lines(begun, ALL_UP) == [("maintenance", "panicky/a", "in maintenance", "in service", 0, 100)]
-    assert "time is over" in events(begun, ALL_UP)[0].reason
+    assert events(begun, ALL_UP)[0].reason == "the operator has ended it"
+    over = seen({}, {PA: Wish(maintenance=Maintenance("new disk", AT))})
+    assert events(over, ALL_UP)[0].reason == "its time is over"
+    drained = events(begun, seen({}, {PA: Wish(drain=True)}))
+    assert [event.now for event in drained if event.kind is EventKind.MAINTENANCE] == ["drained"]
     again = seen({}, {PA: Wish(maintenance=Maintenance("newer disk"))})
     assert events(begun, again) == []
 
@@ -266,3 +270,13 @@ def test_every_difference_is_one_event_and_nothing_is_told_twice(
         due |= {(EventKind.QUORUM, name)} if former.quorate is not standing.quorate else set()
         due |= {(EventKind.PANIC, name)} if former.panic is not standing.panic else set()
     assert found == due
+
+
+def test_load_that_is_not_heard_is_told_though_the_weight_stays() -> None:
+    silent = replace(ALL_UP, silent={PA: "connection refused"})
+    silent = replace(silent, serving=seen({}).serving)
+    (event,) = events(ALL_UP, silent)
+    assert (event.place, event.was, event.now) == ("panicky/a", "load answers", "load fails")
+    assert event.reason == "connection refused: its last good answer holds"
+    (event,) = events(silent, replace(ALL_UP, serving=seen({}).serving))
+    assert event.now == "load answers"

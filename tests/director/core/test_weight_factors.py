@@ -343,3 +343,10 @@ def test_no_sequence_of_results_and_clock_jumps_gets_past_the_nominal_weight(
         assert not (drained and found.value)
         if was is Status.DOWN and found.value:
             assert row >= 3, "a success after failures never skips rise"
+
+
+def test_load_that_is_not_heard_says_so_beside_what_it_said() -> None:
+    facts = Facts(HealthState(), NO_WISH, load=ProbeResult(True, "37%", percent=37), silent="connection refused")
+    found = effective_weight(RealServer("a", ip_address("10.0.0.1"), 100), facts)
+    assert found.value == 37
+    assert found.reason == "not checked, 37% by its load, which is not heard now (connection refused)"
