@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from director.core.model import SORRY
 from director.core.resolve import (
+    address_of,
     addresses_of,
     check_of,
     collide,
@@ -14,6 +15,7 @@ from director.core.resolve import (
     load_of,
     port_of,
     says_something,
+    told_address,
 )
 from director.core.schema import FileSection, NoCheckSection, RealServerSection, VirtualServerSection
 from director.kit.checks.check import AnyCheckSection, Check, CombinedCheckSection, leaves, timing_findings
@@ -71,10 +73,10 @@ def _through_vip(check: Check, section: VirtualServerSection, real: RealServerSe
             f"with {forward} a probe of the real server goes the way that packets go: remove `via: vip`, which is for "
             "dr and tun"
         )
-    elif source is None and real.address.version != vip.version:
+    elif source is None and address_of(section, real).version != vip.version:
         yield (
-            f"the VIP {vip} is IPv{vip.version}, and the way to {real.address} tells no such address to probe it from: "
-            f"write `source:`, an IPv{vip.version} address of the director's own"
+            f"the VIP {vip} is IPv{vip.version}, and the way to {told_address(section, real)} tells no such address to "
+            f"probe it from: write `source:`, an IPv{vip.version} address of the director's own"
         )
     elif source is not None and (source.version != vip.version or source in addresses_of(section)):
         yield (
@@ -142,7 +144,7 @@ def _sorry(at: At, section: VirtualServerSection, file: FileSection) -> Iterator
     if SORRY in section.real_servers:
         yield (*at, "real_servers", SORRY), f"{SORRY} is the name of the sorry server: use another"
     for name, real in section.real_servers.items():
-        if real.address == sorry.address and collide(section, real.port, sorry.port):
+        if address_of(section, real) == address_of(section, sorry) and collide(section, real.port, sorry.port):
             yield (*here, "address"), f"it is real server {name!r}: give another server, which answers when that fails"
             break
     flags = section.scheduler_flags

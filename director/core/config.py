@@ -19,10 +19,11 @@ from director.core.model import (
     Traffic,
     VirtualServer,
 )
+from director.core.naming import Lookup, Lookups, no_lookup
 from director.core.notifyschema import notifications_of
 from director.core.policyschema import policy
 from director.core.ports import ANY
-from director.core.resolve import addresses_of, check_of, family_of, keys_of, load_of, tunnel_of
+from director.core.resolve import address_of, addresses_of, check_of, family_of, host_of, keys_of, load_of, tunnel_of
 from director.core.schema import FileSection, RealServerSection, SyncSection, VirtualServerSection
 from director.core.steering import with_marks
 from director.core.table import Protocol, SchedulerFlags, SyncDaemon, SyncRole, Timeouts, VirtualRow
@@ -33,13 +34,13 @@ from director.kit.configfile import load
 _FLAGS = {"fallback": SchedulerFlags.FALLBACK, "port": SchedulerFlags.PORT}
 
 
-def parse_config(text: str, source: str) -> Config:
-    """The configuration in `text`; `source` is its name in messages.
+def parse_config(text: str, source: str, look_up: Lookup = no_lookup) -> Config:
+    """The configuration in `text`; `source` is its name in messages, `look_up` knows the names that it has.
 
     Raises: InvalidConfigError with one line for each problem.
     """
     with paused():
-        return build(load(text, source, FileSection, findings))
+        return build(load(text, source, FileSection, findings, Lookups(look_up)))
 
 
 def build(file: FileSection) -> Config:
@@ -48,6 +49,7 @@ def build(file: FileSection) -> Config:
     config = Config(
         virtual_servers=tuple(_virtual_server(name, section, file) for name, section in file.virtual_servers.items()),
         drift_interval_s=file.drift_interval,
+        resolve_interval_s=file.resolve_interval,
         exclusive=file.exclusive,
         timeouts=Timeouts(int(timeouts.tcp), int(timeouts.tcpfin), int(timeouts.udp)) if timeouts else None,
         sync=frozenset(_sync_daemons(file.sync)) if file.sync else None,
@@ -106,7 +108,8 @@ def _row(section: VirtualServerSection) -> VirtualRow:
 def _real_server(name: str, real: RealServerSection, section: VirtualServerSection, file: FileSection) -> RealServer:
     return RealServer(
         name=name,
-        address=real.address,
+        address=address_of(section, real),
+        host=host_of(real),
         weight=real.weight,
         port=real.port,
         check=check_of(section, real, file),
@@ -124,7 +127,8 @@ def _sorry_server(section: VirtualServerSection) -> RealServer:
     assert sorry is not None  # noqa: S101 -- whoever asks has seen it
     return RealServer(
         name=SORRY,
-        address=sorry.address,
+        address=address_of(section, sorry),
+        host=host_of(sorry),
         weight=sorry.weight,
         port=sorry.port,
         tunnel=tunnel_of(section, sorry),

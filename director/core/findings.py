@@ -9,16 +9,20 @@ from collections.abc import Iterator
 
 from director.core.checkfindings import check_findings, policy_findings
 from director.core.model import Method
+from director.core.naming import by_name
 from director.core.notifyschema import notification_findings
 from director.core.ports import ANY, describe_ports
 from director.core.resolve import (
+    address_of,
     addresses_of,
     collide,
     families_of,
     family_of,
     forward_of,
+    host_of,
     keys_of,
     port_of,
+    told_address,
 )
 from director.core.schema import (
     FileSection,
@@ -177,11 +181,12 @@ def _real_servers(
     seen: dict[IPAddress, list[tuple[int | None, str]]] = {}
     for name, real in section.real_servers.items():
         here = (*at, "real_servers", name)
-        same = seen.setdefault(real.address, [])
+        address = address_of(section, real)
+        same = seen.setdefault(address, [])
         other = next((name for port, name in same if collide(section, port, real.port)), None)
         if other is not None:
             port = port_of(section, real)
-            where = Endpoint(real.address, port) if port else real.address
+            where = by_name(Endpoint(address, port) if port else address, host_of(real))
             yield (*here, "address"), f"{where} is a duplicate of real server {other!r}: remove one of them"
         same.append((real.port, name))
         yield from _member(here, section, real, vips)
@@ -225,7 +230,7 @@ def _address(
     here: At, section: VirtualServerSection, real: RealServerSection | SorryServerSection, vips: dict[IPAddress, str]
 ) -> Iterator[Finding]:
     at = (*here, "address")
-    address = real.address
+    address = address_of(section, real)
     own = addresses_of(section)
     forward = forward_of(section, real)
     if forward != "tun":
@@ -233,16 +238,16 @@ def _address(
         if other is not None:
             yield (
                 at,
-                f"{address} is IPv{address.version} and the virtual server's address is IPv{other}: "
-                f"{forward} cannot change the family, use an IPv{other} address, or forward: tun",
+                f"{told_address(section, real)} is IPv{address.version} and the virtual server's address is "
+                f"IPv{other}: {forward} cannot change the family, use an IPv{other} address, or forward: tun",
             )
     if address in own:
-        yield at, f"{address} is the VIP itself: give the real server's own address"
+        yield at, f"{told_address(section, real)} is the VIP itself: give the real server's own address"
     elif address in vips and forward in _SAME_PORT:
         yield (
             at,
-            f"{address} is the VIP of virtual server {vips[address]!r}, an address of this director: packets would "
-            "not leave it; give the real server's own address",
+            f"{told_address(section, real)} is the VIP of virtual server {vips[address]!r}, an address of this "
+            "director: packets would not leave it; give the real server's own address",
         )
 
 
@@ -316,10 +321,10 @@ def _sync(file: FileSection) -> Iterator[Finding]:
         if section.sorry_server is not None:
             members.append((("sorry_server",), section.sorry_server))
         for place, real in members:
-            mixed = any(key.family != real.address.version for key in keys_of(section))
+            mixed = any(key.family != address_of(section, real).version for key in keys_of(section))
             if mixed and forward_of(section, real) == "tun":
                 yield (
                     ("virtual_servers", name, *place, "address"),
-                    f"{real.address} is of another IP version than its virtual server, and the kernel refuses that "
-                    "together with a sync daemon: use one version, or remove `sync`",
+                    f"{told_address(section, real)} is of another IP version than its virtual server, and the kernel "
+                    "refuses that together with a sync daemon: use one version, or remove `sync`",
                 )

@@ -94,7 +94,8 @@ class RealServer:
     """A real server as configured. `weight` is 0 to 65535; without a `check` it is taken as up.
 
     `port` and `method` None are the virtual server's own. `load` is asked for a share of the weight. `is_sorry`: it
-    serves only while quorum is lost.
+    serves only while quorum is lost. `host` is the name that it is given by, empty where it is given by address: where
+    that is the same, so is the server.
     """
 
     name: str
@@ -109,6 +110,7 @@ class RealServer:
     method: Method | None = None
     load: Check | None = None
     is_sorry: bool = False
+    host: str = field(default="", compare=False)
 
     def at(self, key: VirtualKey) -> Endpoint:
         """Where it takes the connections of `key`; port 0 is the port that the client named."""
@@ -195,7 +197,8 @@ class VirtualServer:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that `director.yaml` says. `drift_interval_s` is the longest time between two looks at the kernel.
+    """Everything that `director.yaml` says. `drift_interval_s` is the longest time between two looks at the kernel,
+    `resolve_interval_s` about that between two lookups of its names.
 
     `exclusive`: whatever else the table holds is removed. `timeouts` or `sync` None: they are left alone. `steerings`
     are the entries of the table that its probes need.
@@ -203,6 +206,7 @@ class Config:
 
     virtual_servers: tuple[VirtualServer, ...] = ()
     drift_interval_s: float = 10.0
+    resolve_interval_s: float = 30.0
     exclusive: bool = False
     timeouts: Timeouts | None = None
     sync: frozenset[SyncDaemon] | None = None
@@ -228,6 +232,20 @@ class Config:
         for virtual in self.virtual_servers:
             for placement in virtual.placements:
                 yield virtual, placement
+
+    def named(self) -> Iterator[tuple[VirtualServer, RealServer]]:
+        """Every real server that is given by name."""
+        for virtual in self.virtual_servers:
+            for real in virtual.real_servers:
+                if real.host:
+                    yield virtual, real
+
+    def hosts(self) -> dict[str, frozenset[IPAddress]]:
+        """The names that real servers are given by, with the addresses in use for them."""
+        found: dict[str, set[IPAddress]] = {}
+        for _, real in self.named():
+            found.setdefault(real.host, set()).add(real.address)
+        return {host: frozenset(used) for host, used in found.items()}
 
     def find(self, ref: ServerRef) -> tuple[VirtualServer, RealServer] | None:
         for virtual in self.virtual_servers:

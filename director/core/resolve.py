@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from director.core.model import Method
+from director.core.naming import Named, by_name
 from director.core.ports import ANY
 from director.core.schema import (
     FileSection,
@@ -72,6 +73,26 @@ def collide(section: VirtualServerSection, one: int | None, other: int | None) -
     return (one is None and other in own) or (other is None and one in own)
 
 
+def address_of(section: VirtualServerSection, real: RealServerSection | SorryServerSection) -> IPAddress:
+    """Its address; of a name the one that suits the virtual server's IP version (with tun, any does)."""
+    address = real.address
+    if not isinstance(address, Named):
+        return address
+    found = address.address(family_of(section), other=forward_of(section, real) == Method.TUN.value)
+    assert found is not None, "a name without an address is a problem of its own"  # noqa: S101
+    return found
+
+
+def host_of(real: RealServerSection | SorryServerSection) -> str:
+    """Its name, where it is given by one."""
+    return real.address.host if isinstance(real.address, Named) else ""
+
+
+def told_address(section: VirtualServerSection, real: RealServerSection | SorryServerSection) -> str:
+    """Its address, and its name where it is given by one."""
+    return by_name(address_of(section, real), host_of(real))
+
+
 def forward_of(section: VirtualServerSection, real: RealServerSection | SorryServerSection) -> str:
     """The forwarding method as it is written."""
     return real.forward or section.forward
@@ -127,7 +148,7 @@ def _resolved(
     if port is None and lacks_port(section):
         return None
     vip = next(iter(addresses_of(virtual)), None)
-    return resolve(section, defaults, Endpoint(real.address, port or 0), vip)
+    return resolve(section, defaults, Endpoint(address_of(virtual, real), port or 0), vip)
 
 
 def lacks_port(check: AnyCheckSection) -> bool:

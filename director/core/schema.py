@@ -9,8 +9,18 @@ import re
 from ipaddress import IPv4Address, ip_address
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
+from director.core.naming import Lookups, Named, is_host_name
 from director.core.notifyschema import NotificationSections
 from director.core.policyschema import HookSection, PolicySection, QuorumSection
 from director.core.ports import Ports
@@ -28,6 +38,12 @@ def _address(value: object) -> IPAddress:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not an IP address: use one such as 192.0.2.10 or 2001:db8::10")
     return parse_unicast(value)
+
+
+def _server_address(value: object, info: ValidationInfo) -> IPAddress | Named:
+    if isinstance(value, str) and is_host_name(value):
+        return Lookups.named(value, info.context)
+    return _address(value)
 
 
 def _vip(address: IPAddress) -> IPAddress:
@@ -81,8 +97,14 @@ def _whole_seconds(value: float) -> float:
 
 _LONGEST_S = 2**31 // 1000  # the kernel counts jiffies in an int; HZ is at most 1000 (ip_vs_ctl.c, ip_vs_set_timeout)
 
+LEAST_RESOLVE_S = 1.0
 _ADDRESS = {"type": "string", "format": "ip"}
 Address = Annotated[IPAddress, BeforeValidator(_address), WithJsonSchema(_ADDRESS)]
+ServerAddress = Annotated[
+    IPAddress | Named,
+    PlainValidator(_server_address),
+    WithJsonSchema({"anyOf": [_ADDRESS, {"type": "string", "format": "hostname"}]}),
+]
 VipAddresses = Annotated[
     tuple[IPAddress, ...],
     BeforeValidator(_vips),
@@ -165,7 +187,7 @@ class TunnelSection(Section):
 class RealServerSection(Section):
     """One real server of a virtual server."""
 
-    address: Address
+    address: ServerAddress = Field(description="a name is looked up, again every resolve_interval")
     port: Port | None = Field(None, description="default: the virtual server's port; with dr and tun always that one")
     weight: Weight = Field(100, description="share of new connections, 0 to 65535; 0 gives it none")
     state: Literal["enabled", "drained", "disabled"] = Field(
@@ -186,7 +208,7 @@ class RealServerSection(Section):
 class SorryServerSection(Section):
     """Who answers while quorum is lost. It is not checked."""
 
-    address: Address
+    address: ServerAddress = Field(description="as a real server's")
     port: Port | None = Field(None, description="default: the virtual server's port; with dr and tun always that one")
     weight: Annotated[int, Field(strict=True, ge=1, le=65535)] = 1
     forward: Literal["nat", "dr", "tun"] | None = Field(None, description="overrides the virtual server's forward")
@@ -299,6 +321,9 @@ class FileSection(Section):
     drift_interval: Duration = Field(
         10.0, description="longest time between two looks at the kernel's table, at least 100ms"
     )
+    resolve_interval: Duration = Field(
+        30.0, description="time between two lookups of real servers that are given by name, at least 1s"
+    )
     exclusive: bool = Field(
         False, strict=True, description="true: the IPVS table is the director's alone, anything else in it is removed"
     )
@@ -321,4 +346,12 @@ class FileSection(Section):
     def _idle(cls, value: float) -> float:
         if value < 0.1:
             raise ValueError(f"{format_duration(value)} leaves no time for anything else: use at least 100ms")
+        return value
+
+    @field_validator("resolve_interval")
+    @classmethod
+    def _patient(cls, value: float) -> float:
+        if value < LEAST_RESOLVE_S:
+            least = format_duration(LEAST_RESOLVE_S)
+            raise ValueError(f"{format_duration(value)} is too often for name servers: use at least {least}")
         return value

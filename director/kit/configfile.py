@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -42,20 +42,33 @@ Finding = tuple[Path, str]
 """A problem that a check across fields found: the path it is about, and what is wrong and what to do."""
 
 
+class Facts(Protocol):
+    """What validators ask of the world beyond the text; they find it as their context."""
+
+    def complete(self) -> bool:
+        """Learn all that was asked for since the last time; False when that is nothing."""
+
+
 def _no_findings(_: Any) -> Iterable[Finding]:
     return ()
 
 
 def load(
-    text: str, source: str, model: type[Model], check: Callable[[Model], Iterable[Finding]] = _no_findings
+    text: str,
+    source: str,
+    model: type[Model],
+    check: Callable[[Model], Iterable[Finding]] = _no_findings,
+    facts: Facts | None = None,
 ) -> Model:
     """The configuration in `text`; `source` names it in messages. `check` looks across sections.
+
+    A document that asks for `facts` is validated again once they are there.
 
     Raises: InvalidConfigError with every problem that was found.
     """
     quick = values(text)
     if quick is not None:
-        good, _ = _validate(quick, model)
+        good, _ = _validate(quick, model, facts)
         if good is not None and not any(True for _ in check(good)):
             return good
     tree = parse(text)
@@ -64,13 +77,13 @@ def load(
         if not problems:
             problems.append(Problem(Mark(1, 1), f"the file is empty: it needs {_required(model)}"))
         raise InvalidConfigError(source, problems)
-    config, wrongs = _validate(tree.data, model)
+    config, wrongs = _validate(tree.data, model, facts)
     if config is None or tree.broken:
         misspelt = _misspelt(tree, model, wrongs)
         problems += _told(tree, model, wrongs, misspelt)
         findings: Sequence[Finding] = ()
         if len(wrongs) < MOST_WRONGS:
-            news, findings = _salvaged(tree, model, wrongs, misspelt, check)
+            news, findings = _salvaged(tree, model, wrongs, misspelt, check, facts)
             problems += news
     else:
         findings = list(check(config))
@@ -102,9 +115,16 @@ class _Wrong:
         return describe(self.details, model, self.path)
 
 
-def _validate(data: object, model: type[Model]) -> tuple[Model | None, list[_Wrong]]:
+def _validate(data: object, model: type[Model], facts: Facts | None) -> tuple[Model | None, list[_Wrong]]:
+    found = _validated(data, model, facts)
+    while facts is not None and facts.complete():
+        found = _validated(data, model, facts)
+    return found
+
+
+def _validated(data: object, model: type[Model], facts: Facts | None) -> tuple[Model | None, list[_Wrong]]:
     try:
-        return model.model_validate(data), []
+        return model.model_validate(data, context=facts), []
     except ValidationError as error:
         details = error.errors(include_url=False)[:MOST_WRONGS]
     grouped: dict[tuple[Path, bool], list[Detail]] = {}
@@ -161,10 +181,11 @@ def _salvaged(
     wrongs: Sequence[_Wrong],
     misspelt: Misspelt,
     check: Callable[[Model], Iterable[Finding]],
+    facts: Facts | None,
 ) -> tuple[list[Problem], list[Finding]]:
     """What else is wrong in a document of which `wrongs` and the tree's problems are known."""
-    least, news = _remaining(tree, model, wrongs, misspelt, small=True)
-    most, _ = _remaining(tree, model, wrongs, misspelt, small=False)
+    least, news = _remaining(tree, model, wrongs, misspelt, facts, small=True)
+    most, _ = _remaining(tree, model, wrongs, misspelt, facts, small=False)
     problems = [_problem(tree, model, wrong)[0] for wrong in news]
     if least is None:
         return problems, []
@@ -192,7 +213,7 @@ def _findings(left: tuple[Model, Remains], check: Callable[[Model], Iterable[Fin
 
 
 def _remaining(
-    tree: Tree, model: type[Model], wrongs: Sequence[_Wrong], misspelt: Misspelt, small: bool
+    tree: Tree, model: type[Model], wrongs: Sequence[_Wrong], misspelt: Misspelt, facts: Facts | None, small: bool
 ) -> tuple[tuple[Model, Remains] | None, list[_Wrong]]:
     """The configuration without what is wrong, None when nothing is left, and what its validators say then."""
     remains = Remains(tree.data)
@@ -208,7 +229,7 @@ def _remaining(
             if not remains.cut(least if small or wrong.kind == "extra_forbidden" else wrong.section):
                 return None, news
         meant.clear()
-        config, found = _validate(remains.data(), model)
+        config, found = _validate(remains.data(), model, facts)
         if config is not None:
             return (config, remains), news
         wrongs = [replace(each, path=remains.path(each.path), section=remains.path(each.section)) for each in found]

@@ -104,5 +104,7 @@ def _type(value: Schema) -> str:
             return "duration, such as " + " or ".join(f"`{item}`" for item in value.get("examples", ["2s"]))
         case "string" if value.get("format", "").startswith("ip"):
             return "IP address"
+        case "string" if value.get("format") == "hostname":
+            return "host name"
         case _:
             return "text"
