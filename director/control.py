@@ -161,15 +161,22 @@ class Control:
                 self._forget_former()
 
     async def change(
-        self, config: Config, source: str, text: str, confirm_s: float | None = None, drain_s: float | None = None
+        self,
+        config: Config,
+        source: str,
+        text: str,
+        confirm_s: float | None = None,
+        drain_s: float | None = None,
+        in_place_of: Config | None = None,
     ) -> Applied:
         """Put `config` in force; its removals come at the end, or when it is confirmed, or have drained.
 
-        One that comes while another drains joins it.
+        One that comes while another drains joins it. Given `in_place_of`, it is the same file read anew, and taken only
+        while that is in force.
         Raises: NotAppliedError when a part failed that had not failed before, and then the former one is back.
         """
         async with self.writing:
-            self._refuse_while_unconfirmed()
+            self._refuse_meanwhile(in_place_of)
             if self._ends and confirm_s is not None:
                 raise DirectorError(f"{source} was not applied: the director is stopping, and could not undo it later")
             former, standing = self.force, set(self.last.failures if self.last else ())
@@ -205,7 +212,7 @@ class Control:
                 raise
             except DirectorError as error:
                 raise await self._not_applied(former, entry, str(error).splitlines(), standing) from error
-            if is_own:
+            if is_own and in_place_of is None:
                 self.undone = ""
             still = [f"as before: {failure}" for failure in outcome.failures]
             if waits is None:
@@ -442,12 +449,14 @@ class Control:
             raise ConfigError("nothing awaits confirmation: `director status` shows what is in force")
         return self.unconfirmed
 
-    def _refuse_while_unconfirmed(self) -> None:
+    def _refuse_meanwhile(self, in_place_of: Config | None) -> None:
         if self.unconfirmed is not None:
             raise ConfigError(
                 f"{self.force.source} awaits confirmation until {self.unconfirmed.until}: "
                 "`director confirm` or `director undo` comes first"
             )
+        if in_place_of is not None and self.config is not in_place_of:
+            raise DirectorError("another configuration has come into force meanwhile")
 
     def _tell_unserved(self, inputs: Inputs) -> None:
         """Log, once, which virtual servers refuse every connection for want of a real server."""

@@ -22,6 +22,7 @@ from director.control import Control
 from director.core.config import parse_config
 from director.core.event import Event, EventKind
 from director.core.model import Config
+from director.core.naming import Lookup
 from director.core.notifying import REFUSED
 from director.eventlog import EventLog
 from director.hooks import Hooks
@@ -37,10 +38,12 @@ from director.kit.errors import ConfigError, DirectorError
 from director.lastknown import LastKnown
 from director.memory import Memory
 from director.monitor import Monitor
+from director.names import Names
 from director.notifier import Notifier
 from director.overrides import Overrides
 from director.reconcile import Reconciler
 from director.requests import Requests
+from director.resolution import Resolution
 from director.terms import Addresses, Kernel, Surroundings
 from director.undertaking import NotAppliedError, configuration_event
 from director.witness import Witness
@@ -68,6 +71,7 @@ class Daemon:
         changes: Changes | None = None,
         surroundings: Surroundings | None = None,
         text: str = "",
+        names: Names | None = None,
     ) -> None:
         self._changes = changes
         self._config_path = config_path
@@ -94,13 +98,16 @@ class Daemon:
             text,
             self.tell,
         )
-        self._requests = Requests(self._control, overrides, namespace_inode(), self.tell)
+        self._names = names or Names(state_directory)
+        self._resolution = Resolution(self._names, self._control, self.tell)
+        self._requests = Requests(self._control, overrides, namespace_inode(), self._resolution, self.tell)
 
     def tell(self, event: Event) -> None:
         """Keep `event`, and have it told to whom the configuration in force names. For the loop's thread."""
         self._events.tell(event)
         if event.kind in {EventKind.CONFIGURATION, EventKind.DAEMON}:  # not in the middle of an apply, which may fail
             self._notifier.use(self._control.config.notifications)
+            self._resolution.wake()
         self._notifier.tell(event)
 
     async def run(self, socket_path: Path) -> None:
@@ -116,6 +123,7 @@ class Daemon:
         loop.set_default_executor(ThreadPoolExecutor(THREADS, "helper"))
         with ExitStack() as stack:
             stack.enter_context(self._control.worker)
+            stack.callback(self._names.close)  # no thread is waited for that waits for a name server
             listener = stack.enter_context(listening(socket_path))  # before anything is changed
             if self._changes is not None:
                 stack.enter_context(woken_by(self._changes, self._woken.set))
@@ -133,9 +141,11 @@ class Daemon:
                     group.create_task(self._hooks.run(), name="hooks"),
                     group.create_task(self._events.run(), name="events"),
                     group.create_task(self._notifier.run(), name="notifications"),
+                    group.create_task(self._resolution.run(), name="names"),
                 ]
                 log.info("director is running", extra={"config": str(self._config_path), "socket": str(socket_path)})
                 await self._stopped.wait()
+                self._names.close()
                 await self._control.stop()
                 self.tell(Event(time.time(), EventKind.DAEMON, was="runs", now="stopped"))
                 await self._notifier.finish(LAST_NOTIFICATIONS_S)
@@ -153,7 +163,7 @@ class Daemon:
             source = str(self._config_path)
             try:
                 text = await asyncio.to_thread(read_text, self._config_path)
-                config = await asyncio.to_thread(parse_config, text, source)
+                config = await asyncio.to_thread(parse_config, text, source, self._names.look_up)
                 await self._control.change(config, source, text)
                 self._requests.refused = ()
                 log.info("reloaded", extra={"config": source})
@@ -218,7 +228,8 @@ def run(config_path: Path, socket_path: Path, state_directory: Path) -> None:
     Raises: DirectorError when it cannot begin, and then nothing has changed.
     """
     text = read_text(config_path)
-    config = parse_config(text, str(config_path))
+    names = Names(state_directory)
+    config = begin_with(text, str(config_path), names)
     purpose = f"director run {config_path}"
     with (
         NamespaceLock(purpose),
@@ -228,5 +239,21 @@ def run(config_path: Path, socket_path: Path, state_directory: Path) -> None:
         HostChanges() as changes,
     ):
         around = HostSurroundings(state_directory)
-        daemon = Daemon(config_path, config, state_directory, kernel, addresses, announcer, changes, around, text)
+        daemon = Daemon(
+            config_path, config, state_directory, kernel, addresses, announcer, changes, around, text, names
+        )
         asyncio.run(daemon.run(socket_path))
+
+
+def begin_with(text: str, source: str, names: Names) -> Config:
+    """The configuration in `text`; where the addresses that names have now make it wrong, with their last ones.
+
+    Raises: InvalidConfigError.
+    """
+    last: Lookup = names.last()
+    try:
+        return parse_config(text, source, names.look_up)
+    except ConfigError:
+        with suppress(ConfigError):
+            return parse_config(text, source, last)
+        raise

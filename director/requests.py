@@ -28,6 +28,7 @@ from director.kit.errors import ConfigError, DirectorError
 from director.kit.schemawalk import suggestion
 from director.kit.yamltree import places_in
 from director.overrides import Overrides
+from director.resolution import Resolution
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,14 @@ class Requests:
     """The operations of a director that manages network namespace `namespace` (its inode)."""
 
     def __init__(
-        self, control: Control, overrides: Overrides, namespace: int, tell: Callable[[Event], None] = lambda event: None
+        self,
+        control: Control,
+        overrides: Overrides,
+        namespace: int,
+        resolution: Resolution,
+        tell: Callable[[Event], None] = lambda event: None,
     ) -> None:
+        self._resolution = resolution
         self._tell = tell
         self._control = control
         self._overrides = overrides
@@ -53,14 +60,14 @@ class Requests:
         Raises: InvalidConfigError, and NotAppliedError when a part failed; then nothing has changed.
         """
         # In a thread: a large file takes seconds to parse, and probes would time out meanwhile.
-        config = await asyncio.to_thread(parse_config, text, source)
+        config = await asyncio.to_thread(parse_config, text, source, self._resolution.names.look_up)
         applied = await self._control.change(config, source, text, confirm_s, drain_s)
         self.refused = ()
         return applied
 
     async def plan(self, text: str, source: str) -> Planned:
         """What `apply` would change. Raises: InvalidConfigError."""
-        config = await asyncio.to_thread(parse_config, text, source)
+        config = await asyncio.to_thread(parse_config, text, source, self._resolution.names.look_up)
         async with self._control.writing:
             return await self._control.preview(config)
 
@@ -131,6 +138,7 @@ class Requests:
                 "notes": [
                     *notes(seen.foreign, plan.in_the_way, force.config.exclusive),
                     *([control.undone] if control.undone else []),
+                    *self._resolution.notes(),
                 ],
                 "drain_left_s": round(force.drain_until_at - now, 3) if force.drain_until_at is not None else None,
             },
@@ -172,6 +180,7 @@ class Requests:
             source=force.source,
             now=time.monotonic(),
             clock=time.time(),
+            names=self._resolution.names.known,
         )
         return explain(virtual, asked, real_server)
 

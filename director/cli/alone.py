@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
+from director.cli.configuration import parsed
 from director.kit.errors import ConfigError, DirectorError
 
 if TYPE_CHECKING:
@@ -94,11 +95,14 @@ def apply(
     config: Config, text: str, source: str, state_directory: Path, drain_s: float | None, tell: Progress
 ) -> AppliedAnswer:
     """Apply `text` and see to its end. Raises: DirectorError; an interruption of the drain leaves the journal."""
+    from director.names import Names
+
     raised: list[Vip] = []
     with _writing(f"director apply {source}", state_directory, raised) as (reconciler, journal):
         once = _once(reconciler, journal, config, text, source, state_directory)
         changed = once.change(drains=drain_s is not None)
         rest = once.remove() if drain_s is None else once.drain(drain_s, tell)
+        Names(state_directory).remember(config)
     _announce(raised)
     return replace(rest, steps=changed.steps + rest.steps).plain()
 
@@ -108,6 +112,7 @@ def apply_until_confirmed(
 ) -> AppliedAnswer:
     """Apply `text` in a process that goes on without this one, until it is confirmed or undoes itself."""
     from director import guardian
+    from director.names import Names
 
     def work(tell: Callable[[Answer], None]) -> None:
         from director.undertaking import clock
@@ -117,6 +122,7 @@ def apply_until_confirmed(
         with _stop_signal() as stop, _writing(purpose, state_directory, raised) as (reconciler, journal):
             once = _once(reconciler, journal, config, text, source, state_directory)
             changed = once.change(drains=drain_s is not None)
+            Names(state_directory).remember(config, keep=True)
             if not (changed.steps or changed.later):
                 tell(once.remove().plain())
                 return
@@ -151,9 +157,8 @@ def confirm(state_directory: Path, tell: Progress) -> AppliedAnswer:
     left = Journal(state_directory).load()
     if left is None:
         raise ConfigError(NOTHING_WAITS)
-    from director.core.config import parse_config
-
-    return apply(parse_config(left.text, left.source), left.text, left.source, state_directory, None, tell)
+    config = parsed(left.text, left.source, state_directory, presume=True)
+    return apply(config, left.text, left.source, state_directory, None, tell)
 
 
 def undo(state_directory: Path) -> AppliedAnswer:
@@ -170,7 +175,7 @@ def undo(state_directory: Path) -> AppliedAnswer:
         left = journal.load()
         if left is None:
             raise ConfigError(NOTHING_WAITS)
-        undone = once.undo(reconciler, journal, left, Inputs(_named(left.text) or Config()))
+        undone = once.undo(reconciler, journal, left, Inputs(_named(left.text, state_directory) or Config()))
     _announce(raised)
     return undone.plain()
 
@@ -211,12 +216,10 @@ NOTHING_WAITS = (
 )
 
 
-def _named(text: str) -> Config | None:
+def _named(text: str, state_directory: Path) -> Config | None:
     """The configuration in `text`, for its names."""
-    from director.core.config import parse_config
-
     with suppress(ConfigError):
-        return parse_config(text, "")
+        return parsed(text, "", state_directory, presume=True)
     return None
 
 

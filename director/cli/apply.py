@@ -64,7 +64,7 @@ def apply(
     """
     from director.cli import alone
 
-    text, config, client = read(file, socket_path)
+    text, config, client = read(file, socket_path, state_directory)
     draining = Draining()
     unfinished: Sequence[str] = ()
     if client.is_running():

@@ -163,6 +163,8 @@ def _print(found: Status) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from director.core.naming import by_name
+
     # Piped output has no width of its own: lines stay whole there.
     console = Console(
         highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
@@ -179,7 +181,7 @@ def _print(found: Status) -> None:
             style = _style(real)
             table.add_row(
                 Text(f"  {real['name']}", style=style),
-                Text(_endpoint(real["address"], real["port"])),
+                Text(by_name(_endpoint(real["address"], real["port"]), real.get("host", ""))),
                 Text(str(real["weight"]), style=style),
                 _in_kernel(real),
                 str(real["active"]),

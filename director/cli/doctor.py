@@ -78,8 +78,7 @@ def _situation(file: Path | None, vips: tuple[str, ...], forward: str | None, ro
         raise click.UsageError("--vip is for a real server: a director needs FILE")
     if forward:
         return of_vips([vip_address(vip) for vip in vips], METHODS[forward])
-    from director.core.config import parse_config
-    from director.kit.configfile import read_text
+    from director.cli.configuration import read_configuration
     from director.kit.errors import ConfigError
 
     if file is None and not DEFAULT_FILE.exists():
@@ -88,7 +87,7 @@ def _situation(file: Path | None, vips: tuple[str, ...], forward: str | None, ro
             "`director doctor --vip ADDRESS --forward METHOD` does without one"
         )
     file = file or DEFAULT_FILE
-    return of_config(parse_config(read_text(file), str(file)), str(file))
+    return of_config(read_configuration(file)[1], str(file))
 
 
 def _plain(report: Report) -> dict[str, object]:

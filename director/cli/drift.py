@@ -46,9 +46,10 @@ def drift(file: Path | None, as_json: bool, socket_path: Path, state_directory: 
         raise ConfigError("no director runs: name the FILE that was applied, or start one with `director run FILE`")
     else:
         from director.cli import alone
-        from director.cli.table import read
+        from director.cli.configuration import parsed
+        from director.kit.configfile import read_text
 
-        _, config, _ = read(file, socket_path)
+        config = parsed(read_text(file), str(file), state_directory, presume=True)
         lines = alone.drift(config, state_directory)
     print_drift(lines, as_json)
     return exits.CHANGES if lines else exits.OK

@@ -50,6 +50,8 @@ def _real_server(real: RealServerLine) -> Iterator[str]:
     kernel = real["kernel_weight"]
     has = "not in the kernel's table" if kernel is None else f"the kernel has {kernel}"
     yield f"{real['name']}  {real['address']}  weight {real['weight']}, {has}"
+    if real["resolution"]:
+        yield f"  name: {real['resolution']}"
     for index, factor in enumerate(real["factors"]):
         at = f"  ({real['at']})" if index == 0 else ""
         yield f"  {factor['weight']:>5}  {factor['what']}{at}"

@@ -41,11 +41,10 @@ def probe(virtual_server: str, real_server: str, file: Path, as_json: bool) -> i
 
     Exits 0 when the server is good by this probe, 2 when it is not, 1 on an error.
     """
-    from director.core.config import parse_config
+    from director.cli.configuration import read_configuration
     from director.kit.checks.check import leaves
-    from director.kit.configfile import read_text
 
-    real = _find(parse_config(read_text(file), str(file)), virtual_server, real_server)
+    real = _find(read_configuration(file)[1], virtual_server, real_server)
     checks = (*leaves(real.check), *leaves(real.load))
     if not checks:
         raise ConfigError(f"{virtual_server}/{real_server} has no check in {file}: give it one")

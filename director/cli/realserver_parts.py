@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from director.cli.configuration import read_configuration
 from director.core.table import IPIP, Tunnel
 from director.host.decapsulation import Served
 from director.host.realserver_state import in_order
@@ -40,10 +41,7 @@ def parts_of_file(file: Path, held: Iterable[Vip]) -> list[Part]:
 
     Raises: ConfigError when the file is wrong, or has none.
     """
-    from director.core.config import parse_config
-    from director.kit.configfile import read_text
-
-    config = parse_config(read_text(file), str(file))
+    _, config = read_configuration(file)
     ours = {vip.address for vip in held}
     parts = [
         Part(virtual.name, vip, virtual.method_of(real).value, real.address, real.tunnel)

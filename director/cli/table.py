@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from director.cli import exits
+from director.cli.configuration import read_configuration
 from director.cli.lines import count, note, print_plan
 from director.cli.options import file_argument, json_option, socket_option, state_option
 from director.kit.errors import DirectorError
@@ -23,16 +24,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @file_argument
-def check(file: Path) -> None:
+@state_option
+def check(file: Path, state_directory: Path) -> None:
     """Say whether FILE is a good configuration; nothing is changed.
 
     Prints one line a problem, file:line:column: what, where, what to do, and exits 1 if there are any. Lines `note:`
     name programs and files that this host lacks. Then how long a failure and a recovery take to be seen at worst.
     """
-    from director.core.config import parse_config
-    from director.kit.configfile import read_text
-
-    config = parse_config(read_text(file), str(file))
+    _, config = read_configuration(file, state_directory)
     servers = sum(not real.is_sorry for virtual in config.virtual_servers for real in virtual.real_servers)
     checked = sum(real.check is not None for virtual in config.virtual_servers for real in virtual.real_servers)
     click.echo(
@@ -69,7 +68,7 @@ def plan(file: Path, as_json: bool, socket_path: Path, state_directory: Path) ->
     """
     from director.cli import alone
 
-    text, config, client = read(file, socket_path)
+    text, config, client = read(file, socket_path, state_directory)
     if client.is_running():
         answer = client.plan(text, source(file))
     else:
@@ -82,14 +81,11 @@ def plan(file: Path, as_json: bool, socket_path: Path, state_directory: Path) ->
     return exits.CHANGES if answer["steps"] else exits.OK
 
 
-def read(file: Path, socket_path: Path) -> tuple[str, Config, Client]:
+def read(file: Path, socket_path: Path, state_directory: Path) -> tuple[str, Config, Client]:
     """FILE's text, the configuration that it is, and whom to ask. Raises: InvalidConfigError."""
     from director.api.client import Client
-    from director.core.config import parse_config
-    from director.kit.configfile import read_text
 
-    text = read_text(file)
-    return text, parse_config(text, str(file)), Client(socket_path)
+    return *read_configuration(file, state_directory), Client(socket_path)
 
 
 def source(file: Path) -> str:

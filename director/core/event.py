@@ -29,6 +29,7 @@ class EventKind(Enum):
     CONFIGURATION = "configuration"
     DRIFT = "drift"
     CERTIFICATE = "certificate"
+    RESOLUTION = "resolution"
     NOTIFICATION = "notification"
     DAEMON = "daemon"
 

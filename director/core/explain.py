@@ -6,10 +6,12 @@ One rule: the weight's own factors are told, as they were decided; nothing is de
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 from director.core.model import RealServer, ServerRef, VirtualServer
+from director.core.moves import told_resolution
+from director.core.naming import Named
 from director.core.serving import Serving
 from director.core.weight import NO_WISH, Maintenance, Wish
 from director.kit.checks.check import Check, leaves
@@ -59,11 +61,14 @@ class CheckLine(TypedDict):
 class RealServerLine(TypedDict):
     """One real server. `factors` lead from the configured weight to `weight`; `kernel_weight` None: not in the table.
 
-    `back` says what brings it back, empty where it serves.
+    `back` says what brings it back, empty where it serves. `resolution` is what is known of `host`, the name that it is
+    given by; both are empty where it is given by address.
     """
 
     name: str
     address: str
+    host: str
+    resolution: str
     configured_weight: int
     at: str
     factors: list[FactorLine]
@@ -117,6 +122,7 @@ class Asked:
     source: str
     now: float
     clock: float
+    names: Mapping[str, Named] = field(default_factory=dict)
 
 
 def explain(virtual: VirtualServer, asked: Asked, real_server: str | None = None) -> Explanation:
@@ -156,6 +162,8 @@ def _real_server(virtual: VirtualServer, ref: ServerRef, real: RealServer, asked
     return {
         "name": real.name,
         "address": str(real.at(virtual.keys[0])),
+        "host": real.host,
+        "resolution": told_resolution(virtual, real, asked.names.get(real.host)),
         "configured_weight": real.weight,
         "at": asked.places((*here, "weight")),
         "factors": [{"what": factor.what, "weight": factor.value} for factor in weight.factors],

@@ -16,7 +16,7 @@ from director.core.event import Event, EventKind
 REFUSED = "refused"  # what `now` is of a configuration that was not taken
 Topic = Literal[
     "health", "weight", "quorum", "sorry", "panic", "wish", "maintenance", "configuration", "configuration_refused",
-    "drift", "certificate", "notification", "daemon",
+    "drift", "certificate", "resolution", "notification", "daemon",
 ]  # fmt: skip
 DEFAULT_TOPICS: tuple[Topic, ...] = ("health", "quorum", "sorry", "panic", "configuration_refused", "certificate")
 

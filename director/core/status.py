@@ -34,11 +34,13 @@ class RealServerStatus(TypedDict):
 
     It has as many `entries` as its virtual server; `kernel_weight` is that of one of the `entries_wrong`, where some
     have not `weight` (or are there although they are to be left out while it is down). `warning` says what will fail
-    later, such as a certificate that ends, or why no probe can be made.
+    later, such as a certificate that ends, or why no probe can be made. `host` is the name that it is given by, if it
+    is.
     """
 
     name: str
     address: str
+    host: str
     port: int
     forward: str
     configured_weight: int
@@ -203,6 +205,7 @@ def virtual_servers(
         return {
             "name": real.name,
             "address": str(real.address),
+            "host": real.host,
             "port": real.at(virtual.keys[0]).port,
             "forward": virtual.method_of(real).value,
             "configured_weight": real.weight,

@@ -77,6 +77,7 @@ def test_the_file_the_kernel_and_the_probes_stand_side_by_side() -> None:
     assert first == {
         "name": "a",
         "address": "10.0.0.1",
+        "host": "",
         "port": 8080,
         "forward": "nat",
         "configured_weight": 5,

@@ -19,13 +19,16 @@ import pytest
 from director.api.client import Client
 from director.core.config import parse_config
 from director.core.diff import Change
+from director.core.naming import Answer as Addresses
 from director.core.status import Status
 from director.core.table import Table, TableCounters
 from director.core.vip import Vip
-from director.daemon import Daemon
+from director.daemon import Daemon, begin_with
 from director.ipvs.failure import Failure
 from director.kit.errors import KernelError
 from director.kit.net import Endpoint
+from director.names import Names
+from director.resolver import Resolver
 from tests.contract.fake_kernel import FakeKernel
 from tests.director.fakes import FakeAddresses, FakeAnnouncer, until
 
@@ -46,6 +49,10 @@ BAD = "virtual_servers: {web: {address: 10.0.0.256, port: 0, forward: drr, real_
 WEB = parse_config(FILE, "f").virtual_servers[0].keys[0]
 A, B = (Endpoint(ip_address(f"10.0.0.{number}"), 80) for number in (1, 2))
 VIP = Vip(ip_address("192.0.2.10"), "eth0")
+
+
+def nobody_knows(host: str) -> Addresses:
+    return f"nobody knows {host}"
 
 
 class SlowKernel(FakeKernel):
@@ -104,6 +111,7 @@ class World:
     addresses: FakeAddresses = field(default_factory=FakeAddresses)
     announcer: FakeAnnouncer = field(default_factory=FakeAnnouncer)
     changes: HostChanges | None = None
+    resolve: Callable[[str], Addresses] = nobody_knows
 
     def __post_init__(self) -> None:
         self.file = self.directory / "director.yaml"
@@ -113,10 +121,11 @@ class World:
     def daemon(self, text: str | None = FILE) -> Daemon:
         if text is not None:
             self.file.write_text(text)
-        config = parse_config(self.file.read_text(), str(self.file))
-        return Daemon(
-            self.file, config, self.directory / "state", self.kernel, self.addresses, self.announcer, self.changes
-        )
+        written, state = self.file.read_text(), self.directory / "state"
+        names = Names(state, Resolver(self._resolve))
+        config = begin_with(written, str(self.file), names)
+        host = (self.kernel, self.addresses, self.announcer, self.changes)
+        return Daemon(self.file, config, state, *host, text=written, names=names)
 
     def run(self, story: Callable[[], Awaitable[None]], text: str | None = FILE) -> None:
         """A director's life: begin, `story`, SIGTERM."""
@@ -131,6 +140,9 @@ class World:
                 await running
 
         asyncio.run(main())
+
+    def _resolve(self, host: str) -> Addresses:
+        return self.resolve(host)  # which a test may change
 
     async def ask(self, operation: Callable[[Client], Answer]) -> Answer:
         return await asyncio.to_thread(operation, self.client)
