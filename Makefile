@@ -23,7 +23,7 @@ SERVERS := redis-server:redis-server mariadbd:mariadb-server-core postgres:postg
 	imap-login:dovecot-imapd pop3-login:dovecot-pop3d sendmail:exim4-daemon-light
 PROGRAMS := $(subst  $() ,:,/usr/sbin:/sbin:/usr/lib/dovecot $(wildcard /usr/lib/postgresql/*/bin))
 SERVICES := nginx-light:nginx redis-server:redis-server postgresql:postgresql dovecot-imapd:dovecot \
-	exim4-daemon-light:exim4
+	exim4-daemon-light:exim4 keepalived:keepalived
 
 # What the benchmarks compare with; the tests do without.
 COMPARED := keepalived:keepalived
@@ -31,7 +31,7 @@ COMPARED := keepalived:keepalived
 .PHONY: help demo test test-unit test-lab $(LAB_HALVES) bench-ipvs bench-health check format setup packages servers clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup ## the whole path on a real kernel, in under 90 s; KEEP=1 leaves a shell in the lab, KERNEL=uml|host chooses
 	@$(BIN)/director lab demo --kernel $(KERNEL) $(if $(KEEP),--keep)
