@@ -21,7 +21,7 @@ from tests.bench.health_subjects import DIRECTOR, KEEPALIVED, SENTINEL, Kind, Na
 KINDS = (KEEPALIVED, DIRECTOR, SENTINEL)
 FEW, CROWD, MANY = 10, 100, 200
 LOOK_S = 0.001
-PAUSE_S = (0.5, 1.0)
+BETWEEN_S = 1.2
 SETTLED_S = 2.5
 GONE_S = 30.0
 PROBING = (
@@ -66,38 +66,52 @@ def addresses(group: int, count: int) -> list[str]:
 
 
 class Killing:
-    """Kills servers of one subject, one after another, and sees when the kernel has them at weight 0."""
+    """Kills each server of one subject several times, and sees when the kernel has it at weight 0.
+
+    A failure is found sooner or later by when in its interval it comes: the kills of a server are spread evenly over a
+    second, from a point of chance on. So fewer of them say as much, and no program is lucky.
+    """
 
     def __init__(self, subject: Subject, peers: Peers, kills: int) -> None:
         self.took: list[float] = []
         self._subject = subject
         self._peers = peers
-        self._left = kills
-        self._next = 0
-        self._next_at = time.monotonic() + chance.uniform(*PAUSE_S)
         self._killed: dict[str, float] = {}
+        self._phases: dict[str, list[float]] = {}
+        for address in subject.addresses:
+            first = chance.random()
+            phases = [(first + number / kills) % 1 for number in range(kills)]
+            self._phases[address] = chance.sample(phases, kills)
+        self._due_at = {address: self._next_at(address) for address in subject.addresses}
 
     def step(self) -> bool:
         """Whether there is more to do."""
-        table = self._subject.table
-        if table.read() and self._killed:
+        table, peers = self._subject.table, self._peers
+        if table.read():
             for address in [each for each in self._killed if not table.weights.get(each)]:
                 self.took.append(table.read_at - self._killed.pop(address))
-                self._peers.start([address])
+                peers.start([address])
+        for address, phases in self._phases.items():
+            if phases and address not in self._due_at and address not in self._killed and self._is_well(address):
+                self._due_at[address] = self._next_at(address)
+        for address in [each for each, at in self._due_at.items() if table.read_at >= at]:
+            del self._due_at[address]
+            self._killed[address] = peers.kill(address)
         if any(table.read_at - at > GONE_S for at in self._killed.values()):
             raise SystemExit(f"{self._subject.kind.name}: a killed server has its weight after {GONE_S:g} s")
-        address = self._subject.addresses[self._next % FEW]
-        is_well = table.weights.get(address) == 100 and address in self._peers.pids
-        if self._left and is_well and table.read_at >= self._next_at:
-            self._killed[address] = self._peers.kill(address)
-            self._next_at = table.read_at + chance.uniform(*PAUSE_S)
-            self._next += 1
-            self._left -= 1
-        return bool(self._left or self._killed)
+        return bool(self._killed or any(self._phases.values()) or self._due_at)
+
+    def _is_well(self, address: str) -> bool:
+        return self._subject.table.weights.get(address) == 100 and address in self._peers.pids
+
+    def _next_at(self, address: str) -> float:
+        """When to kill it next: in its phase, and after a probe that was good."""
+        earliest = time.monotonic() + BETWEEN_S
+        return earliest + (self._phases[address].pop() - earliest) % 1
 
 
 def one_by_one(places: Places, kills: int) -> tuple[Samples, float]:
-    """From SIGKILL of one of ten servers to its weight 0, by subject; and the time between two looks at a table."""
+    """From SIGKILL of one of ten servers, of each `kills` times, to its weight 0; and the time between two looks."""
     peers = Peers(places.peers, places.folder)
     wanted = [(kind, addresses(group, FEW)) for group, kind in enumerate(KINDS)]
     peers.start(address for _, each in wanted for address in each)
