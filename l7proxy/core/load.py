@@ -51,7 +51,7 @@ def stepped(left: float, said: int) -> int:
         return 1
     if said - STEP - MARGIN < left <= said + MARGIN:
         return said
-    return min(100, STEP * math.ceil(left / STEP))
+    return min(100, max(STEP, STEP * math.ceil(left / STEP)))  # next to nothing is divided to 0
 
 
 def answer(load: Load, *, draining: bool, trouble: str, running_s: float) -> bytes:

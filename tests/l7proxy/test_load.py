@@ -5,7 +5,7 @@ from __future__ import annotations
 import doctest
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from l7proxy.core import load
@@ -44,6 +44,7 @@ def test_a_share_moves_in_steps(left: float, said: int, says: int) -> None:
 
 
 @given(st.floats(-50, 100), st.sampled_from([1, *range(5, 101, 5)]))
+@example(5e-324, 10)
 def test_a_share_is_1_to_100_and_near_what_is_left(left: float, said: int) -> None:
     says = stepped(left, said)
     assert 1 <= says <= 100
