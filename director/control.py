@@ -149,8 +149,9 @@ class Control:
             self._put_in_force(InForce.taken(self.config, self.force.source, self.force.text, table))
             return await self._reconcile()
 
-    async def look(self) -> None:
-        """The loop's turn."""
+    async def look(self) -> bool:
+        """The loop's turn; whether it looked at all that is around the table, too."""
+        began_at = time.monotonic()
         async with self.writing:
             if self.unconfirmed is not None and time.monotonic() >= self.unconfirmed.until_at:
                 await self._undo(self.unconfirmed, "not confirmed in time")
@@ -159,6 +160,7 @@ class Control:
                 await self._reconcile(thorough=bool(self.failed) or looked_s >= self.config.drift_interval_s)
             if self.last is not None and not self.last.plan.leaving:
                 self._forget_former()
+            return self._thorough_at >= began_at
 
     async def change(
         self,

@@ -190,8 +190,8 @@ class Daemon:
                     await self._woken.wait()
             self._woken.clear()
             try:
-                await self._control.look()
-                await self._control.advise()  # settings drift too
+                if await self._control.look():
+                    await self._control.advise()  # settings and files drift too
             except Exception as error:  # noqa: BLE001 -- a director that ends repairs nothing any more
                 self._control.tell_trouble(error)
 

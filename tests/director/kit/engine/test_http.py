@@ -1,12 +1,10 @@
-"""Probes against real servers on the loopback address, good and hostile."""
+"""HTTP probes against real servers on the loopback address, good and hostile."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import gzip
-import os
 import resource
 import socket
 import ssl
@@ -14,11 +12,9 @@ import struct
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from director.kit.checks.base import Timing, Tls
 from director.kit.checks.check import Check, Probe
@@ -28,18 +24,12 @@ from director.kit.health import ProbeResult
 from director.kit.net import Endpoint
 from director.kit.probes.run import run_check
 from director.kit.probes.tls import forget_contexts
+from tests.director.kit.engine.peers import LOOPBACK, descriptors, free_port
 
 pytestmark = pytest.mark.unit
 
-LOOPBACK = ip_address("127.0.0.1")
 Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\n"
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
-    with asyncio.Runner(loop_factory=request.param) as runner:
-        yield runner
 
 
 def _run(story: Coroutine[None, None, ProbeResult]) -> ProbeResult:
@@ -107,30 +97,6 @@ def _probe_http(answer: Answer, probe: HttpProbe | None = None, timeout_s: float
             return await run_check(_check(port, probe or HttpProbe(), timeout_s))
 
     return _run(story())
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-@contextlib.contextmanager
-def _full_backlog() -> Iterator[int]:
-    """A listener that accepts nothing more: the kernel drops what comes."""
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(socket.socket())
-        server.bind(("127.0.0.1", 0))
-        server.listen(0)
-        for _ in range(3):
-            client = stack.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex(server.getsockname())
-        yield server.getsockname()[1]
-
-
-def _descriptors() -> int:
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- a count
 
 
 # http
@@ -451,26 +417,26 @@ def test_two_hundred_probes_leave_nothing_open(runner: asyncio.Runner, kind: str
     async def story() -> None:
         runner.get_loop().set_exception_handler(lambda *_: None)  # a handshake that the client ends is no news here
         async with _serving(_says(OK + b"Content-Length: 0\r\n\r\n"), tls) as port:
-            check = _check(_free_port() if kind == "refused" else port, probe)
+            check = _check(free_port() if kind == "refused" else port, probe)
             await run_check(check)
             await _until_quiet()
-            before = _descriptors()
+            before = descriptors()
             for _ in range(10):
                 results = await asyncio.gather(*(run_check(check) for _ in range(20)))
                 assert {result.ok for result in results} == {kind not in {"refused", "untrusted"}}
             await _until_quiet()
-            assert _descriptors() <= before
+            assert descriptors() <= before
             assert len(asyncio.all_tasks()) == 1
 
     async def _until_quiet() -> None:
         """Until the server has seen that its clients are gone."""
         async with asyncio.timeout(5):
-            while len(asyncio.all_tasks()) > 1 or _descriptors() > quiet:  # noqa: ASYNC110 -- no event tells of it
+            while len(asyncio.all_tasks()) > 1 or descriptors() > quiet:  # noqa: ASYNC110 -- no event tells of it
                 await asyncio.sleep(0.005)
 
     async def _count() -> int:
         async with _serving(_says(), tls):
-            return _descriptors()
+            return descriptors()
 
     quiet = runner.run(_count())
     runner.run(story())
