@@ -15,10 +15,13 @@ from director.kit.net import Endpoint, parse_endpoint
 from director.kit.pattern import compile_pattern
 from director.kit.schemawalk import suggestion
 from l7proxy.core.model import (
+    AccessLogFormat,
     Backend,
     Balance,
+    Certificate,
     ClientTimeouts,
     Config,
+    DangerousPath,
     Limits,
     Listener,
     PathKind,
@@ -29,7 +32,7 @@ from l7proxy.core.model import (
     overlap,
 )
 from l7proxy.core.routing import normal_path, ties
-from l7proxy.core.schema import ConfigSection, RouteSection, UpstreamSection
+from l7proxy.core.schema import ConfigSection, ListenerSection, RouteSection, UpstreamSection
 
 _LABELS = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _LITERAL_IPV6 = re.compile(r"\[[0-9a-f:.]+\]")
@@ -83,6 +86,8 @@ def load_config(text: str, source: str) -> Config:
 def findings(section: ConfigSection) -> Iterator[Finding]:
     """What is wrong across sections."""
     yield from _bind_findings(section)
+    for name, listener in section.listeners.items():
+        yield from _listener_findings(name, listener)
     for index, route in enumerate(section.routes):
         if route.upstream not in section.upstreams:
             yield (
@@ -96,6 +101,14 @@ def findings(section: ConfigSection) -> Iterator[Finding]:
     yield from _match_findings(section.routes)
     for name, upstream in section.upstreams.items():
         yield from _upstream_findings(name, upstream, section.defaults.check)
+
+
+def _listener_findings(name: str, listener: ListenerSection) -> Iterator[Finding]:
+    if listener.proxy_protocol and not listener.trusted_proxies:
+        yield (
+            ("listeners", name, "proxy_protocol"),
+            "nobody may send a PROXY header: name in trusted_proxies the networks of those who do",
+        )
 
 
 def _match_findings(routes: Sequence[RouteSection]) -> Iterator[Finding]:
@@ -177,6 +190,8 @@ def build(section: ConfigSection) -> Config:
                 tuple(parse_endpoint(text) for text in listener.bind),
                 tuple(ip_network(text) for text in listener.trusted_proxies),
                 listener.health,
+                listener.proxy_protocol,
+                Certificate(listener.tls.certificate, listener.tls.key) if listener.tls is not None else None,
             )
             for name, listener in section.listeners.items()
         ),
@@ -188,21 +203,39 @@ def build(section: ConfigSection) -> Config:
             section.timeouts.head,
             section.timeouts.idle,
             section.timeouts.keepalive,
+            section.timeouts.tunnel,
             section.timeouts.drain,
             section.timeouts.notice,
         ),
-        limits=Limits(section.limits.connections, section.limits.head_bytes),
+        limits=Limits(
+            section.limits.connections,
+            section.limits.request_line,
+            section.limits.headers,
+            section.limits.head_bytes,
+            section.limits.body,
+            section.limits.body_rate,
+        ),
         admin=parse_endpoint(section.admin.bind) if section.admin is not None else None,
         agent=tuple(parse_endpoint(text) for text in section.agent.bind) if section.agent is not None else (),
-        access_log=section.access_log,
+        access_log=_log_format(section.access_log),
         via=section.via,
+        name=section.name or "",
+        drop_underscores=section.underscores == "drop",
+        workers=0 if section.workers == "auto" else section.workers,
     )
 
 
 def _route(section: RouteSection) -> Route:
     path = parse_path(section.match.path)
     name = section.name or f"{','.join(section.match.host).lower() or '*'} {path}"
-    return Route(name, section.upstream, tuple(parse_host(host) for host in section.match.host), path)
+    hosts = tuple(parse_host(host) for host in section.match.host)
+    return Route(name, section.upstream, hosts, path, DangerousPath(section.dangerous_path))
+
+
+def _log_format(value: bool | str) -> AccessLogFormat:
+    if isinstance(value, bool):
+        return AccessLogFormat.COMBINED if value else AccessLogFormat.NONE
+    return AccessLogFormat(value)
 
 
 def _upstream(name: str, section: UpstreamSection, default: AnyCheckSection | None) -> Upstream:

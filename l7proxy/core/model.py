@@ -52,6 +52,16 @@ class PathPattern:
 ANY_PATH = PathPattern(PathKind.PREFIX, "/")
 
 
+class DangerousPath(Enum):
+    """What becomes of a path that a backend could read otherwise than routes did: `..` in any disguise, or `%00`."""
+
+    REFUSE = "refuse"
+    NORMALISE = "normalise"
+    """The normal form, which routes have seen, goes to the backend."""
+    FORWARD = "forward"
+    """It goes to the backend as it came."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Requests of `hosts` (none: of every host) whose path fits go to `upstream`.
@@ -63,12 +73,22 @@ class Route:
     upstream: str
     hosts: tuple[str, ...] = ()
     path: PathPattern = ANY_PATH
+    dangerous_path: DangerousPath = DangerousPath.REFUSE
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """PEM files: the certificate with its chain, and its key."""
+
+    chain: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
     """Where clients come in. `trusted_proxies` are the networks whose X-Forwarded-* is believed and extended.
 
+    With `proxy_protocol` their connections begin with a PROXY header, and nobody else's do.
     `health` is a path that l7proxy answers by itself, whatever the host: it says that this process serves.
     """
 
@@ -76,6 +96,8 @@ class Listener:
     binds: tuple[Endpoint, ...]
     trusted_proxies: tuple[IPNetwork, ...] = ()
     health: str | None = None
+    proxy_protocol: bool = False
+    tls: Certificate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +120,7 @@ class Balance(Enum):
 class UpstreamTimeouts:
     """`response_s`: from the whole request sent to the head of the answer. `idle_s`: between two pieces of a body."""
 
-    connect_s: float = 2.0
+    connect_s: float = 3.0
     response_s: float = 30.0
     idle_s: float = 60.0
     keepalive_s: float = 4.0
@@ -116,29 +138,48 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class ClientTimeouts:
-    """`head_s`: from the first byte of a request to the end of its head; `drain_s`: how long a stop waits.
+    """`head_s`: from the first byte of a request to the end of its head; `idle_s`: between two pieces of a body, either
+    way; `tunnel_s`: the same after an upgrade; `drain_s`: how long a stop waits.
 
     `notice_s`: how long before that it is told to who asks, while clients still come in.
     """
 
     head_s: float = 10.0
-    idle_s: float = 60.0
-    keepalive_s: float = 75.0
-    drain_s: float = 10.0
+    idle_s: float = 30.0
+    keepalive_s: float = 30.0
+    tunnel_s: float = 3600.0
+    drain_s: float = 30.0
     notice_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What clients can take at most."""
+    """What clients can take at most. `headers` is how many lines; `body_bytes` None is no limit: bodies are never held.
+
+    `body_rate` is the mean rate in bytes a second that a request's body must keep up; 0 is none.
+    """
 
     connections: int = 10_000
+    request_line_bytes: int = 8 * 1024
+    headers: int = 100
     head_bytes: int = 32 * 1024
+    body_bytes: int | None = None
+    body_rate: int = 256
+
+
+class AccessLogFormat(Enum):
+    """How a line of the access log looks."""
+
+    NONE = "none"
+    COMBINED = "combined"
+    JSON = "json"
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of it. `via` is whether requests carry a Via header of ours."""
+    """All of it. `via` is whether messages carry a Via header of ours, `name` what we are called in it (empty: made from
+    the host's name). `workers` 0 is one for each core.
+    """
 
     listeners: tuple[Listener, ...]
     routes: tuple[Route, ...]
@@ -147,8 +188,11 @@ class Config:
     limits: Limits = Limits()
     admin: Endpoint | None = None
     agent: tuple[Endpoint, ...] = ()
-    access_log: bool = True
+    access_log: AccessLogFormat = AccessLogFormat.COMBINED
     via: bool = True
+    name: str = ""
+    drop_underscores: bool = True
+    workers: int = 1
 
     @property
     def binds(self) -> dict[Endpoint, Listener]:

@@ -6,6 +6,7 @@ One rule: what one key alone can get wrong is refused here; what takes understan
 from __future__ import annotations
 
 from ipaddress import ip_network
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator
@@ -31,6 +32,12 @@ def _network(text: str) -> str:
     return text
 
 
+def _absolute(text: str) -> str:
+    if not PurePath(text).is_absolute():
+        raise ValueError(f"{text!r} is not an absolute path: begin with /")
+    return text
+
+
 def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
@@ -39,6 +46,15 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length
 EndpointText = Annotated[str, AfterValidator(_endpoint)]
 BindTexts = Annotated[tuple[EndpointText, ...], BeforeValidator(_listed), Field(min_length=1)]
 Flag = Annotated[bool, Field(strict=True)]
+FileText = Annotated[str, AfterValidator(_absolute)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+
+
+class TlsSection(Section):
+    """`{certificate: /etc/ssl/shop.pem, key: /etc/ssl/shop.key}`"""
+
+    certificate: FileText = Field(description="a PEM file: the certificate, then its chain")
+    key: FileText = Field(description="a PEM file with its key, without a passphrase")
 
 
 class ListenerSection(Section):
@@ -51,6 +67,12 @@ class ListenerSection(Section):
     health: str | None = Field(
         None, description="a path that l7proxy answers with 200 by itself, for the director's check; default none"
     )
+
+    proxy_protocol: Flag = Field(
+        False,
+        description="connections from `trusted_proxies` begin with a PROXY header, version 1 or 2; default false",
+    )
+    tls: TlsSection | None = Field(None, description="clients speak TLS here")
 
     @field_validator("health")
     @classmethod
@@ -76,12 +98,17 @@ class RouteSection(Section):
     name: Name | None = Field(None, description="what logs call it; default its host and path")
     match: MatchSection = MatchSection()
     upstream: str = Field(description="the upstream that answers")
+    dangerous_path: Literal["refuse", "normalise", "forward"] = Field(
+        "refuse",
+        description="a path that climbs (`..`, also behind %2e, %2f, `;` or a backslash) or holds %00: refuse is 400, "
+        "normalise sends the normal form that routes have seen, forward sends it as it came; default refuse",
+    )
 
 
 class UpstreamTimeoutsSection(Section):
     """Timeouts towards backends."""
 
-    connect: Duration = Field(2.0, description="to open a connection; default 2s")
+    connect: Duration = Field(3.0, description="to open a connection; default 3s")
     response: Duration = Field(30.0, description="from the request sent to the head of the answer; default 30s")
     idle: Duration = Field(60.0, description="between two pieces of a body; default 60s")
     keepalive: Duration = Field(4.0, description="an unused connection is kept this long; default 4s")
@@ -115,8 +142,20 @@ class LimitsSection(Section):
     connections: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = Field(
         10_000, description="client connections at one time; more are answered 503 and closed"
     )
+    request_line: Annotated[int, Field(strict=True, ge=256, le=1_048_576)] = Field(
+        8 * 1024, description="bytes of a request's first line; a longer one is answered 414"
+    )
+    headers: Annotated[int, Field(strict=True, ge=10, le=10_000)] = Field(
+        100, description="header lines of a request; more are answered 431"
+    )
     head_bytes: Annotated[int, Field(strict=True, ge=1024, le=1_048_576)] = Field(
         32 * 1024, description="size of a request's head; a larger one is answered 431"
+    )
+    body: Count | None = Field(
+        None, description="bytes of a request's body; a larger one is answered 413; default none: bodies are never held"
+    )
+    body_rate: Count = Field(
+        256, description="bytes a second that a request's body must keep up on average, after 10 s; 0 is none"
     )
 
 
@@ -124,9 +163,10 @@ class ClientTimeoutsSection(Section):
     """Timeouts towards clients."""
 
     head: Duration = Field(10.0, description="for the head of a request; default 10s")
-    idle: Duration = Field(60.0, description="between two pieces of a body, either way; default 60s")
-    keepalive: Duration = Field(75.0, description="an unused connection is kept this long; default 75s")
-    drain: Duration = Field(10.0, description="on SIGTERM, requests may take this long to finish; default 10s")
+    idle: Duration = Field(30.0, description="between two pieces of a body, either way; default 30s")
+    keepalive: Duration = Field(30.0, description="an unused connection is kept this long; default 30s")
+    tunnel: Duration = Field(3600.0, description="between two bytes of an upgraded connection; default 1h")
+    drain: Duration = Field(30.0, description="on SIGTERM, requests may take this long to finish; default 30s")
     notice: Duration = Field(
         0.0,
         description="on SIGTERM, before `drain`: clients still come in for this long, while the agent says drain and "
@@ -157,5 +197,16 @@ class ConfigSection(Section):
     limits: LimitsSection = LimitsSection()
     admin: AdminSection | None = None
     agent: AgentSection | None = None
-    access_log: Flag = Field(True, description="a line for each request on standard output; default true")
-    via: Flag = Field(True, description="add Via to requests (RFC 9110 7.6.3); default true")
+    access_log: Flag | Literal["none", "combined", "json"] = Field(
+        "combined", description="a line for each exchange on standard output: combined, json or none; true is combined"
+    )
+    via: Flag = Field(True, description="add Via to messages (RFC 9110 7.6.3); default true")
+    name: Name | None = Field(
+        None, description="what this l7proxy is called in Via and Proxy-Status, other than all others; default made up"
+    )
+    underscores: Literal["drop", "forward"] = Field(
+        "drop", description="headers with `_` in their names, which CGI and WSGI take for `-`: drop or forward; default drop"
+    )
+    workers: Literal["auto"] | Annotated[int, Field(strict=True, ge=1, le=256)] = Field(
+        1, description="processes that serve; `auto` is one for each core; default 1"
+    )

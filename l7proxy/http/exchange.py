@@ -22,7 +22,7 @@ from aiohttp.streams import StreamReader
 
 from l7proxy.core.head import Refusal, RequestHead, read_head
 from l7proxy.core.headers import BodyFraming, Origin, forward_answer, forward_request, join, origin_of
-from l7proxy.core.model import Route
+from l7proxy.core.model import AccessLogFormat, Route
 from l7proxy.core.retry import Failure, Retry, repeatable, retry
 from l7proxy.http.bodies import Download, Upload
 from l7proxy.http.connection import Front, Incoming
@@ -290,7 +290,7 @@ class Exchange:
 
     def _account(self, duration_s: float) -> None:
         self.proxy.counters.end(self.status, self.download.sent_bytes)
-        if self.snapshot.config.access_log and not self.is_health:
+        if self.snapshot.config.access_log is not AccessLogFormat.NONE and not self.is_health:
             message = self.request.message
             host = self.head.host if self.head is not None else None
             fields = {"client": self.origin.client, "method": message.method, "host": host, "target": message.path}

@@ -11,7 +11,7 @@ from director.kit.checks.tcp import TcpProbe
 from director.kit.configfile import InvalidConfigError
 from director.kit.net import parse_endpoint
 from l7proxy.core.config import load_config
-from l7proxy.core.model import Balance, Config, PathKind, UpstreamTimeouts
+from l7proxy.core.model import AccessLogFormat, Balance, Config, PathKind, UpstreamTimeouts
 
 pytestmark = pytest.mark.unit
 
@@ -83,7 +83,7 @@ def test_a_full_file() -> None:
     inherited = auth.backends[0].check
     assert inherited is not None
     assert isinstance(inherited.probe, TcpProbe)
-    assert (found.access_log, found.via, found.admin) == (False, False, parse_endpoint("127.0.0.1:9091"))
+    assert (found.access_log, found.via, found.admin) == (AccessLogFormat.NONE, False, parse_endpoint("127.0.0.1:9091"))
     assert found.agent == (parse_endpoint("127.0.0.1:9101"), parse_endpoint("[::1]:9101"))
     assert (found.limits.connections, found.timeouts.drain_s, found.timeouts.notice_s) == (500, 60.0, 3.0)
 
@@ -97,7 +97,7 @@ def test_the_least_file_has_safe_defaults() -> None:
     assert found.listeners[0].trusted_proxies == ()
     assert found.admin is None
     assert found.agent == ()
-    assert (found.timeouts.head_s, found.limits.connections, found.access_log) == (10.0, 10_000, True)
+    assert (found.timeouts.head_s, found.limits.connections, found.access_log) == (10.0, 10_000, AccessLogFormat.COMBINED)
 
 
 def test_equal_files_are_equal() -> None:
