@@ -177,8 +177,9 @@ class AccessLogFormat(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of it. `via` is whether messages carry a Via header of ours, `name` what we are called in it (empty: made from
-    the host's name). `workers` 0 is one for each core.
+    """All of it. `via` is whether requests carry a Via of ours, `name` what we are called in it (empty: made up).
+
+    `workers` 0 is one for each core.
     """
 
     listeners: tuple[Listener, ...]

@@ -200,12 +200,12 @@ class ConfigSection(Section):
     access_log: Flag | Literal["none", "combined", "json"] = Field(
         "combined", description="a line for each exchange on standard output: combined, json or none; true is combined"
     )
-    via: Flag = Field(True, description="add Via to messages (RFC 9110 7.6.3); default true")
+    via: Flag = Field(True, description="add Via to requests (RFC 9110 7.6.3); default true")
     name: Name | None = Field(
         None, description="what this l7proxy is called in Via and Proxy-Status, other than all others; default made up"
     )
     underscores: Literal["drop", "forward"] = Field(
-        "drop", description="headers with `_` in their names, which CGI and WSGI take for `-`: drop or forward; default drop"
+        "drop", description="headers with `_` in their names, which CGI takes for `-`: drop or forward; default drop"
     )
     workers: Literal["auto"] | Annotated[int, Field(strict=True, ge=1, le=256)] = Field(
         1, description="processes that serve; `auto` is one for each core; default 1"
