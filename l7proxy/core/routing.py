@@ -6,50 +6,20 @@ the longest pattern first, then the longest prefix). Two routes with the same ho
 configuration error, so nothing is ever left to chance.
 
 Regular expressions stand above prefixes, as in nginx: below them, a catch-all `/` would hide every one of them.
-Paths are compared in normal form (RFC 3986 6.2.2): `/%61/./b` is `/a/b`. `%2F` is no slash, `//` is not `/`,
-and case counts. What is sent to the backend is not touched by any of this.
+Paths are compared in normal form (core/paths.py): `/%61/./b` is `/a/b`. `%2F` is no slash, `//` is not `/`, and case
+counts. What is sent to the backend is not touched by any of this.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from director.kit.pattern import Pattern, compile_pattern
 from l7proxy.core.model import PathKind, PathPattern, Route
+from l7proxy.core.paths import normal_path
 
-_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-
-
-def normal_path(path: str) -> str:
-    """`path` (no query) with needless escapes undone and dot segments resolved.
-
-    >>> normal_path("/a/%7Ejoe/../%2f/./b"), normal_path("/../x")
-    ('/a/%2F/b', '/x')
-    """
-    if "%" in path:
-        path = _ESCAPE.sub(_plain, path)
-    if "/." not in path:
-        return path
-    kept: list[str] = []
-    segments = path.split("/")[1:]
-    for index, segment in enumerate(segments):
-        last = index == len(segments) - 1
-        if segment == "..":
-            del kept[-1:]
-        elif segment != ".":
-            kept.append(segment)
-            continue
-        if last:
-            kept.append("")
-    return "/" + "/".join(kept)
-
-
-def _plain(match: re.Match[str]) -> str:
-    character = chr(int(match[1], 16))
-    return character if character in _UNRESERVED else match[0].upper()
+__all__ = ["RouteTable", "normal_path", "ties"]
 
 
 @dataclass(slots=True)

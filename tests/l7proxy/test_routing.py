@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from l7proxy.core.config import parse_path
 from l7proxy.core.model import Route
-from l7proxy.core.routing import RouteTable, normal_path, ties
+from l7proxy.core.routing import RouteTable, ties
 
 pytestmark = pytest.mark.unit
 
@@ -106,38 +106,6 @@ def test_longest_prefix_is_found_as_by_trying_them_all(path: str, prefixes: set[
     ]
     found = RouteTable(routes).find("h", path)
     assert (found.name if found else None) == max(fitting, key=len, default=None)
-
-
-@pytest.mark.parametrize(
-    ("raw", "normal"),
-    [
-        ("/a/b", "/a/b"),
-        ("/%61/%7Eb", "/a/~b"),
-        ("/a%2Fb", "/a%2Fb"),
-        ("/a%2fb", "/a%2Fb"),
-        ("/a/./b/../c", "/a/c"),
-        ("/a/%2e%2E/c", "/c"),
-        ("/../../x", "/x"),
-        ("/a/..", "/"),
-        ("/a/.", "/a/"),
-        ("/a//b", "/a//b"),
-        ("/a/...", "/a/..."),
-        ("/.well-known/x", "/.well-known/x"),
-        ("/%", "/%"),
-        ("/%zz", "/%zz"),
-    ],
-)
-def test_paths_are_compared_in_normal_form(raw: str, normal: str) -> None:
-    assert normal_path(raw) == normal
-    assert normal_path(normal) == normal
-
-
-@given(st.text(alphabet="/.ab%2eEfF", max_size=20))
-def test_normal_form_is_final(path: str) -> None:
-    once = normal_path("/" + path)
-    assert once.startswith("/")
-    # `%%32e` becomes `%2e` in one step and is left there: an escape is decoded once.
-    assert normal_path(once) == once or "%" in once
 
 
 def test_ties_name_both_routes() -> None:
