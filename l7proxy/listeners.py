@@ -21,8 +21,7 @@ from director.kit.net import Endpoint
 from l7proxy.admin import make_app
 from l7proxy.agent import Agent
 from l7proxy.core.model import Config, Listener
-from l7proxy.http.connection import Front
-from l7proxy.http.exchange import handle
+from l7proxy.http.front import Front
 from l7proxy.http.listening import BACKLOG, listen
 from l7proxy.runtime import Proxy
 
@@ -117,12 +116,12 @@ class Listeners:
         for bind, role in wanted.items():
             front = self._served[bind].by
             if isinstance(role, Listener) and isinstance(front, Front):
-                front.listener = role
+                front.configure(role)
         return [served for served in gone if not isinstance(served.by, Front)]
 
     def sweep(self, now: float) -> None:
         """Look at every connection's deadlines, and forget fronts whose last one is gone."""
-        self.leaving = [front for front in self.leaving if front.connections]
+        self.leaving = [front for front in self.leaving if front.clients]
         for front in self.leaving:
             front.close_idle()
         for front in self.fronts:
@@ -144,7 +143,7 @@ class Listeners:
     async def _serve(self, bound: socket.socket, role: Role) -> Served:
         loop = asyncio.get_running_loop()
         if isinstance(role, Listener):
-            front = Front(self._proxy, role, handle)
+            front = Front(self._proxy, role)
             return Served(bound, await loop.create_server(front, sock=bound, backlog=BACKLOG), front)
         if role is Own.AGENT:
             return Served(bound, await loop.create_server(self._agent, sock=bound, backlog=BACKLOG), self._agent)

@@ -6,7 +6,13 @@ what belongs to backends that stay.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import socket
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from director.kit.checks.check import Check
 from director.kit.health import HealthState, Status
@@ -14,10 +20,13 @@ from director.kit.prober import Prober
 from l7proxy.accesslog import AccessLog
 from l7proxy.core.balance import RoundRobin
 from l7proxy.core.load import Load
-from l7proxy.core.model import Backend, Config, Upstream
+from l7proxy.core.model import AccessLogFormat, Backend, Config, Upstream
 from l7proxy.core.routing import RouteTable
 from l7proxy.failurelog import FailureLog
-from l7proxy.http.link import IdleBudget, LinkPool
+from l7proxy.http.pool import IdleBudget, LinkPool
+
+if TYPE_CHECKING:
+    from l7proxy.http.exchange import Exchange
 
 
 @dataclass(slots=True)
@@ -90,6 +99,10 @@ class Snapshot:
     config: Config
     table: RouteTable
     upstreams: dict[str, UpstreamState]
+    name: str = "l7proxy"
+    """What this proxy is called in Via and Proxy-Status, other than all others."""
+    via: bytes = b""
+    """The same for Via; empty where none is added."""
 
     def trouble(self) -> str:
         """Why no request can be answered: no route leads to a backend that takes any. Empty where one does."""
@@ -106,6 +119,7 @@ class Proxy:
 
     snapshot: Snapshot
     most_clients: int
+    group: asyncio.TaskGroup | None = None
     failures: FailureLog = field(default_factory=FailureLog)
     refusals: FailureLog = field(default_factory=lambda: FailureLog("refusals"))
     access: AccessLog = field(default_factory=AccessLog)
@@ -113,6 +127,46 @@ class Proxy:
     connections: int = 0
     draining: bool = False
     load: Load = field(default_factory=Load)
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run what must wait, such as for a connection, beside everything else."""
+        if self.group is None:
+            work.close()
+            raise RuntimeError("the proxy does not run")
+        self.group.create_task(work)
+
+    def record(self, exchange: Exchange, now: float) -> None:
+        """Write down an exchange that is over."""
+        if self.snapshot.config.access_log is AccessLogFormat.NONE:
+            return
+        head = exchange.head
+        self.access.write(
+            {
+                "client": exchange.asker,
+                "method": head.method.decode("latin-1"),
+                "host": head.host,
+                "target": head.target.decode("latin-1"),
+                "status": exchange.status,
+                "bytes": exchange.sent_bytes,
+                "ms": f"{(now - exchange.started_at) * 1000:.1f}",
+                "route": exchange.route.name if exchange.route is not None else None,
+                "upstream": exchange.route.upstream if exchange.route is not None else None,
+                "backend": exchange.backend.backend.name if exchange.backend is not None else None,
+            }
+        )
+
+
+def instance_name(config: Config) -> str:
+    """What this proxy is called where the file does not say: the same after a restart, and another one elsewhere.
+
+    It tells nothing of the host to who does not know it: clients see it in Proxy-Status.
+    """
+    try:
+        machine = Path("/etc/machine-id").read_text()
+    except OSError:
+        machine = socket.gethostname()
+    told = " ".join([machine.strip(), *sorted(map(str, config.binds))])
+    return "l7proxy-" + hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
 def make_snapshot(config: Config, prober: Prober, idle: IdleBudget, before: Snapshot | None = None) -> Snapshot:
@@ -138,7 +192,8 @@ def make_snapshot(config: Config, prober: Prober, idle: IdleBudget, before: Snap
             backends[backend.name].health = prober.state(backend.check) if backend.check is not None else HealthState()
         turns.keep(backends)
         upstreams[name] = UpstreamState(upstream, backends, turns)
-    return Snapshot(config, table, upstreams)
+    name = config.name or instance_name(config)
+    return Snapshot(config, table, upstreams, name, name.encode("ascii") if config.via else b"")
 
 
 def checks_of(config: Config) -> dict[Check, HealthState]:

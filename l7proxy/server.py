@@ -21,7 +21,7 @@ from l7proxy import descriptors
 from l7proxy.core.config import load_config
 from l7proxy.core.load import observe
 from l7proxy.core.model import Config
-from l7proxy.http.link import IdleBudget
+from l7proxy.http.pool import IdleBudget
 from l7proxy.http.stack import assert_stack
 from l7proxy.listeners import Listeners, discard, end
 from l7proxy.runtime import Proxy, checks_of, make_snapshot, pools_of
@@ -56,6 +56,7 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
         async with asyncio.TaskGroup() as group:
+            self.proxy.group = group
             tasks = [
                 group.create_task(self._prober.run(), name="prober"),
                 group.create_task(self.proxy.access.run(), name="access log"),
@@ -175,7 +176,6 @@ class Server:
             return
 
     async def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
         proxy = self.proxy
         while True:
             period_s = sweep_period_s(proxy.snapshot.config)
@@ -183,11 +183,11 @@ class Server:
             await asyncio.sleep(period_s)
             late_s = time.monotonic() - due_at
             proxy.load = observe(proxy.load, proxy.connections, proxy.most_clients, late_s, period_s + late_s)
-            now = loop.time()
+            now = time.monotonic()
             self._listeners.sweep(now)
             for upstream in self.proxy.snapshot.upstreams.values():
                 for state in upstream.backends.values():
-                    state.pool.sweep(now, upstream.upstream.timeouts)
+                    state.pool.sweep(now, upstream.upstream.timeouts.keepalive_s)
             self.proxy.failures.flush()
             self.proxy.refusals.flush()
 

@@ -1,26 +1,18 @@
-"""What a request is: its head, read strictly, or the refusal that answers it.
+"""What heads are: a request's and an answer's, understood, or the refusal of one.
 
-One rule: nothing ambiguous goes on. Whatever two readers of the same bytes could understand differently (framing,
-host, target) is refused here, though the parser in front may have refused it already (RFC 9112 11.2).
+One rule: these are made only by `scan.py` (the ordinary) and `strict.py` (everything else), which agree on what both
+can read. Objects of the hot path: no
+dataclasses, but class-level defaults, so that one is made by setting what differs.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from l7proxy.core.routing import normal_path
-
-Fields = Sequence[tuple[bytes, bytes]]
-"""Header lines as they came: name and value, in order, duplicates kept."""
+from l7proxy.core.proxystatus import Cause
 
 LONGEST_BODY = 2**63 - 1
-_TARGET = re.compile(r"[!-~]+")
-_ABSOLUTE = re.compile(r"(?i:https?)://([^/?]*)(.*)")
-_AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+)(?::([0-9]{1,5}))?")
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE = re.compile(rb"[\t -~\x80-\xff]*")
+"""What a Content-Length or the size of a chunk can say."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -39,7 +31,7 @@ HOP_BY_HOP = frozenset(
 )
 """Headers about one connection (RFC 9110 7.6.1). Trailer is one here because trailers are not forwarded."""
 
-_NEVER_NAMED = frozenset(
+NEVER_NAMED = frozenset(
     {
         b"host",
         b"content-length",
@@ -51,42 +43,54 @@ _NEVER_NAMED = frozenset(
         b"set-cookie",
         b"forwarded",
         b"via",
+        b"x-real-ip",
     }
 )
 """End-to-end headers that Connection must not take away: a client could blind a backend with it."""
 
-_READ = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
-
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The status that answers a request that goes no further, and why, for the log."""
+    """What answers a request that goes no further, and why, for the log."""
 
-    status: int
+    cause: Cause
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
 class RequestHead:
     """A request's head, understood.
 
-    `target` goes to the backend byte for byte, `authority` is its Host (empty: HTTP/1.0 without one); `host` and
-    `path` are what routes look at. `length` is None where no Content-Length came. `dropped` are the names (lower
-    case) that must not be forwarded.
+    `start` is the request line for the backend and `lines` are the header lines that go on, as they came, without
+    their line ends; Host is one of them unless `authority` came otherwise (`lines` then has it anew) or not at all
+    (HTTP/1.0, `authority` is empty). `claims` are the lines in which a client says where it comes from; they go on only
+    from trusted proxies. `host` and `path` (in normal form) are what routes look at, `target` is what came.
     """
 
-    method: str
-    target: bytes
-    authority: bytes
-    host: str
-    path: str
-    http10: bool
-    fields: Fields
-    names: tuple[bytes, ...]
-    length: int | None
-    chunked: bool
-    expects_continue: bool
-    dropped: frozenset[bytes]
+    method: bytes = b"GET"
+    target: bytes = b"/"
+    start: bytes = b""
+    authority: bytes = b""
+    host: str = ""
+    path: str = "/"
+    http10: bool = False
+    lines: list[bytes]
+    claims: tuple[bytes, ...] = ()
+    length: int | None = None
+    """What Content-Length says."""
+    chunked: bool = False
+    keep_alive: bool = True
+    """Whether the client would go on with the connection."""
+    expects_continue: bool = False
+    upgrade: bytes = b""
+    """`websocket` where the client asks for it: the only protocol that is passed on."""
+    via: bytes = b""
+    """All of Via's values, joined."""
+    max_forwards: int | None = None
+    """Of OPTIONS only (RFC 9110 7.6.2)."""
+    bound: bool = False
+    """Whether it authenticates its connection (NTLM, Negotiate)."""
+    referer: bytes = b""
+    agent: bytes = b""
 
     @property
     def has_body(self) -> bool:
@@ -94,106 +98,18 @@ class RequestHead:
         return self.chunked or bool(self.length)
 
 
-def read_head(
-    method: str, target: str, version: tuple[int, int], fields: Fields, largest_bytes: int = 2**20
-) -> RequestHead | Refusal:
-    """Understand a request's head, or say why it is refused."""
-    if version not in {(1, 1), (1, 0)}:
-        return Refusal(505, f"HTTP/{version[0]}.{version[1]} is not spoken here")
-    if method in {"CONNECT", "TRACE"}:
-        return Refusal(405, f"method {method} is not forwarded")
-    names = tuple([name.lower() for name, _ in fields])
-    found: dict[bytes, list[bytes]] = {}
-    size = len(target)
-    for name, (_, value) in zip(names, fields, strict=True):
-        size += len(name) + len(value) + 4
-        if not _VALUE.fullmatch(value) or not _TOKEN.fullmatch(name):
-            return Refusal(400, "a header has a character that cannot stand there")
-        if name in _READ:
-            found.setdefault(name, []).append(value)
-    if size > largest_bytes:
-        return Refusal(431, f"the head is larger than {largest_bytes} bytes")
-    framing = _framing(found, version == (1, 0))
-    if isinstance(framing, Refusal):
-        return framing
-    length, chunked = framing
-    place = _place(method, target, found.get(b"host"), version == (1, 0))
-    if isinstance(place, Refusal):
-        return place
-    origin_form, authority = place
-    dropped = HOP_BY_HOP
-    if b"connection" in found:
-        named = frozenset(token for token in _tokens(found[b"connection"]) if token not in {b"close", b"keep-alive"})
-        stolen = [token for token in named if token in _NEVER_NAMED or token.startswith(b"x-forwarded-")]
-        if stolen:
-            return Refusal(400, f"Connection names {stolen[0].decode('ascii', 'replace')}")
-        dropped |= named
-    host = authority.lower().decode("ascii")
-    if not host.endswith("]"):
-        host = host.rpartition(":")[0] if ":" in host else host
-    return RequestHead(
-        method=method,
-        target=origin_form,
-        authority=authority,
-        host=host.removesuffix("."),
-        path=normal_path(origin_form.decode("ascii").partition("?")[0]) if origin_form != b"*" else "/",
-        http10=version == (1, 0),
-        fields=fields,
-        names=names,
-        length=length,
-        chunked=chunked,
-        expects_continue=version == (1, 1) and any(v.lower() == b"100-continue" for v in found.get(b"expect", ())),
-        dropped=dropped,
-    )
+class ResponseHead:
+    """An answer's head, understood. `lines` are the header lines that go on, without those about the connection."""
 
-
-def _tokens(values: Sequence[bytes]) -> list[bytes]:
-    return [token for value in values for part in value.split(b",") if (token := part.strip(b" \t").lower())]
-
-
-def _framing(found: dict[bytes, list[bytes]], http10: bool) -> tuple[int | None, bool] | Refusal:
-    """Content-Length and whether the body is chunked (RFC 9112 6)."""
-    lengths, codings = found.get(b"content-length", []), found.get(b"transfer-encoding", [])
-    if codings:
-        if lengths:
-            return Refusal(400, "Content-Length and Transfer-Encoding together")
-        if http10:
-            return Refusal(400, "Transfer-Encoding in HTTP/1.0")
-        if _tokens(codings) != [b"chunked"]:
-            known = set(_tokens(codings)) <= {b"chunked"}
-            return Refusal(400 if known else 501, "a Transfer-Encoding that is not chunked")
-        return None, True
-    if not lengths:
-        return None, False
-    if len(lengths) > 1:
-        return Refusal(400, "more than one Content-Length")
-    if not lengths[0].isdigit() or len(lengths[0]) > 19 or int(lengths[0]) > LONGEST_BODY:
-        return Refusal(400, "a Content-Length that is no length")
-    return int(lengths[0]), False
-
-
-def _place(method: str, target: str, hosts: list[bytes] | None, http10: bool) -> tuple[bytes, bytes] | Refusal:
-    """The target in origin form and the authority (RFC 9112 3.2, 3.3)."""
-    if not _TARGET.fullmatch(target) or "#" in target:
-        return Refusal(400, "a target with a character that cannot stand there")
-    if hosts is None and not http10:
-        return Refusal(400, "no Host")
-    if hosts is not None and len(hosts) > 1:
-        return Refusal(400, "more than one Host")
-    authority = hosts[0] if hosts else b""
-    if hosts and not _is_authority(authority):
-        return Refusal(400, "a Host that is no host")
-    if target.startswith("/"):
-        return target.encode("ascii"), authority
-    if target == "*" and method == "OPTIONS":
-        return b"*", authority
-    match = _ABSOLUTE.fullmatch(target)
-    if match is None or not _is_authority(match[1].encode("ascii")):
-        return Refusal(400, "a target that is no path and no http URL")
-    rest = match[2] or ("*" if method == "OPTIONS" else "/")
-    return (rest if rest[0] in "/*" else "/" + rest).encode("ascii"), match[1].encode("ascii")
-
-
-def _is_authority(text: bytes) -> bool:
-    match = _AUTHORITY.fullmatch(text)
-    return match is not None and (match[2] is None or int(match[2]) <= 65535)
+    status: int = 200
+    phrase: bytes = b""
+    lines: list[bytes]
+    length: int | None = None
+    chunked: bool = False
+    keep_alive: bool = True
+    """Whether the backend goes on with the connection."""
+    dated: bool = False
+    upgrade: bytes = b""
+    """What a 101 switches to."""
+    bound: bool = False
+    """Whether who has authenticated is known to the connection (NTLM, Negotiate): it must not change hands."""

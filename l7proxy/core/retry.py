@@ -1,18 +1,17 @@
 """Whether a failed attempt may be made again, and where.
 
-One rule: a backend never gets a request twice unless the method allows it. Where nothing was sent, another backend
-is tried; where a kept-alive connection turned out to be dead, the same backend is tried once on a fresh connection,
-and only for requests that may be repeated (RFC 9110 9.2.2, RFC 9112 9.3.1).
+One rule: a backend never gets a request twice unless the method allows it and not a byte of an answer has come
+(RFC 9110 9.2.2). Where nothing was sent, another backend is tried; where a kept-alive connection turned out to be dead,
+the same backend is tried once on a fresh connection (RFC 9112 9.3.1): that is the keep-alive race, and no failure.
 """
 
 from __future__ import annotations
 
 from enum import Enum
 
-from l7proxy.core.head import RequestHead
-
-REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Methods that are idempotent and safe; PUT and DELETE are idempotent, but a proxy cannot know who counts them."""
+IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+MOST_REPLAYED_BYTES = 64 * 1024
+"""Of a request's body that are kept to be sent again; a longer body is sent once."""
 
 
 class Failure(Enum):
@@ -20,12 +19,14 @@ class Failure(Enum):
 
     NOT_CONNECTED = "not connected"
     """No connection: not a byte of the request was sent."""
+    STALE_UNSENT = "stale, nothing sent"
+    """A connection used before took nothing of the request: it had ended."""
     STALE = "stale"
     """A connection used before died before any byte of the answer."""
     BROKEN = "broken"
-    """The connection died, or what came was no HTTP answer."""
-    TIMED_OUT = "timed out"
-    """No head of an answer in time."""
+    """A fresh connection died before any byte of the answer."""
+    FINAL = "final"
+    """Something of an answer came, or none in time: the backend may be at work on it."""
 
 
 class Retry(Enum):
@@ -36,15 +37,20 @@ class Retry(Enum):
     SAME_BACKEND = "same backend, fresh connection"
 
 
-def retry(failure: Failure, head: RequestHead) -> Retry:
-    """What to do after `failure`."""
-    if failure is Failure.NOT_CONNECTED:
-        return Retry.OTHER_BACKEND
-    if failure is Failure.STALE and repeatable(head):
-        return Retry.SAME_BACKEND
-    return Retry.NO
+def retry(failure: Failure, repeatable: bool) -> Retry:
+    """What to do after `failure`; `repeatable` is whether the method is idempotent and the body still at hand.
 
-
-def repeatable(head: RequestHead) -> bool:
-    """Whether a request may be sent again after it was sent once."""
-    return head.method in REPEATABLE and not head.has_body
+    >>> retry(Failure.STALE, repeatable=False), retry(Failure.STALE_UNSENT, repeatable=False)
+    (<Retry.NO: 'no'>, <Retry.SAME_BACKEND: 'same backend, fresh connection'>)
+    """
+    match failure:
+        case Failure.NOT_CONNECTED:
+            return Retry.OTHER_BACKEND
+        case Failure.STALE_UNSENT:
+            return Retry.SAME_BACKEND
+        case Failure.STALE:
+            return Retry.SAME_BACKEND if repeatable else Retry.NO
+        case Failure.BROKEN:
+            return Retry.OTHER_BACKEND if repeatable else Retry.NO
+        case Failure.FINAL:
+            return Retry.NO

@@ -4,302 +4,576 @@ head -> route -> candidates -> connect, or retry -> transform -> stream -> accou
 One rule: the client gets exactly one answer, and never a cut one that looks whole. Before the answer's head is on the
 wire every failure becomes a status; after it, the client's connection is broken off.
 
-What is lost on the way, because aiohttp's parser does not show it: trailers, and the borders of chunks.
+There is no task and no future: bytes that come from either side call the next step. How the client speaks is the
+client's (`client.py`); how the backend does, the link's (`link.py`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import socket
-import struct
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
 
-from aiohttp import ClientError, ServerTimeoutError, web
-from aiohttp.http import RawResponseMessage
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import StreamReader
-
-from l7proxy.core.head import Refusal, RequestHead, read_head
-from l7proxy.core.headers import BodyFraming, Origin, forward_answer, forward_request, join, origin_of
-from l7proxy.core.model import AccessLogFormat, Route
-from l7proxy.core.retry import Failure, Retry, repeatable, retry
-from l7proxy.http.bodies import Download, Upload
-from l7proxy.http.connection import Front, Incoming
-from l7proxy.http.link import ConnectError, UpstreamLink
-from l7proxy.http.replies import CLOSE, KEEP, http_date, reply_bytes, status_line
+from l7proxy.core.framing import LAST_CHUNK, chunk
+from l7proxy.core.head import RequestHead, ResponseHead
+from l7proxy.core.headers import decrement_max_forwards, names_in_via, request_bytes, trusted_tail
+from l7proxy.core.model import DangerousPath, Route
+from l7proxy.core.paths import Danger, danger_of, normalised
+from l7proxy.core.proxystatus import Cause
+from l7proxy.core.retry import IDEMPOTENT, MOST_REPLAYED_BYTES, Failure, Retry, retry
+from l7proxy.http.link import HEAD, UpstreamLink
+from l7proxy.http.pool import ConnectError
 from l7proxy.runtime import BackendState, Proxy, UpstreamState
 
-CLIENT_LEFT = 499
-"""What the access log shows for a request whose client did not stay for the answer (nginx's number)."""
+if TYPE_CHECKING:
+    from l7proxy.core.forwarded import TrustedNetworks
+
+_monotonic = time.monotonic
 
 
-class _AttemptError(Exception):
-    """A backend gave no answer."""
+class Client(Protocol):
+    """What an exchange needs of the client's connection."""
 
-    def __init__(self, failure: Failure, reason: str) -> None:
-        super().__init__(reason)
-        self.failure = failure
+    peer: str
+    scheme: bytes
+    bound: Mapping[BackendState, UpstreamLink]
+    """Links on which this client, and nobody else, is known to a backend."""
 
+    def take_bound(self, backend: BackendState) -> UpstreamLink | None: ...
 
-async def handle(front: Front, request: Incoming) -> web.StreamResponse:
-    """Answer one request."""
-    return await Exchange(front, request).run()
+    def bind(self, backend: BackendState, link: UpstreamLink) -> None: ...
+
+    @property
+    def proxy(self) -> Proxy: ...
+
+    @property
+    def trusted(self) -> TrustedNetworks: ...
+
+    @property
+    def health(self) -> str | None: ...
+
+    def tail(self, authority: bytes) -> bytes: ...
+
+    def reply(self, status: int, text: str, cause: Cause | None) -> None: ...
+
+    def interim(self, head: ResponseHead) -> None: ...
+
+    def answer(self, head: ResponseHead, piece: bytes, last: bool) -> None: ...
+
+    def more(self, piece: bytes, last: bool) -> None: ...
+
+    def switch(self, head: ResponseHead, early: bytes) -> bytes: ...
+
+    def break_off(self) -> None: ...
+
+    def write_eof(self) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def ended(self) -> None: ...
 
 
 class Exchange:
-    """One request and its answer."""
+    """One request and its answer. Class-level defaults: one is made for each request."""
 
-    def __init__(self, front: Front, request: Incoming) -> None:
-        connection = request.connection
-        self.proxy: Proxy = front.proxy
-        self.snapshot = front.proxy.snapshot
-        self.front = front
-        self.connection = connection
-        self.request = request
-        peer = connection.peer
-        self.origin = Origin(peer, peer, trusted=False)
-        self.head: RequestHead | None = None
-        self.route: Route | None = None
-        self.backend: BackendState | None = None
-        self.status = 0
-        self.download = Download()
-        self.is_health = False
-        self.head_sent = False
-        self.keep_alive = False
+    route: Route | None = None
+    upstream: UpstreamState | None = None
+    backend: BackendState | None = None
+    link: UpstreamLink | None = None
+    status = 0
+    cause: Cause | None = None
+    retries = 0
+    received_bytes = 0
+    sent_bytes = 0
+    linked_at = 0.0
+    first_byte_at = 0.0
+    sent_at = 0.0
+    """When the request was whole on its way: the backend's time for an answer runs from here."""
+    body_done = True
+    over = False
+    unlogged = False
+    """An answer to a health check: it is in no log and no count."""
+    tunnel = False
+    _tail = b""
+    _untried: dict[str, int] | None = None
+    _kept: list[bytes] | None = None
+    """What came of the body and is not sent yet, or may have to be sent again."""
+    _kept_bytes = 0
+    _forgotten = False
+    """Whether something of the body was sent that is not kept: nothing can be sent twice any more."""
+    _unsent = 0
+    _unsent_since_at = 0.0
+    _ends = 0
+    """Of a tunnel: directions that have ended."""
 
-    async def run(self) -> web.StreamResponse:
-        """Everything, top to bottom; raises nothing but CancelledError."""
-        started_at = time.monotonic()  # the loop's own clock stands still within an iteration
-        self.proxy.counters.begin()
-        try:
-            return await self._run()
-        except asyncio.CancelledError:
-            self.status = self.status or CLIENT_LEFT
-            if self.connection.doomed:
-                self._log("connection closed", self.connection.doomed, ours=False)
-            raise
-        except ConnectionError:  # writing to a client that is gone
-            self.status = self.status or CLIENT_LEFT
-            return CLOSE
-        except Exception as error:  # noqa: BLE001 -- logged with its traceback, and bounded in number
-            self.proxy.failures.write("exchange failed in itself", level=logging.ERROR, error=error)
-            return CLOSE if self.head_sent else await self._reply(500, "internal error", close=True)
-        finally:
-            self._account(time.monotonic() - started_at)
-
-    async def _run(self) -> web.StreamResponse:
-        # head
-        message = self.request.message
-        config = self.snapshot.config
-        head = read_head(message.method, message.path, message.version, message.raw_headers, config.limits.head_bytes)
-        if isinstance(head, Refusal):
-            self._log("request refused", head.reason, status=head.status, ours=False)
-            return await self._reply(head.status, head.reason, close=True)
+    def __init__(self, client: Client, head: RequestHead) -> None:
+        self.client = client
         self.head = head
-        self.origin = origin_of(head, self.origin.peer, self.front.listener.trusted_proxies)
-        if head.path == self.front.listener.health:
-            self.is_health = True
-            draining = self.proxy.draining
-            return await self._reply(503 if draining else 200, "draining" if draining else "ok", named=True)
-        # route
-        self.route = self.snapshot.table.find(head.host, head.path)
-        if self.route is None:
-            reason = f"nothing matches host {head.host or '(none)'} and path {head.path}"
-            self._log("no route", reason, status=404, ours=False)
-            return await self._reply(404, "no route")
-        upstream = self.snapshot.upstreams[self.route.upstream]
-        # candidates -> connect, or retry
-        upload = Upload(self.request, head)
-        untried = upstream.weights
-        while (name := upstream.turns.pick(untried)) is not None:
-            self.backend = upstream.backends[name]
-            untried = {other: weight for other, weight in untried.items() if other != name}
-            try:
-                return await self._attempt(head, upload, upstream, self.backend)
-            except _AttemptError as error:
-                failed = error
-            if failed.failure is Failure.STALE and retry(failed.failure, head) is Retry.SAME_BACKEND:
-                try:
-                    return await self._attempt(head, upload, upstream, self.backend, fresh=True)
-                except _AttemptError as error:
-                    failed = error
-            if upload.problem:
-                self._log("request refused", upload.problem, status=400, ours=False)
-                return await self._reply(400, "malformed body", close=True)
-            if retry(failed.failure, head) is not Retry.OTHER_BACKEND or not untried:
-                status = 504 if failed.failure is Failure.TIMED_OUT else 502
-                self._log("request failed", str(failed), status=status)
-                return await self._reply(status, "the backend gave no answer")
-            self._log("trying another backend", str(failed), level=logging.INFO)
-        self._log("request failed", upstream.why_nobody(), status=503)
-        return await self._reply(503, "no backend is available", retry_after=True)
+        self.asker = client.peer
+        """The client's address, as far as it is known."""
+        self.proxy = client.proxy
+        self.snapshot = client.proxy.snapshot
+        self.started_at = _monotonic()
 
-    async def _attempt(
-        self, head: RequestHead, upload: Upload, upstream: UpstreamState, backend: BackendState, fresh: bool = False
-    ) -> web.StreamResponse:
-        """One try with one backend. Raises: _AttemptError, while nothing of an answer was sent."""
-        timeouts = upstream.upstream.timeouts
-        link = None if fresh else backend.pool.take_idle(repeatable(head))
-        if link is None:
-            try:
-                link = await backend.pool.connect(timeouts.connect_s)
-            except ConnectError as error:
-                raise _AttemptError(Failure.NOT_CONNECTED, str(error)) from error
-        whole = False
-        backend.counters.begin()
-        before_bytes = self.download.sent_bytes
-        try:
-            if link.transport is None:
-                raise _AttemptError(Failure.BROKEN, "connection closed as soon as it was made")
-            link.begin(head.method == "HEAD", timeouts.response_s)
-            fields = forward_request(head, self.origin, self.snapshot.config.via, backend.authority)
-            link.transport.write(join(b"%b %b HTTP/1.1" % (head.method.encode("ascii"), head.target), fields))
-            if head.has_body:
-                whole = await self._answer_while_uploading(head, link, upload, timeouts.idle_s)
-            else:
-                link.start_timeout()
-                whole = await self._answer(head, link, upload, timeouts.idle_s)
-        finally:
-            backend.counters.end(self.status, self.download.sent_bytes - before_bytes)
-            backend.pool.give_back(link, whole and upload.done)
-        return KEEP if whole and self.keep_alive and not self.proxy.draining else CLOSE
+    # head -> route
 
-    async def _answer_while_uploading(
-        self, head: RequestHead, link: UpstreamLink, upload: Upload, idle_s: float
-    ) -> bool:
-        failed: Exception | None = None
-        whole = False
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(upload.run(link), name="upload")
-            try:
-                whole = await self._answer(head, link, upload, idle_s)
-            except Exception as error:  # noqa: BLE001 -- raised below: a group would wrap it
-                failed = error
-            finally:
-                task.cancel()
-        if failed is not None:
-            raise failed
-        return whole
-
-    async def _answer(self, head: RequestHead, link: UpstreamLink, upload: Upload, idle_s: float) -> bool:
-        """The answer, from its head to its end; whether all of it came."""
-        message, payload = await self._await_head(head, link, upload)
-        # transform
-        answer = forward_answer(message.code, message.raw_headers, head, message.chunked, http_date())
-        if isinstance(answer, str):
-            raise _AttemptError(Failure.BROKEN, answer)
-        self.keep_alive = self.request.keep_alive and not self.proxy.draining
-        self.keep_alive = self.keep_alive and answer.framing is not BodyFraming.CLOSE
-        if answer.framing is BodyFraming.CHUNKED:
-            answer.fields.append((b"Transfer-Encoding", b"chunked"))
-        if not self.keep_alive:
-            answer.fields.append((b"Connection", b"close"))
-        elif head.http10:
-            answer.fields.append((b"Connection", b"keep-alive"))
-        self.status = message.code
-        # stream
-        link.read_timeout = idle_s
-        writer = self.request.writer
-        self.head_sent = True
-        start = join(status_line(message.code, message.reason), answer.fields)
-        if answer.framing is BodyFraming.NONE:
-            await writer.write(start)
-            return True
-        problem = await self.download.run(payload, writer, start, answer.framing)
-        if problem is not None:
-            self._break_off(answer.framing, problem)
-        return problem is None
-
-    async def _await_head(
-        self, head: RequestHead, link: UpstreamLink, upload: Upload
-    ) -> tuple[RawResponseMessage, StreamReader]:
-        """The final head; interim ones (RFC 9110 15.2) are passed on as they come."""
-        while True:
-            try:
-                message, payload = await link.read()
-            except ServerTimeoutError as error:
-                raise _AttemptError(Failure.TIMED_OUT, "no answer in time") from error
-            except HttpProcessingError as error:
-                what = error.message.partition("\n")[0].rstrip(":")
-                raise _AttemptError(Failure.BROKEN, f"what came is no HTTP answer: {what}") from error
-            except (ClientError, OSError) as error:
-                stale = link.uses > 1 and not link.answered
-                raise _AttemptError(
-                    Failure.STALE if stale else Failure.BROKEN, "connection closed before an answer"
-                ) from error
-            if message.code == 101:
-                raise _AttemptError(Failure.BROKEN, "the backend switched protocols without being asked")
-            if message.code >= 200:
-                return message, payload
-            if not head.http10 and (message.code != 100 or head.expects_continue):
-                interim = forward_answer(message.code, message.raw_headers, head, False, b"")
-                if not isinstance(interim, str):
-                    await self.request.writer.write(join(status_line(message.code, message.reason), interim.fields))
-            if upload.done:
-                link.start_timeout()
-
-    def _break_off(self, framing: BodyFraming, reason: str) -> None:
-        """End the client's connection so that it sees a broken transfer."""
-        self._log("answer broken off", reason, status=self.status)
-        transport = self.connection.transport
-        if transport is None:
+    def start(self, piece: bytes, last: bool) -> None:
+        """Begin; `piece` is what has come of the body, `last` whether that is all of it."""
+        proxy = self.proxy
+        client = self.client
+        head = self.head
+        counters = proxy.counters
+        counters.requests += 1
+        counters.in_flight += 1
+        if head.claims or client.trusted:
+            trusted = client.trusted
+            if trusted and trusted.trust(client.peer):
+                self.asker, self._tail = trusted_tail(head, client.peer, client.scheme, self.snapshot.via, trusted)
+        if not last:
+            self.body_done = False
+        if piece:
+            self.received_bytes = len(piece)
+            self._keep(piece, last)
+        elif last and head.chunked:
+            self._keep(b"", True)
+        if head.path == client.health:
+            self.unlogged = True
+            draining = proxy.draining
+            self._reply(503 if draining else 200, "draining" if draining else "ok", None)
             return
-        if framing is BodyFraming.CLOSE:  # only a reset tells this from the end
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            transport.abort()
-        else:
-            self.connection.force_close()
+        if head.via and self.snapshot.via and names_in_via(head.via, self.snapshot.via):
+            self.refuse(Cause.PROXY_LOOP, "the request went through this proxy before: a backend leads back here")
+            return
+        if head.max_forwards is not None:
+            if head.max_forwards == 0:
+                self._reply(200, "OPTIONS ends here", None)
+                return
+            decrement_max_forwards(head)
+        route = self.snapshot.table.find(head.host, head.path)
+        if route is None:
+            self._log("no route", f"nothing matches host {head.host or '(none)'} and path {head.path}", Cause.NO_ROUTE)
+            self._reply(404, Cause.NO_ROUTE.text, Cause.NO_ROUTE)
+            return
+        self.route = route
+        target = head.target
+        if b"%" in target or b".." in target or b"\\" in target:
+            danger = self._mend(route, head)
+            if danger is not None:
+                self.refuse(Cause.DANGEROUS_PATH, danger.value)
+                return
+        self.upstream = self.snapshot.upstreams[route.upstream]
+        self._untried = self.upstream.weights
+        self._try()
 
-    async def _reply(
-        self, status: int, text: str, *, close: bool = False, retry_after: bool = False, named: bool = False
-    ) -> web.StreamResponse:
+    def start_refused(self, cause: Cause, reason: str) -> None:
+        """Begin, only to answer that it goes no further."""
+        self.proxy.counters.requests += 1
+        self.proxy.counters.in_flight += 1
+        self.body_done = False
+        self.refuse(cause, reason)
+
+    def _mend(self, route: Route, head: RequestHead) -> Danger | None:
+        """Make the path fit to go on as the route says, or say why it is not."""
+        if route.dangerous_path is DangerousPath.FORWARD:
+            return None
+        method, target, version = head.start.split(b" ")
+        raw, mark, query = target.partition(b"?")
+        path = raw.decode("ascii")
+        if route.dangerous_path is DangerousPath.REFUSE:
+            return danger_of(path)
+        normal = normalised(path)
+        if isinstance(normal, Danger):
+            return normal
+        head.start = b"%b %b%b%b %b" % (method, normal.encode("ascii"), mark, query, version)
+        return None
+
+    # candidates -> connect, or retry
+
+    def _try(self) -> None:
+        """Take the next backend."""
+        upstream, untried = self.upstream, self._untried
+        assert upstream is not None and untried is not None  # noqa: S101, PT018 -- start() has set them
+        bound = self.client.bound
+        if bound:
+            for backend in bound:
+                if backend.backend.name in untried and upstream.backends.get(backend.backend.name) is backend:
+                    link = self.client.take_bound(backend)
+                    if link is not None:
+                        self.backend = backend
+                        self._send(link)
+                        return
+        name = upstream.turns.pick(untried)
+        if name is None:
+            self._log("request failed", upstream.why_nobody(), Cause.NO_BACKEND)
+            self._reply(503, Cause.NO_BACKEND.text, Cause.NO_BACKEND)
+            return
+        self.backend = backend = upstream.backends[name]
+        found = None if self.head.bound else backend.pool.take(self.repeatable)
+        if found is None:
+            self.proxy.spawn(self._connect(backend))
+        else:
+            self._send(found)
+
+    async def _connect(self, backend: BackendState) -> None:
+        upstream = self.upstream
+        assert upstream is not None  # noqa: S101 -- as above
+        try:
+            link = await backend.pool.connect(upstream.upstream.timeouts.connect_s)
+        except ConnectError as error:
+            if not self.over:
+                self._failed(Failure.NOT_CONNECTED, error.cause, str(error))
+            return
+        except Exception as error:  # noqa: BLE001 -- logged with its traceback; the group of tasks must not end
+            self.crashed(error)
+            return
+        if self.over:
+            backend.pool.give_back(link, whole=True)
+        else:
+            self._send(link)
+
+    def _send(self, link: UpstreamLink) -> None:
+        """Send the head and what has come of the body."""
+        backend = self.backend
+        assert backend is not None  # noqa: S101 -- a link is one to a backend
+        head = self.head
+        self.link = link
+        link.begin(self, head.method == b"HEAD")
+        backend.counters.requests += 1
+        backend.counters.in_flight += 1
+        data = request_bytes(head, self._tail or self.client.tail(head.authority), backend.authority)
+        kept = self._kept
+        if kept:
+            data = b"".join((data, *kept))
+        sent = link.write(data)
+        self.linked_at = self.sent_at = _monotonic()
+        if not sent:
+            self._drop_link()
+            failure = Failure.STALE_UNSENT if link.uses > 1 else Failure.NOT_CONNECTED
+            self._failed(failure, Cause.CONNECTION_TERMINATED, "connection closed before anything was sent")
+            return
+        if kept:
+            if head.method not in IDEMPOTENT or self._kept_bytes > MOST_REPLAYED_BYTES:
+                self._forget()
+            if not self.body_done:
+                self.client.resume()
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the request may be sent again after it was sent once."""
+        return self.head.method in IDEMPOTENT and not self._forgotten
+
+    def _failed(self, failure: Failure, cause: Cause, reason: str) -> None:
+        """An attempt gave no answer: make another, or answer that."""
+        backend, upstream = self.backend, self.upstream
+        assert backend is not None and upstream is not None  # noqa: S101, PT018 -- as above
+        what = retry(failure, self.repeatable)
+        if what is Retry.SAME_BACKEND:
+            self.retries += 1
+            self.proxy.spawn(self._connect(backend))
+            return
+        if what is Retry.OTHER_BACKEND:
+            untried = self._untried or {}
+            self._untried = {name: weight for name, weight in untried.items() if name != backend.backend.name}
+            if self._untried:
+                self.retries += 1
+                self._log("trying another backend", reason, level=logging.INFO)
+                self._try()
+                return
+        self._log("request failed", reason, cause)
+        self._reply(cause.status, cause.text, cause)
+
+    # the request's body
+
+    def body(self, piece: bytes, last: bool) -> None:
+        """More of the request's body has come."""
+        if self.over:
+            return
+        self.received_bytes += len(piece)
+        link = self.link
+        if link is None:
+            self._keep(piece, last)
+            if self._kept_bytes > MOST_REPLAYED_BYTES:
+                self.client.pause()
+            return
+        if not self._forgotten:
+            if self.head.method in IDEMPOTENT and self._kept_bytes + len(piece) <= MOST_REPLAYED_BYTES:
+                self._keep(piece, last)
+            else:
+                self._forget()
+        link.write(self._framed(piece, last))
+        if last:
+            self.body_done = True
+            self.sent_at = _monotonic()
+
+    def _keep(self, piece: bytes, last: bool) -> None:
+        if self._kept is None:
+            self._kept = []
+        self._kept.append(self._framed(piece, last))
+        self._kept_bytes += len(piece)
+        if last:
+            self.body_done = True
+
+    def _forget(self) -> None:
+        self._kept = None
+        self._kept_bytes = 0
+        self._forgotten = True
+
+    def _framed(self, piece: bytes, last: bool) -> bytes:
+        if not self.head.chunked:
+            return piece
+        framed = chunk(piece) if piece else b""
+        return framed + LAST_CHUNK if last else framed
+
+    # the answer
+
+    def interim(self, head: ResponseHead) -> None:
+        """A 1xx answer goes on (RFC 9110 15.2), a 100 only to who expects it."""
+        self.sent_at = _monotonic()
+        if not self.head.http10 and (head.status != 100 or self.head.expects_continue):
+            self.client.interim(head)
+
+    def answer(self, head: ResponseHead, piece: bytes, last: bool) -> None:
+        """The answer's head, with what has come of its body."""
+        self.status = head.status
+        self.first_byte_at = _monotonic()
+        self.sent_bytes = len(piece)
+        if head.bound or self.head.bound:
+            assert self.link is not None  # noqa: S101 -- it is the link that calls
+            self.link.owner = self.client
+        self.client.answer(head, piece, last)
+        if last:
+            self._end(self.first_byte_at)
+        elif self.link is not None:
+            self.link.heard_at = self.first_byte_at
+
+    def more(self, piece: bytes, last: bool) -> None:
+        """More of the answer's body, or of the tunnel."""
+        self.sent_bytes += len(piece)
+        self.client.more(piece, last)
+        now = _monotonic()
+        if last:
+            self._end(now)
+        elif self.link is not None:
+            self.link.heard_at = now
+
+    def switched(self, head: ResponseHead, early: bytes) -> None:
+        """101: from here both directions are opaque."""
+        if not self.head.upgrade or head.upgrade != self.head.upgrade:
+            self._drop_link()
+            reason = "the backend switched protocols without being asked"
+            self._failed(Failure.FINAL, Cause.UPGRADE_FAILED, reason)
+            return
+        self.status = 101
+        self.tunnel = True
+        self.first_byte_at = _monotonic()
+        self.sent_bytes = len(early)
+        waiting = self.client.switch(head, early)
+        if waiting:
+            self.from_client(waiting)
+
+    def from_client(self, data: bytes) -> None:
+        """A tunnel's bytes."""
+        if self.link is not None:
+            self.received_bytes += len(data)
+            self.link.heard_at = _monotonic()
+            self.link.write(data)
+
+    def client_end(self) -> None:
+        """The client sends no more; a tunnel's other direction goes on."""
+        self._ends += 1
+        if self.link is not None and self._ends < 2:
+            self.link.write_eof()
+        else:
+            self._close_tunnel()
+
+    def link_end(self) -> None:
+        self._ends += 1
+        if self._ends < 2:
+            self.client.write_eof()
+        else:
+            self._close_tunnel()
+
+    def _close_tunnel(self) -> None:
+        link = self.link
+        if link is not None:
+            self._let_go(link)
+            link.close()
+        self._account(_monotonic())
+        self.client.ended()
+
+    # flow control
+
+    def link_full(self) -> None:
+        self.client.pause()
+
+    def link_ready(self) -> None:
+        self.client.resume()
+
+    def client_full(self) -> None:
+        """The client takes less than the backend gives."""
+        if self.link is not None:
+            self.link.pause()
+
+    def client_ready(self) -> None:
+        if self.link is not None:
+            self.link.heard_at = _monotonic()
+            self.link.resume()
+
+    # what goes wrong
+
+    def bad_answer(self, cause: Cause, reason: str) -> None:
+        """What came is no answer, or stopped to be one."""
+        self._drop_link()
+        if self.status:
+            self._broken_off(Cause.RESPONSE_INCOMPLETE if cause is Cause.RESPONSE_CODING else cause, reason)
+        else:
+            self._failed(Failure.FINAL, cause, reason)
+
+    def lost(self, reason: str) -> None:
+        """The backend's connection is gone before the answer was whole."""
+        link = self.link
+        if link is None:
+            return
+        self._drop_link()
+        if self.tunnel:
+            self._account(_monotonic())
+            self.client.ended()
+        elif self.status:
+            self._broken_off(Cause.RESPONSE_INCOMPLETE, reason)
+        elif link.answered:
+            self._failed(Failure.FINAL, Cause.RESPONSE_INCOMPLETE, f"{reason} within the answer's head")
+        else:
+            failure = Failure.STALE if link.uses > 1 else Failure.BROKEN
+            self._failed(failure, Cause.CONNECTION_TERMINATED, f"{reason} before an answer")
+
+    def _broken_off(self, cause: Cause, reason: str) -> None:
+        """End the client's connection so that it sees a broken transfer."""
+        self._log("answer broken off", reason, cause)
+        self._account(_monotonic())
+        self.client.break_off()
+
+    def client_gone(self, reason: str = "") -> None:
+        """The client's connection is gone, or is cut off for `reason`."""
+        if self.over:
+            return
+        link = self.link
+        if link is not None:
+            self._drop_link()
+        if not self.tunnel:
+            self.cause = self.cause or Cause.CLIENT_LEFT
+            self.status = self.status or Cause.CLIENT_LEFT.status
+        if reason:
+            self._log("connection closed", reason, self.cause, ours=False)
+        self._account(_monotonic())
+
+    def refuse(self, cause: Cause, reason: str) -> None:
+        """Answer a request that goes no further."""
+        if self.over:
+            return
+        self._drop_link()
+        self._log("request refused", reason, cause, ours=False)
+        if self.status:
+            self._account(_monotonic())
+            self.client.break_off()
+        else:
+            self._reply(cause.status, cause.text, cause)
+
+    def crashed(self, error: Exception) -> None:
+        """Something here is wrong in itself."""
+        self.proxy.failures.write("exchange failed in itself", level=logging.ERROR, error=error)
+        if not self.over:
+            self._drop_link()
+            self._reply(500, Cause.INTERNAL_ERROR.text, Cause.INTERNAL_ERROR)
+
+    def sweep(self, now: float) -> None:
+        """End what has taken the backend too long. (To connect has its own timeout.)"""
+        link, upstream = self.link, self.upstream
+        if link is None or upstream is None:
+            return
+        timeouts = upstream.upstream.timeouts
+        unsent = link.unsent
+        if unsent and unsent == self._unsent:
+            if now - self._unsent_since_at > timeouts.idle_s:
+                self.bad_answer(Cause.WRITE_TIMEOUT, "the backend stopped reading")
+                return
+        else:
+            self._unsent, self._unsent_since_at = unsent, now
+        if self.tunnel:
+            if now - max(link.heard_at, self.first_byte_at) > self.snapshot.config.timeouts.tunnel_s:
+                self._close_tunnel()
+        elif link.phase == HEAD:
+            if self.body_done and now - self.sent_at > timeouts.response_s:
+                self.bad_answer(Cause.RESPONSE_TIMEOUT, "no answer in time")
+        elif not link.paused and now - link.heard_at > timeouts.idle_s:
+            self.bad_answer(Cause.READ_TIMEOUT, f"nothing came for {timeouts.idle_s:g}s")
+
+    # account
+
+    def _end(self, now: float) -> None:
+        """The answer is whole."""
+        link, backend = self.link, self.backend
+        if link is not None and backend is not None:
+            self.link = None
+            backend.counters.end(self.status, self.sent_bytes)
+            if link.owner is not None and link.reusable and self.body_done:
+                link.asker = None
+                self.client.bind(backend, link)
+            else:
+                backend.pool.give_back(link, link.reusable and self.body_done)
+        self._account(now)
+        self.client.ended()
+
+    def _let_go(self, link: UpstreamLink) -> None:
+        self.link = None
+        link.asker = None
+        if self.backend is not None:
+            self.backend.counters.end(self.status, self.sent_bytes)
+
+    def _drop_link(self) -> None:
+        """Part with the link at once: nobody may have it after this."""
+        link = self.link
+        if link is not None:
+            self._let_go(link)
+            link.abort()
+
+    def _reply(self, status: int, text: str, cause: Cause | None) -> None:
         """An answer of our own."""
         self.status = status
-        self.head_sent = True
-        request = self.request
-        http10 = request.message.version < (1, 1)
-        close = (
-            close
-            or http10
-            or self.proxy.draining
-            or not request.keep_alive
-            or self.connection.doomed != ""
-            or not request.content.is_eof()
-        )
-        head_only = request.message.method == "HEAD"
-        await request.writer.write(
-            reply_bytes(status, text, close=close, head_only=head_only, retry_after=retry_after, named=named)
-        )
-        return CLOSE if close else KEEP
+        self.cause = cause
+        self.client.reply(status, text, cause)
+        self._account(_monotonic())
+        self.client.ended()
+
+    def _account(self, now: float) -> None:
+        if self.over:
+            return
+        self.over = True
+        self.proxy.counters.end(self.status, self.sent_bytes)
+        if not self.unlogged:
+            self.proxy.record(self, now)
 
     def _log(
-        self, message: str, reason: str, level: int = logging.WARNING, status: int | None = None, ours: bool = True
+        self,
+        message: str,
+        reason: str,
+        cause: Cause | None = None,
+        level: int = logging.WARNING,
+        ours: bool = True,
     ) -> None:
         """One line; `ours` is whether it is about us and our backends, and not about what a client did."""
-        fields = {**self._names(), "status": status, "reason": reason, "client": self.origin.client}
-        failures = self.proxy.failures if ours else self.proxy.refusals
-        failures.write(message, level, {name: value for name, value in fields.items() if value is not None})
-
-    def _names(self) -> dict[str, str | None]:
-        return {
+        if cause is not None:
+            self.cause = cause
+        fields = {
             "route": self.route.name if self.route is not None else None,
             "upstream": self.route.upstream if self.route is not None else None,
             "backend": self.backend.backend.name if self.backend is not None else None,
+            "status": self.status or (cause.status if cause is not None else None),
+            "cause": cause.label if cause is not None else None,
+            "reason": reason,
+            "client": self.asker,
         }
-
-    def _account(self, duration_s: float) -> None:
-        self.proxy.counters.end(self.status, self.download.sent_bytes)
-        if self.snapshot.config.access_log is not AccessLogFormat.NONE and not self.is_health:
-            message = self.request.message
-            host = self.head.host if self.head is not None else None
-            fields = {"client": self.origin.client, "method": message.method, "host": host, "target": message.path}
-            self.proxy.access.write(
-                {
-                    **fields,
-                    "status": self.status,
-                    "bytes": self.download.sent_bytes,
-                    "ms": f"{duration_s * 1000:.1f}",
-                    **self._names(),
-                }
-            )
+        failures = self.proxy.failures if ours and cause is not Cause.NO_ROUTE else self.proxy.refusals
+        failures.write(message, level, {name: value for name, value in fields.items() if value is not None})

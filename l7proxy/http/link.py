@@ -1,184 +1,281 @@
-"""Connections to backends: one link each, and a pool of idle ones for each backend.
+"""The backend's side: one connection to a backend.
 
-One rule: a link goes back to the pool only after a whole exchange; after anything else it is closed. The parser and
-the flow control are aiohttp's client protocol; its session is not used, because it repeats requests by itself,
-re-quotes targets, folds headers and hides what was reused.
+One rule: a link goes back to its pool only after a whole answer that left nothing behind, and after a whole request.
+Bytes that nobody asked for end it. Whatever it has to say, it says to the exchange that has it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+from typing import TYPE_CHECKING, Protocol, cast
 
-from aiohttp import ClientPayloadError, SocketTimeoutError
-from aiohttp.client_proto import ResponseHandler
+from l7proxy.core.framing import Chunked, FramingError
+from l7proxy.core.head import ResponseHead
+from l7proxy.core.proxystatus import Cause
+from l7proxy.core.scan import scan_response
+from l7proxy.http.parser import read_response
 
-from director.kit.errors import DirectorError
-from director.kit.net import Endpoint
-from director.kit.probes.failures import describe_os_error
-from l7proxy.core.model import UpstreamTimeouts
+if TYPE_CHECKING:
+    from l7proxy.http.pool import LinkPool
 
-MOST_IDLE = 256
-"""Idle links kept for each backend; further ones are closed."""
-READ_BUFFER_BYTES = 64 * 1024
-LARGEST_FIELD_BYTES = 64 * 1024
-YOUNG_S = 1.0
-"""What must not be sent twice takes an idle link only if it was used this recently: few servers close sooner."""
+LARGEST_HEAD = 256 * 1024
+MOST_INTERIM = 100
+"""1xx answers before the final one."""
 
-
-SHORTAGE_S = 0.02
-"""Pause before another try to connect when there was no descriptor: a burst of refused clients has them for moments."""
+IDLE, HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, TUNNEL, DONE = range(7)
 
 
-class ConnectError(DirectorError):
-    """There is no connection; nothing was sent."""
+class Asker(Protocol):
+    """What a link needs of an exchange. `last` is whether the answer is whole with it."""
+
+    def interim(self, head: ResponseHead) -> None: ...
+
+    def switched(self, head: ResponseHead, early: bytes) -> None: ...
+
+    def answer(self, head: ResponseHead, piece: bytes, last: bool) -> None: ...
+
+    def more(self, piece: bytes, last: bool) -> None: ...
+
+    def bad_answer(self, cause: Cause, reason: str) -> None: ...
+
+    def lost(self, reason: str) -> None: ...
+
+    def link_end(self) -> None: ...
+
+    def link_full(self) -> None: ...
+
+    def link_ready(self) -> None: ...
 
 
-@dataclass(slots=True)
-class IdleBudget:
-    """How many links of all pools together are idle, and how many may be."""
-
-    most: int
-    kept: int = 0
-
-
-class UpstreamLink(ResponseHandler):
+class UpstreamLink(asyncio.Protocol):
     """One connection to a backend. `answered` is whether a byte of the present answer has come."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pool: LinkPool) -> None:
-        super().__init__(loop)
+    def __init__(self, pool: LinkPool) -> None:
         self.pool = pool
+        self.transport: asyncio.Transport | None = None
+        self.fd = -1
+        self.asker: Asker | None = None
+        self.phase = IDLE
         self.uses = 0
         self.answered = False
+        self.reusable = False
         self.idle_since_at = 0.0
-        self._unsent_bytes = 0
-        self._unsent_since_at = 0.0
+        self.heard_at = 0.0
+        """When bytes came last, while an answer's body passes."""
+        self.paused = False
+        self.owner: object | None = None
+        """The client connection that has authenticated itself on this link: nobody else may have it."""
+        self._bodiless = False
+        self._left = 0
+        self._interim = 0
+        self._chunked: Chunked | None = None
+        self._held = b""
+        self._backed_up = False
 
-    def begin(self, head_only: bool, response_s: float) -> None:
-        """Get ready for one more exchange."""
-        self.uses += 1
-        self.answered = False
-        self.set_response_params(
-            skip_payload=head_only,
-            read_until_eof=True,
-            auto_decompress=False,
-            read_timeout=response_s,
-            read_bufsize=READ_BUFFER_BYTES,
-            max_line_size=LARGEST_FIELD_BYTES,
-            max_field_size=LARGEST_FIELD_BYTES,
-        )
-
-    def data_received(self, data: bytes) -> None:
-        self.answered = True
-        super().data_received(data)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.fd = transport.get_extra_info("socket").fileno()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        payload = self._payload
-        if exc is not None and payload is not None and not payload.is_eof():
-            # Without this a reset would look like the end of an answer that ends with its connection.
-            payload.set_exception(ClientPayloadError(f"connection lost: {exc}"))
-        super().connection_lost(exc)
-        self.pool.forget(self)
-
-    def give_up_if_stuck(self, now: float, idle_s: float) -> None:
-        """Close when the backend has taken nothing of what waits for it for `idle_s`."""
-        if not self.writing_paused or self.transport is None:
-            self._unsent_bytes = 0
+        self.fd = -1
+        self.transport = None
+        asker = self.asker
+        if asker is None:
+            self.pool.forget(self)
             return
-        unsent = self.transport.get_write_buffer_size()
-        if unsent != self._unsent_bytes:
-            self._unsent_bytes, self._unsent_since_at = unsent, now
-        elif now - self._unsent_since_at > idle_s:
-            self.set_exception(SocketTimeoutError("the backend stopped reading"))
-            self.abort()
+        if self.phase == UNTIL_CLOSE and exc is None:
+            self.phase = DONE
+            asker.more(b"", True)
+        else:
+            self.phase = DONE
+            asker.lost(_words(exc))
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the backend has not taken yet."""
+        return self.transport.get_write_buffer_size() if self._backed_up and self.transport is not None else 0
 
-class LinkPool:
-    """The links to one backend, idle ones last in, first out."""
+    def begin(self, asker: Asker, bodiless: bool) -> None:
+        """Get ready for one more exchange; `bodiless` is whether its answer has no body in any case (HEAD)."""
+        self.asker = asker
+        self.uses += 1
+        self.answered = self.reusable = False
+        self.phase = HEAD
+        self._interim = 0
+        self._bodiless = bodiless
 
-    def __init__(self, endpoint: Endpoint, budget: IdleBudget) -> None:
-        self.endpoint = endpoint
-        self._budget = budget
-        self._idle: list[UpstreamLink] = []
-        self._busy: set[UpstreamLink] = set()
-        self._closed = False
-
-    def take_idle(self, repeatable: bool) -> UpstreamLink | None:
-        """An idle link that still looks alive."""
-        while self._idle:
-            link = self._idle[-1]
-            if link.transport is None or link.transport.is_closing() or link.should_close:
-                self._drop_idle(-1).close()
-                continue
-            if not repeatable and asyncio.get_running_loop().time() - link.idle_since_at > YOUNG_S:
-                return None
-            self._drop_idle(-1)
-            self._busy.add(link)
-            return link
-        return None
-
-    async def connect(self, connect_s: float) -> UpstreamLink:
-        """A new link. Raises: ConnectError."""
-        loop = asyncio.get_running_loop()
-        link = UpstreamLink(loop, self)
-        short = ""
+    def write(self, data: bytes) -> bool:
+        """Send; False when nothing could be sent because the connection is gone."""
+        transport = self.transport
+        if transport is None:
+            return False
+        if self._backed_up:
+            if transport.get_write_buffer_size():
+                transport.write(data)
+                return True
+            self._backed_up = False
         try:
-            async with asyncio.timeout(connect_s):
-                while True:
-                    try:
-                        await loop.create_connection(lambda: link, str(self.endpoint.address), self.endpoint.port)
-                        break
-                    except OSError as error:
-                        if error.errno not in {errno.EMFILE, errno.ENFILE}:
-                            raise
-                        short = f": {describe_os_error(error)}"
-                    await asyncio.sleep(SHORTAGE_S)
-        except TimeoutError:
-            link.abort()
-            raise ConnectError(f"no connection within {connect_s:g}s{short}") from None
-        except OSError as error:
-            raise ConnectError(describe_os_error(error)) from error
-        except asyncio.CancelledError:
-            link.abort()
-            raise
-        self._busy.add(link)
-        return link
+            sent = os.write(self.fd, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return False  # its end has come, or is about to be told
+        if sent != len(data):
+            self._backed_up = True
+            transport.write(data[sent:])
+        return True
 
-    def give_back(self, link: UpstreamLink, whole: bool) -> None:
-        """Take `link` back after an exchange; `whole` is whether request and answer are complete."""
-        self._busy.discard(link)
-        full = len(self._idle) >= MOST_IDLE or self._budget.kept >= self._budget.most
-        if not whole or self._closed or full or link.should_close or not link.is_connected():
-            link.close()
+    def data_received(self, data: bytes) -> None:
+        asker = self.asker
+        phase = self.phase
+        if asker is None:
+            self.abort()
+        elif phase == HEAD:
+            self.answered = True
+            self._read_head(asker, self._held + data if self._held else data)
+        elif phase == LENGTH:
+            left = self._left - len(data)
+            self._left = left
+            if left > 0:
+                asker.more(data, False)
+            else:
+                self.phase = DONE
+                asker.more(data if left == 0 else data[:left], True)
+        elif phase == CHUNKED:
+            self._read_chunks(asker, data)
+        elif phase == DONE:
+            self.reusable = False
+        else:
+            asker.more(data, False)
+
+    def _read_head(self, asker: Asker, data: bytes) -> None:
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                if len(data) > LARGEST_HEAD:
+                    asker.bad_answer(
+                        Cause.RESPONSE_HEAD_TOO_LARGE, f"the answer's head is larger than {LARGEST_HEAD} bytes"
+                    )
+                    return
+                self._held = data
+                return
+            text = data[:end]
+            head = scan_response(text) or read_response(text)
+            if isinstance(head, str):
+                asker.bad_answer(Cause.MALFORMED_RESPONSE, head)
+                return
+            data = data[end + 4 :]
+            if head.status >= 200:
+                break
+            if head.status == 101:
+                self._held = b""
+                self.phase = TUNNEL
+                asker.switched(head, data)
+                return
+            self._interim += 1
+            if self._interim > MOST_INTERIM:
+                asker.bad_answer(Cause.MALFORMED_RESPONSE, f"more than {MOST_INTERIM} interim answers")
+                return
+            asker.interim(head)
+            if self.asker is not asker:
+                return
+        self._held = b""
+        self._begin_body(asker, head, data)
+
+    def _begin_body(self, asker: Asker, head: ResponseHead, data: bytes) -> None:
+        length = head.length
+        if self._bodiless or head.status in {204, 304}:
+            length = 0
+        elif head.chunked:
+            self.phase = CHUNKED
+            chunked = self._chunked = Chunked()
+            try:
+                data = chunked.feed(data)
+            except FramingError as error:
+                asker.bad_answer(Cause.RESPONSE_CODING, str(error))
+                return
+            if chunked.done:
+                self.phase = DONE
+                self.reusable = head.keep_alive and not chunked.rest
+                asker.answer(head, data, True)
+            else:
+                self.reusable = head.keep_alive
+                asker.answer(head, data, False)
             return
-        link.idle_since_at = asyncio.get_running_loop().time()
-        self._idle.append(link)
-        self._budget.kept += 1
+        elif length is None:
+            self.phase = UNTIL_CLOSE
+            asker.answer(head, data, False)
+            return
+        left = length - len(data)
+        if left > 0:
+            self.phase = LENGTH
+            self._left = left
+            self.reusable = head.keep_alive
+            asker.answer(head, data, False)
+        else:
+            self.phase = DONE
+            self.reusable = head.keep_alive and left == 0
+            asker.answer(head, data if left == 0 else data[:length], True)
 
-    def forget(self, link: UpstreamLink) -> None:
-        """Drop a link that is gone."""
-        self._busy.discard(link)
-        if link in self._idle:
-            self._drop_idle(self._idle.index(link))
+    def _read_chunks(self, asker: Asker, data: bytes) -> None:
+        chunked = self._chunked
+        assert chunked is not None  # noqa: S101 -- set with the phase
+        try:
+            piece = chunked.feed(data)
+        except FramingError as error:
+            asker.bad_answer(Cause.RESPONSE_CODING, str(error))
+            return
+        if chunked.done:
+            self.phase = DONE
+            self.reusable = self.reusable and not chunked.rest
+            asker.more(piece, True)
+        elif piece:
+            asker.more(piece, False)
 
-    def sweep(self, now: float, timeouts: UpstreamTimeouts) -> None:
-        """Close what has been idle or stuck for too long."""
-        while self._idle and now - self._idle[0].idle_since_at > timeouts.keepalive_s:
-            self._drop_idle(0).close()
-        for link in list(self._busy):
-            link.give_up_if_stuck(now, timeouts.idle_s)
+    def eof_received(self) -> bool:
+        """Half closed, a tunnel stays for the other direction."""
+        if self.phase == TUNNEL and self.asker is not None:
+            self.asker.link_end()
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        if self.asker is not None:
+            self.asker.link_full()
+
+    def resume_writing(self) -> None:
+        if self.asker is not None:
+            self.asker.link_ready()
+
+    def pause(self) -> None:
+        """Read no more until `resume`."""
+        if not self.paused and self.transport is not None:
+            self.paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self.paused and self.transport is not None:
+            self.paused = False
+            self.transport.resume_reading()
+
+    def write_eof(self) -> None:
+        """No more will be sent; a tunnel's other direction goes on."""
+        if self.transport is not None:
+            self.transport.write_eof()
 
     def close(self) -> None:
-        """Close idle links now, busy ones after their exchange."""
-        self._closed = True
-        while self._idle:
-            self._drop_idle(-1).close()
+        """Leave, sending what waits."""
+        self.fd = -1
+        if self.transport is not None:
+            self.transport.close()
 
-    def _drop_idle(self, index: int) -> UpstreamLink:
-        self._budget.kept -= 1
-        return self._idle.pop(index)
+    def abort(self) -> None:
+        """Leave at once."""
+        self.fd = -1
+        if self.transport is not None:
+            self.transport.abort()
 
-    def __iter__(self) -> Iterator[UpstreamLink]:
-        return iter((*self._idle, *self._busy))
+
+def _words(exc: BaseException | None) -> str:
+    return "connection closed" if exc is None else "connection reset"

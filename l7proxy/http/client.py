@@ -1,0 +1,597 @@
+"""The client's side: HTTP/1.1 on one connection, its deadlines, and what is refused before an exchange begins.
+
+One rule: every connection is bounded in time and in bytes, whatever its client does or leaves undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
+
+from l7proxy.core.forwarded import TrustedNetworks
+from l7proxy.core.framing import LAST_CHUNK, Chunked, FramingError, chunk
+from l7proxy.core.head import Refusal, RequestHead, ResponseHead
+from l7proxy.core.headers import own_tail, status_line
+from l7proxy.core.proxystatus import Cause, proxy_status
+from l7proxy.core.scan import scan_request
+from l7proxy.http.exchange import Exchange
+from l7proxy.http.parser import read_request
+from l7proxy.http.replies import http_date, reply_bytes
+from l7proxy.runtime import BackendState, Proxy, Snapshot
+
+if TYPE_CHECKING:
+    from l7proxy.http.front import Front
+    from l7proxy.http.link import UpstreamLink
+
+LINGER_S = 2.0
+"""How long a client that was told to go may still send: closed at once, its answer might be lost with a reset."""
+HALF_CLOSED_S = 0.5
+"""A client that sends no more may still wait for its answer (`nc -N`, old health checkers), or be gone: no telling. The
+answer must begin within this time, then the backend is let go."""
+RATE_AFTER_S = 10.0
+"""From when on a request's body must keep up its rate."""
+_RESET = struct.pack("ii", 1, 0)
+
+# What a connection is at: a head is awaited; a request's body passes; the answer is awaited, or passes; a tunnel;
+# what comes is forgotten until the client leaves; closed.
+HEAD, BODY, ANSWER, TUNNEL, LINGER, CLOSED = range(6)
+
+_monotonic = time.monotonic
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = (
+        "_backed_up",
+        "_body_since_at",
+        "_chunked",
+        "_full",
+        "_half_closed",
+        "_head_since_at",
+        "_held",
+        "_idle_since_at",
+        "_left",
+        "_paused_at",
+        "_pumping",
+        "_recode",
+        "_tail",
+        "_tail_authority",
+        "_tail_of",
+        "_unsent",
+        "_unsent_since_at",
+        "bound",
+        "exchange",
+        "fd",
+        "front",
+        "keep_alive",
+        "peer",
+        "proxy",
+        "read_at",
+        "scheme",
+        "state",
+        "transport",
+    )
+
+    def __init__(self, front: Front) -> None:
+        self.front = front
+        self.proxy: Proxy = front.proxy
+        self.transport: asyncio.Transport | None = None
+        self.fd = -1
+        self.peer = "-"
+        self.scheme = b"http"
+        self.state = HEAD
+        self.exchange: Exchange | None = None
+        self.keep_alive = True
+        self.bound: Mapping[BackendState, UpstreamLink] = _NONE
+        self.read_at = 0.0
+        self._held: bytes | bytearray = b""
+        """What has come and is not looked at: part of a head, or the next requests."""
+        self._left = 0
+        self._chunked: Chunked | None = None
+        self._recode = False
+        self._pumping = False
+        self._full = False
+        self._backed_up = False
+        self._paused_at = 0.0
+        self._half_closed = False
+        self._idle_since_at = self._head_since_at = self._body_since_at = 0.0
+        self._tail = self._tail_authority = b""
+        self._tail_of: Snapshot | None = None
+        self._unsent = 0
+        self._unsent_since_at = 0.0
+
+    # the connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        proxy = self.proxy
+        self.transport = wire = cast("asyncio.Transport", transport)
+        peer = wire.get_extra_info("peername")
+        self.peer = str(peer[0]).partition("%")[0] if peer else "-"
+        if proxy.connections >= proxy.most_clients:
+            self.state = CLOSED
+            status = proxy_status(proxy.snapshot.name, Cause.TOO_MANY_CONNECTIONS)
+            wire.write(reply_bytes(503, Cause.TOO_MANY_CONNECTIONS.text, proxy_status=status))
+            wire.close()
+            limited = proxy.most_clients == proxy.snapshot.config.limits.connections
+            reason = "limits.connections is reached" if limited else "open files allow no more"
+            proxy.refusals.write("connection refused", fields={"reason": reason, "client": self.peer})
+            return
+        self.fd = wire.get_extra_info("socket").fileno()
+        self._idle_since_at = _monotonic()
+        self.front.clients.add(self)
+        proxy.connections += 1
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.fd = -1
+        self.state = CLOSED
+        self.transport = None
+        self._held = b""
+        if self in self.front.clients:
+            self.front.clients.discard(self)
+            self.proxy.connections -= 1
+        exchange = self.exchange
+        if exchange is not None:
+            self.exchange = None
+            exchange.client_gone()
+        for link in self.bound.values():
+            link.abort()
+        self.bound = _NONE
+
+    def data_received(self, data: bytes) -> None:
+        state = self.state
+        if state == HEAD:
+            self._pump(data)
+        elif state == BODY:
+            self._take_body(data)
+        elif state == ANSWER:
+            self._hold(data)
+        elif state == TUNNEL and self.exchange is not None:
+            self.exchange.from_client(data)
+
+    def eof_received(self) -> bool:
+        """Stay for the answer to a request that is whole; a client that leaves midway is gone."""
+        if self.state == TUNNEL and self.exchange is not None:
+            self.exchange.client_end()
+            return True
+        if self.state != ANSWER:
+            return False
+        self._half_closed = True
+        self._await_answer()
+        return True
+
+    def _await_answer(self) -> None:
+        exchange = self.exchange
+
+        def leave_unless_answered() -> None:
+            if self.exchange is exchange and exchange is not None and not exchange.status:
+                self.abort()
+
+        asyncio.get_running_loop().call_later(HALF_CLOSED_S, leave_unless_answered)
+
+    # requests
+
+    def _pump(self, data: bytes) -> None:
+        """Read heads and begin their exchanges, until there is no more, or one must be waited for."""
+        held = self._held
+        if held:
+            before = len(held)
+            self._held = held = bytearray(held) if isinstance(held, bytes) else held
+            held += data
+            if held.find(b"\r\n\r\n", max(0, before - 3)) < 0:
+                self._partial(held)
+                return
+            data = bytes(held)
+        self._pumping = True
+        try:
+            while True:
+                self._held = b""
+                if not self._begin(data) or self.state != HEAD or not self._held:
+                    return
+                data = bytes(self._held)
+        finally:
+            self._pumping = False
+
+    def _begin(self, data: bytes) -> bool:
+        """Begin with the request in `data`; what follows it is held. False: there is none, or none that is taken."""
+        limits = self.proxy.snapshot.config.limits
+        end = data.find(b"\r\n\r\n")
+        if end < 0 or end > limits.head_bytes:
+            self._partial(data)
+            return False
+        text = data[:end]
+        head: RequestHead | Refusal | None = scan_request(text, limits.headers)
+        if head is None:
+            if text[:2] == b"\r\n":  # RFC 9112 2.2
+                text = text[2:]
+            drop = self.proxy.snapshot.config.drop_underscores
+            head = read_request(text, most_headers=limits.headers, drop_underscores=drop)
+        first = len(head.start) if isinstance(head, RequestHead) else text.find(b"\r\n")
+        if first > limits.request_line_bytes:
+            head = Refusal(Cause.TARGET_TOO_LONG, f"a request line above {limits.request_line_bytes} bytes")
+        if isinstance(head, Refusal):
+            self._refuse(head)
+            return False
+        if len(data) > end + 4:
+            self._held = data[end + 4 :]
+        self.keep_alive = head.keep_alive
+        self.exchange = exchange = Exchange(self, head)
+        if self._half_closed:
+            self._await_answer()
+        if head.length:
+            if limits.body_bytes is not None and head.length > limits.body_bytes:
+                self.state = BODY
+                exchange.start_refused(Cause.BODY_TOO_LARGE, f"a body of {head.length} bytes is above limits.body")
+                return False
+            self._left = head.length
+            self._begin_body(exchange)
+        elif head.chunked:
+            self._chunked = Chunked()
+            self._begin_body(exchange)
+        else:
+            self.state = ANSWER
+            exchange.start(b"", True)
+        return True
+
+    def _partial(self, data: bytes | bytearray) -> None:
+        """A head that is not whole yet: wait for more of it, within limits."""
+        limits = self.proxy.snapshot.config.limits
+        first = data.find(b"\n", 0, limits.request_line_bytes + 2)
+        if first < 0 and len(data) > limits.request_line_bytes:
+            self._refuse(Refusal(Cause.TARGET_TOO_LONG, f"a request line above {limits.request_line_bytes} bytes"))
+        elif len(data) > limits.head_bytes:
+            self._refuse(Refusal(Cause.HEAD_TOO_LARGE, f"a head above {limits.head_bytes} bytes"))
+        elif first >= 0 and (first == 0 or data[first - 1] != 13):
+            self._refuse(Refusal(Cause.MALFORMED_REQUEST, "a line end that is not CRLF"))
+        elif self._half_closed:
+            self.close()
+        else:
+            if not self._head_since_at:
+                self._head_since_at = _monotonic()
+            self._held = data
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer what is no request, and close."""
+        head = RequestHead()
+        head.method = head.target = b"-"
+        self.keep_alive = False
+        self.state = BODY  # what follows cannot be told from a body
+        self.exchange = exchange = Exchange(self, head)
+        exchange.start_refused(refusal.cause, refusal.reason)
+
+    def _begin_body(self, exchange: Exchange) -> None:
+        self.state = BODY
+        self.read_at = self._body_since_at = _monotonic()
+        data, self._held = bytes(self._held), b""
+        try:
+            piece, last, self._held = self._unframe(data)
+        except FramingError as error:
+            exchange.start_refused(Cause.MALFORMED_BODY, str(error))
+            return
+        if last:
+            self.state = ANSWER
+        exchange.start(piece, last)
+
+    def _take_body(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            return
+        self.read_at = _monotonic()
+        try:
+            piece, last, rest = self._unframe(data)
+        except FramingError as error:
+            exchange.refuse(Cause.MALFORMED_BODY, str(error))
+            return
+        most = self.proxy.snapshot.config.limits.body_bytes
+        if most is not None and exchange.received_bytes + len(piece) > most:
+            exchange.refuse(Cause.BODY_TOO_LARGE, "the body is above limits.body")
+            return
+        if last:
+            self.state = ANSWER
+            if rest:
+                self._hold(rest)
+        if piece or last:
+            exchange.body(piece, last)
+
+    def _unframe(self, data: bytes) -> tuple[bytes, bool, bytes]:
+        """The body's bytes in `data`, whether it is whole with them, and what follows. Raises: FramingError."""
+        chunked = self._chunked
+        if chunked is not None:
+            piece = chunked.feed(data)
+            if chunked.done:
+                self._chunked = None
+                return piece, True, chunked.rest
+            return piece, False, b""
+        left = self._left
+        if len(data) < left:
+            self._left = left - len(data)
+            return data, False, b""
+        self._left = 0
+        return (data, True, b"") if len(data) == left else (data[:left], True, data[left:])
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what comes before its turn; more than a head's worth of it waits in the kernel."""
+        self._held = bytearray(self._held) + data if self._held else bytearray(data)
+        if len(self._held) > self.proxy.snapshot.config.limits.head_bytes:
+            self.pause()
+
+    # what an exchange asks for
+
+    @property
+    def trusted(self) -> TrustedNetworks:
+        """Whose claims are believed."""
+        return self.front.trusted
+
+    @property
+    def health(self) -> str | None:
+        """The path that is answered here."""
+        return self.front.listener.health
+
+    def tail(self, authority: bytes) -> bytes:
+        """The end of a request's head, for a client that nobody vouches for."""
+        exchange = self.exchange
+        if exchange is not None and exchange.head.http10:
+            return own_tail(self.peer, self.scheme, authority, self.proxy.snapshot.via, http10=True)
+        snapshot = self.proxy.snapshot
+        if authority != self._tail_authority or self._tail_of is not snapshot:
+            self._tail_authority = authority
+            self._tail_of = snapshot
+            self._tail = own_tail(self.peer, self.scheme, authority, snapshot.via)
+        return self._tail
+
+    def reply(self, status: int, text: str, cause: Cause | None) -> None:
+        """A whole answer of our own."""
+        exchange = self.exchange
+        if exchange is None:
+            return
+        close = not self._stays(exchange) or (cause is not None and status in {400, 408, 413, 414, 417, 431, 501, 505})
+        if close:
+            self.keep_alive = False
+        why = proxy_status(self.proxy.snapshot.name, cause) if cause is not None else b""
+        head_only = exchange.head.method == b"HEAD"
+        self._write(reply_bytes(status, text, close=close, head_only=head_only, named=cause is None, proxy_status=why))
+
+    def take_bound(self, backend: BackendState) -> UpstreamLink | None:
+        """The link on which this client, and nobody else, is known to `backend`."""
+        link = self.bound.get(backend)
+        if link is not None:
+            self.bound = {other: each for other, each in self.bound.items() if other is not backend}
+        return link if link is not None and link.transport is not None else None
+
+    def bind(self, backend: BackendState, link: UpstreamLink) -> None:
+        """Keep a link for this client alone."""
+        self.bound = {**self.bound, backend: link}
+
+    def interim(self, head: ResponseHead) -> None:
+        """A 1xx answer."""
+        self._write(b"\r\n".join((status_line(head), *head.lines, b"\r\n")))
+
+    def answer(self, head: ResponseHead, piece: bytes, last: bool) -> None:
+        """The answer's head, with what has come of its body."""
+        exchange = self.exchange
+        if exchange is None:
+            return
+        lines = head.lines
+        request = exchange.head
+        if not head.dated:
+            lines.append(b"Date: " + http_date())
+        self._recode = False
+        if head.length is None and request.method != b"HEAD" and head.status not in {304, 204}:
+            if request.http10:
+                self.keep_alive = False
+            else:
+                self._recode = True
+                lines.append(b"Transfer-Encoding: chunked")
+                if piece:
+                    piece = chunk(piece)
+                if last:
+                    piece += LAST_CHUNK
+        if not self._stays(exchange):
+            self.keep_alive = False
+            lines.append(b"Connection: close")
+        elif request.http10:
+            lines.append(b"Connection: keep-alive")
+        self._write(b"%b\r\n%b\r\n\r\n%b" % (status_line(head), b"\r\n".join(lines), piece))
+
+    def _stays(self, exchange: Exchange) -> bool:
+        """Whether the connection goes on after the present answer."""
+        if self._half_closed and not self._held:
+            return False
+        return self.keep_alive and exchange.body_done and not self.proxy.draining
+
+    def more(self, piece: bytes, last: bool) -> None:
+        """More of the answer's body, or of a tunnel."""
+        if self._recode:
+            piece = chunk(piece) if piece else b""
+            if last:
+                piece += LAST_CHUNK
+        if piece:
+            self._write(piece)
+
+    def switch(self, head: ResponseHead, early: bytes) -> bytes:
+        """Become a tunnel; what the client has sent already is returned."""
+        self._recode = False
+        self.state = TUNNEL
+        self.keep_alive = False
+        head.lines += [b"Connection: Upgrade", b"Upgrade: " + head.upgrade]
+        self._write(b"%b\r\n%b\r\n\r\n%b" % (status_line(head), b"\r\n".join(head.lines), early))
+        waiting = bytes(self._held)
+        self._held = b""
+        self.resume()
+        return waiting
+
+    def break_off(self) -> None:
+        """Close so that the client sees that the answer is not whole."""
+        exchange, self.exchange = self.exchange, None
+        transport = self.transport
+        if transport is None:
+            return
+        delimited = self._recode or exchange is None or not exchange.head.http10
+        self.fd = -1
+        self.state = CLOSED
+        if delimited:
+            transport.close()
+        else:  # only a reset tells this from the end
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            transport.abort()
+
+    def write_eof(self) -> None:
+        """No more will be sent; the tunnel's other direction goes on."""
+        if self.transport is not None:
+            self.transport.write_eof()
+
+    def ended(self) -> None:
+        """The exchange is over, its answer sent: on to the next request, or close."""
+        self.exchange = None
+        self._chunked = None
+        if self.transport is None:
+            return
+        if not self.keep_alive or self.state != ANSWER:
+            self._part()
+            return
+        self.state = HEAD
+        self._head_since_at = 0.0
+        self._idle_since_at = _monotonic()
+        held = self._held
+        if self._paused_at:
+            self.resume()
+        if held:
+            self._held = b""
+            if not self._pumping:
+                self._pump(bytes(held))
+            else:
+                self._held = held
+
+    def _part(self) -> None:
+        """Close, but not before the client has its answer: what it still sends is read and forgotten for a while."""
+        transport = self.transport
+        if transport is None:
+            return
+        if self.state == ANSWER and not self._held and not self._paused_at:
+            self.close()
+            return
+        self._held = b""
+        self.state = LINGER
+        self._idle_since_at = _monotonic()
+        self.resume()
+        transport.write_eof()
+
+    # writing and flow control
+
+    def _write(self, data: bytes) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        if self._backed_up:
+            if transport.get_write_buffer_size():
+                transport.write(data)
+                return
+            self._backed_up = False
+        try:
+            sent = os.write(self.fd, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # the client is gone; the loop is about to tell
+        if sent != len(data):
+            self._backed_up = True
+            transport.write(data[sent:])
+
+    def pause_writing(self) -> None:
+        self._full = True
+        if self.exchange is not None:
+            self.exchange.client_full()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self.exchange is not None:
+            self.exchange.client_ready()
+
+    def pause(self) -> None:
+        """Read no more until `resume`."""
+        if not self._paused_at and self.transport is not None:
+            self._paused_at = _monotonic()
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused_at and self.transport is not None:
+            now = _monotonic()
+            self._body_since_at += now - self._paused_at  # the client cannot help that time
+            self.read_at = now
+            self._paused_at = 0.0
+            self.transport.resume_reading()
+
+    # deadlines and the end
+
+    def close_if_idle(self, idle_s: float = 0.0) -> None:
+        """Close unless a request is being answered, or is about to be."""
+        if self.state == HEAD and not self._held and _monotonic() - self._idle_since_at >= idle_s:
+            self.close()
+
+    def close(self) -> None:
+        """Leave, sending what waits."""
+        self.fd = -1
+        self.state = CLOSED
+        if self.transport is not None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection off."""
+        self.fd = -1
+        if self.transport is not None:
+            self.transport.abort()
+
+    def doom(self, reason: str) -> None:
+        """Cut the connection off, and say why if an exchange ends with it."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.client_gone(reason)
+        self.abort()
+
+    def sweep(self, now: float) -> None:
+        """Close what has taken too long."""
+        state = self.state
+        timeouts = self.proxy.snapshot.config.timeouts
+        exchange = self.exchange
+        if state == HEAD:
+            if self._head_since_at:
+                if now - self._head_since_at > timeouts.head_s:
+                    self._refuse(Refusal(Cause.HEAD_TIMEOUT, f"no whole head within {timeouts.head_s:g}s"))
+            elif now - self._idle_since_at > timeouts.keepalive_s:
+                self.close()
+        elif exchange is not None:
+            if state == BODY and not self._paused_at and exchange.status < 200:
+                self._sweep_body(exchange, now, timeouts.idle_s)
+            exchange.sweep(now)
+        elif state == LINGER and now - self._idle_since_at > LINGER_S:
+            self.abort()
+        self._sweep_unsent(now, timeouts.idle_s)
+
+    def _sweep_body(self, exchange: Exchange, now: float, idle_s: float) -> None:
+        if now - self.read_at > idle_s:
+            exchange.refuse(Cause.BODY_TIMEOUT, f"the client sent nothing of its body for {idle_s:g}s")
+            return
+        rate = self.proxy.snapshot.config.limits.body_rate
+        took_s = now - self._body_since_at
+        if rate and took_s > RATE_AFTER_S and exchange.received_bytes < rate * took_s:
+            exchange.refuse(Cause.BODY_TIMEOUT, f"the client's body came slower than {rate} bytes a second")
+
+    def _sweep_unsent(self, now: float, idle_s: float) -> None:
+        """Close when the client has taken nothing of what waits for it; also after the last answer was written."""
+        if not self._backed_up or self.transport is None:
+            return
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent != self._unsent:
+            self._unsent, self._unsent_since_at = unsent, now
+        elif now - self._unsent_since_at > idle_s:
+            self.doom(f"the client took nothing for {idle_s:g}s")
+
+
+_NONE: Mapping[BackendState, UpstreamLink] = MappingProxyType({})

@@ -1,0 +1,45 @@
+"""The connections of one bound address.
+
+One rule: what a listener is told (whom to trust, which path is its health) may change with a reload; its connections
+look here for it.
+"""
+
+from __future__ import annotations
+
+from l7proxy.core.forwarded import TrustedNetworks
+from l7proxy.core.model import Listener
+from l7proxy.http.client import ClientConnection
+from l7proxy.runtime import Proxy
+
+
+class Front:
+    """Makes connections, and knows them."""
+
+    def __init__(self, proxy: Proxy, listener: Listener) -> None:
+        self.proxy = proxy
+        self.clients: set[ClientConnection] = set()
+        """Every connection, also one that is closing."""
+        self.configure(listener)
+
+    def configure(self, listener: Listener) -> None:
+        """Serve as `listener` says from now on."""
+        self.listener = listener
+        self.trusted = TrustedNetworks(listener.trusted_proxies)
+
+    def __call__(self) -> ClientConnection:
+        return ClientConnection(self)
+
+    def close_idle(self, idle_s: float = 0.0) -> None:
+        """Close connections on which nothing has been answered for so long."""
+        for connection in list(self.clients):
+            connection.close_if_idle(idle_s)
+
+    def abort(self) -> None:
+        """Cut every connection."""
+        for connection in list(self.clients):
+            connection.doom("the proxy stops")
+
+    def sweep(self, now: float) -> None:
+        """Look at every connection's deadlines."""
+        for connection in list(self.clients):
+            connection.sweep(now)

@@ -1,0 +1,151 @@
+"""The links to one backend: idle ones last in, first out, and how new ones are made.
+
+One rule: an idle link is bounded in number and in time; whatever became of it while idle is known before it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import select
+import time
+from dataclasses import dataclass
+
+from director.kit.errors import DirectorError
+from director.kit.net import Endpoint
+from director.kit.probes.failures import describe_os_error
+from l7proxy.core.proxystatus import Cause
+from l7proxy.http.link import IDLE, UpstreamLink
+
+MOST_IDLE = 256
+"""Idle links kept for each backend; further ones are closed."""
+SHORTAGE_S = 0.02
+"""Pause before another try to connect when there was no descriptor: a burst of refused clients has them for moments."""
+
+
+class ConnectError(DirectorError):
+    """There is no connection; nothing was sent."""
+
+    def __init__(self, reason: str, cause: Cause) -> None:
+        super().__init__(reason)
+        self.cause = cause
+
+
+@dataclass(slots=True)
+class IdleBudget:
+    """How many links of all pools together are idle, and how many may be."""
+
+    most: int
+    kept: int = 0
+
+
+class LinkPool:
+    """The links to one backend."""
+
+    def __init__(self, endpoint: Endpoint, budget: IdleBudget) -> None:
+        self.endpoint = endpoint
+        self._budget = budget
+        self._idle: list[UpstreamLink] = []
+        self._closed = False
+        self.made = 0
+        self.reused = 0
+
+    @property
+    def idle(self) -> int:
+        """How many links wait."""
+        return len(self._idle)
+
+    def take(self, repeatable: bool) -> UpstreamLink | None:
+        """An idle link. For what must not be sent twice it is looked at once more: its end may be there unread."""
+        while self._idle:
+            link = self._idle.pop()
+            self._budget.kept -= 1
+            if repeatable or _is_quiet(link):
+                self.reused += 1
+                return link
+            link.abort()
+        return None
+
+    async def connect(self, connect_s: float) -> UpstreamLink:
+        """A new link. Raises: ConnectError."""
+        loop = asyncio.get_running_loop()
+        link = UpstreamLink(self)
+        short = ""
+        try:
+            async with asyncio.timeout(connect_s):
+                while True:
+                    try:
+                        await loop.create_connection(lambda: link, str(self.endpoint.address), self.endpoint.port)
+                        break
+                    except OSError as error:
+                        if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                            raise
+                        short = f": {describe_os_error(error)}"
+                    await asyncio.sleep(SHORTAGE_S)
+        except TimeoutError:
+            link.abort()
+            raise ConnectError(f"no connection within {connect_s:g}s{short}", Cause.CONNECTION_TIMEOUT) from None
+        except OSError as error:
+            raise ConnectError(describe_os_error(error), _cause(error)) from error
+        except asyncio.CancelledError:
+            link.abort()
+            raise
+        if link.transport is None:
+            raise ConnectError("connection closed as soon as it was made", Cause.CONNECTION_TERMINATED)
+        self.made += 1
+        return link
+
+    def give_back(self, link: UpstreamLink, whole: bool) -> None:
+        """Take `link` back after an exchange; `whole` is whether request and answer are complete."""
+        link.asker = None
+        link.phase = IDLE
+        transport = link.transport
+        if transport is None:
+            return
+        full = len(self._idle) >= MOST_IDLE or self._budget.kept >= self._budget.most
+        if not whole or full or self._closed or link.paused or link.fd < 0:
+            link.abort()
+            return
+        link.idle_since_at = time.monotonic()
+        self._idle.append(link)
+        self._budget.kept += 1
+
+    def forget(self, link: UpstreamLink) -> None:
+        """Drop a link that is gone."""
+        if link in self._idle:
+            self._idle.remove(link)
+            self._budget.kept -= 1
+
+    def sweep(self, now: float, keepalive_s: float) -> None:
+        """Close what has been idle for too long; the oldest stand first."""
+        gone = 0
+        for link in self._idle:
+            if now - link.idle_since_at <= keepalive_s:
+                break
+            gone += 1
+        for link in self._idle[:gone]:
+            link.close()
+        del self._idle[:gone]
+        self._budget.kept -= gone
+
+    def close(self) -> None:
+        """Close idle links now, busy ones after their exchange."""
+        self._closed = True
+        self.sweep(float("inf"), 0.0)
+
+
+def _cause(error: OSError) -> Cause:
+    if error.errno == errno.ECONNREFUSED:
+        return Cause.CONNECTION_REFUSED
+    if error.errno in {errno.EHOSTUNREACH, errno.ENETUNREACH}:
+        return Cause.UNROUTABLE
+    return Cause.CONNECTION_TIMEOUT if error.errno == errno.ETIMEDOUT else Cause.CONNECTION_FAILED
+
+
+def _is_quiet(link: UpstreamLink) -> bool:
+    """Whether nothing has come on an idle link, neither bytes nor its end."""
+    if link.fd < 0:
+        return False
+    poll = select.poll()
+    poll.register(link.fd, select.POLLIN)
+    return not poll.poll(0)
