@@ -66,7 +66,7 @@ class TrustedNetworks:
         """Whether the address of a peer is in a network; one that is no address (a UNIX socket's) is in none."""
         known = self._peers.get(peer)
         if known is None:
-            address = _address(peer.partition("%")[0])  # a link-local peer has a zone
+            address = plain_address(peer.partition("%")[0])  # a link-local peer has a zone
             known = address is not None and self._contain(address)
             _keep(self._peers, peer, known)
         return known
@@ -84,7 +84,7 @@ class TrustedNetworks:
             return None
         match = _PORTED.fullmatch(entry)
         text = (match[1] or match[2]) if match is not None else entry
-        address = _address(text.decode("latin-1"))
+        address = plain_address(text.decode("latin-1"))
         return _keep(self._known, entry, None if address is None else (str(address), self._contain(address)))
 
     def _contain(self, address: IPAddress) -> bool:
@@ -100,8 +100,8 @@ def _keep(known: dict[_Key, _Kept], key: _Key, value: _Kept) -> _Kept:
     return value
 
 
-def _address(text: str) -> IPAddress | None:
-    """IPv4 in IPv6 (::ffff:192.0.2.1) is the IPv4 address: a socket for both shows it so."""
+def plain_address(text: str) -> IPAddress | None:
+    """The address in `text`, or None. IPv4 in IPv6 (::ffff:192.0.2.1) is the IPv4 address; one with a zone is none."""
     if "%" in text:
         return None
     try:
