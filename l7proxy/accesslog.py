@@ -1,8 +1,8 @@
 """The access log: one line for each request, on standard output.
 
-One rule: nobody waits for its reader. A thread writes; when `MOST_PENDING_BYTES` wait, further lines are counted and
-dropped, and a stop gives the last ones `FLUSH_WITHIN_S`. Nothing of a request can break a line or forge a field
-(`kit.logs.quote`).
+One rule: nobody waits for its reader. Records are collected and made to lines `RECORDS_AT_ONCE` at a time, on the
+loop: a thread that did it would hold the interpreter's lock against the loop for milliseconds. A thread writes; when
+`MOST_PENDING_BYTES` wait, further lines are counted and dropped, and a stop gives the last ones `FLUSH_WITHIN_S`.
 """
 
 from __future__ import annotations
@@ -17,22 +17,40 @@ import time
 from collections.abc import Mapping
 
 from director.kit.logs import quote
+from l7proxy.core.logline import Formatter, Record, combined, json_lines
+from l7proxy.core.model import AccessLogFormat
 
 log = logging.getLogger("l7proxy")
 
+RECORDS_AT_ONCE = 64
 WRITE_EVERY_S = 0.2
 REPORT_EVERY_S = 1.0
 FLUSH_WITHIN_S = 1.0
 MOST_PENDING_BYTES = 4 * 1024 * 1024
 _PIECE_BYTES = 64 * 1024
+_WHOLE_BYTES = select.PIPE_BUF
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
+_FORMATTERS: dict[AccessLogFormat, Formatter] = {
+    AccessLogFormat.COMBINED: combined,
+    AccessLogFormat.JSON: json_lines,
+    AccessLogFormat.NONE: lambda _records, _wall_s: b"",
+}
 
 
 class AccessLog:
-    """Collects lines; a thread writes them in batches."""
+    """Collects records; a thread writes their lines in batches.
 
-    def __init__(self, descriptor: int = 1) -> None:
+    With `shared`, other processes write to the same descriptor: what goes out at once is whole lines of at most
+    PIPE_BUF bytes, which a pipe keeps together (pipe(7)). A longer line goes out by itself.
+    """
+
+    def __init__(
+        self, descriptor: int = 1, form: AccessLogFormat = AccessLogFormat.COMBINED, shared: bool = False
+    ) -> None:
         self._descriptor = descriptor
+        self._shared = shared
+        self._records: list[Record] = []
+        self._format = _FORMATTERS[form]
         self._lock = threading.Lock()  # held for a few instructions only, never while writing
         self._lines: list[bytes] = []
         self._pending_bytes = 0  # in `_lines`, and in what is being written
@@ -43,35 +61,65 @@ class AccessLog:
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def use(self, form: AccessLogFormat) -> None:
+        """Write further records in this form. Where it is NONE, better make none."""
+        self.flush()
+        self._format = _FORMATTERS[form]
+
+    def add(self, record: Record) -> None:
+        """Take in one record: a list's append, and for one in RECORDS_AT_ONCE the making of lines."""
+        records = self._records
+        records.append(record)
+        if len(records) >= RECORDS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Make lines of what was added."""
+        records = self._records
+        if not records:
+            return
+        self._records = []
+        if self._pending_bytes >= MOST_PENDING_BYTES:
+            with self._lock:
+                self._dropped += len(records)
+            return
+        self._hand_over(self._format(records, time.time() - time.monotonic()), len(records))
+
     def write(self, fields: Mapping[str, object]) -> None:
-        """Add a line; a field without a value shows as `-`."""
+        """Add a line of fields; one without a value shows as `-`."""
         now = time.time()
         second = int(now)
         if second != self._second[0]:
             self._second = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         parts = [f"{name}={_shown(value)}" for name, value in fields.items()]
-        line = f"{self._second[1]}.{int((now - second) * 1000):03d}Z {' '.join(parts)}\n".encode(
-            errors="backslashreplace"
-        )
+        line = f"{self._second[1]}.{int((now - second) * 1000):03d}Z {' '.join(parts)}\n"
+        self._hand_over(line.encode(errors="backslashreplace"), 1)
+
+    def _hand_over(self, text: bytes, count: int) -> None:
         with self._lock:
-            if self._pending_bytes + len(line) > MOST_PENDING_BYTES:
-                self._dropped += 1
+            if self._pending_bytes + len(text) > MOST_PENDING_BYTES:
+                self._dropped += count
                 return
-            self._pending_bytes += len(line)
-            self._lines.append(line)
+            self._pending_bytes += len(text)
+            self._lines.append(text)
         if self._thread is None:
             # A daemon: the interpreter does not wait for one that a full pipe holds.
             self._thread = threading.Thread(target=self._write_out, name="access log", daemon=True)
             self._thread.start()
 
     async def run(self) -> None:
-        """Say what became of lines, until cancelled."""
+        """Let no record wait for others for long, and say what became of lines, until cancelled."""
+        reported_at = time.monotonic()
         while True:
-            await asyncio.sleep(REPORT_EVERY_S)
-            self._report()
+            await asyncio.sleep(WRITE_EVERY_S)
+            self.flush()
+            if time.monotonic() - reported_at >= REPORT_EVERY_S:
+                reported_at = time.monotonic()
+                self._report()
 
     def close(self) -> None:
         """Write what waits, for at most FLUSH_WITHIN_S, and say what was lost."""
+        self.flush()
         self._closing.set()
         if self._thread is not None:
             self._thread.join(FLUSH_WITHIN_S)
@@ -102,10 +150,11 @@ class AccessLog:
                 self._put(b"".join(lines))
 
     def _put(self, text: bytes) -> None:
-        left = memoryview(text)
-        while left:
+        view = memoryview(text)
+        done = 0
+        while done < len(text):
             try:
-                written = os.write(self._descriptor, left[:_PIECE_BYTES])
+                written = os.write(self._descriptor, view[done : self._end_of_piece(text, done)])
                 self._trouble = ""
             except BlockingIOError:  # whoever shares the descriptor made it non-blocking
                 poll = select.poll()
@@ -114,10 +163,18 @@ class AccessLog:
                 continue
             except OSError as error:
                 self._trouble = error.strerror or str(error)
-                written = len(left)
-            left = left[written:]
+                written = len(text) - done
+            done += written
             with self._lock:
                 self._pending_bytes -= written
+
+    def _end_of_piece(self, text: bytes, start: int) -> int:
+        """Where what is written at once ends."""
+        if not self._shared:
+            return min(start + _PIECE_BYTES, len(text))
+        if len(text) - start <= _WHOLE_BYTES:
+            return len(text)
+        return (text.rfind(b"\n", start, start + _WHOLE_BYTES) + 1) or (text.find(b"\n", start) + 1) or len(text)
 
 
 def _shown(value: object) -> str:
