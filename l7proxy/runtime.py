@@ -12,7 +12,6 @@ import socket
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from director.kit.checks.check import Check
 from director.kit.health import HealthState, Status
@@ -20,13 +19,10 @@ from director.kit.prober import Prober
 from l7proxy.accesslog import AccessLog
 from l7proxy.core.balance import RoundRobin
 from l7proxy.core.load import Load
-from l7proxy.core.model import AccessLogFormat, Backend, Config, Upstream
+from l7proxy.core.model import Backend, Config, Upstream
 from l7proxy.core.routing import RouteTable
 from l7proxy.failurelog import FailureLog
 from l7proxy.http.pool import IdleBudget, LinkPool
-
-if TYPE_CHECKING:
-    from l7proxy.http.exchange import Exchange
 
 
 @dataclass(slots=True)
@@ -134,26 +130,6 @@ class Proxy:
             work.close()
             raise RuntimeError("the proxy does not run")
         self.group.create_task(work)
-
-    def record(self, exchange: Exchange, now: float) -> None:
-        """Write down an exchange that is over."""
-        if self.snapshot.config.access_log is AccessLogFormat.NONE:
-            return
-        head = exchange.head
-        self.access.write(
-            {
-                "client": exchange.asker,
-                "method": head.method.decode("latin-1"),
-                "host": head.host,
-                "target": head.target.decode("latin-1"),
-                "status": exchange.status,
-                "bytes": exchange.sent_bytes,
-                "ms": f"{(now - exchange.started_at) * 1000:.1f}",
-                "route": exchange.route.name if exchange.route is not None else None,
-                "upstream": exchange.route.upstream if exchange.route is not None else None,
-                "backend": exchange.backend.backend.name if exchange.backend is not None else None,
-            }
-        )
 
 
 def instance_name(config: Config) -> str:

@@ -43,6 +43,7 @@ class Server:
         self._shares = descriptors.share_out(descriptors.limit())
         self._idle = IdleBudget(self._shares.idle_links)
         self.proxy = Proxy(make_snapshot(config, self._prober, self._idle), self._most_clients(config))
+        self.proxy.access.use(config.access_log)
         self._listeners = Listeners(self.proxy)
         self._wake = asyncio.Event()
         self._reload_wanted = False
@@ -119,6 +120,7 @@ class Server:
             await discard(opened)
             raise
         self.proxy.snapshot = after
+        self.proxy.access.use(config.access_log)
         self.proxy.most_clients = most_clients
         self._prober.watch(checks_of(config))
         for pool in pools_of(before) - pools_of(after):

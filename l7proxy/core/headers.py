@@ -12,21 +12,19 @@ from l7proxy.core.forwarded import TrustedNetworks, client_of
 from l7proxy.core.head import RequestHead, ResponseHead
 
 
-def own_tail(peer: str, scheme: bytes, authority: bytes, via: bytes, http10: bool = False) -> bytes:
+def own_tail(peer: str, scheme: str, authority: bytes, via: bytes, http10: bool = False) -> bytes:
     """The end of a request's head for a client that nobody vouches for: what it says of itself is not in it.
 
-    >>> own_tail("192.0.2.1", b"http", b"a.example", b"edge")[:34]
+    >>> own_tail("192.0.2.1", "http", b"a.example", b"edge")[:34]
     b'X-Forwarded-For: 192.0.2.1\\r\\nX-Forw'
     """
-    lines = [b"X-Forwarded-For: " + peer.encode("ascii"), b"X-Forwarded-Proto: " + scheme]
+    lines = [b"X-Forwarded-For: " + peer.encode("ascii"), b"X-Forwarded-Proto: " + scheme.encode("ascii")]
     if authority:
         lines.append(b"X-Forwarded-Host: " + authority)
     return b"\r\n".join([*lines, *_via(via, http10), b"\r\n"])
 
 
-def trusted_tail(
-    head: RequestHead, peer: str, scheme: bytes, via: bytes, trusted: TrustedNetworks
-) -> tuple[str, bytes]:
+def trusted_tail(head: RequestHead, peer: str, scheme: str, via: bytes, trusted: TrustedNetworks) -> tuple[str, bytes]:
     """Who asks, and the end of a request's head, where the peer is a trusted proxy: its claims stand, and grow."""
     chain: list[bytes] = []
     forwarded: list[bytes] = []
@@ -46,7 +44,7 @@ def trusted_tail(
     chain.append(peer.encode("ascii"))
     lines.append(b"X-Forwarded-For: " + b", ".join(part for part in chain if part))
     if b"x-forwarded-proto" not in claimed:
-        lines.append(b"X-Forwarded-Proto: " + scheme)
+        lines.append(b"X-Forwarded-Proto: " + scheme.encode("ascii"))
     if b"x-forwarded-host" not in claimed and head.authority:
         lines.append(b"X-Forwarded-Host: " + head.authority)
     return client, b"\r\n".join([*lines, *_via(via, head.http10), b"\r\n"])

@@ -131,9 +131,9 @@ def scan_request(data: bytes, most_headers: int = 100) -> RequestHead | None:  #
             if host is None:
                 return None
         elif kind == AGENT:
-            head.agent = value
+            head.agent = value.strip(b" ")
         elif kind == REFERER:
-            head.referer = value
+            head.referer = value.strip(b" ")
         elif kind == CONNECTION:
             if value in _CLOSE:
                 head.keep_alive = False

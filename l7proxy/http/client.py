@@ -85,7 +85,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.fd = -1
         self.peer = "-"
-        self.scheme = b"http"
+        self.scheme = "http"
         self.state = HEAD
         self.exchange: Exchange | None = None
         self.keep_alive = True
@@ -259,7 +259,7 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what is no request, and close."""
         head = RequestHead()
-        head.method = head.target = b"-"
+        head.method = head.target = b""
         self.keep_alive = False
         self.state = BODY  # what follows cannot be told from a body
         self.exchange = exchange = Exchange(self, head)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from l7proxy.core.framing import LAST_CHUNK, chunk
 from l7proxy.core.head import RequestHead, ResponseHead
 from l7proxy.core.headers import decrement_max_forwards, names_in_via, request_bytes, trusted_tail
-from l7proxy.core.model import DangerousPath, Route
+from l7proxy.core.model import AccessLogFormat, DangerousPath, Route
 from l7proxy.core.paths import Danger, danger_of, normalised
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.retry import IDEMPOTENT, MOST_REPLAYED_BYTES, Failure, Retry, retry
@@ -36,7 +36,7 @@ class Client(Protocol):
     """What an exchange needs of the client's connection."""
 
     peer: str
-    scheme: bytes
+    scheme: str
     bound: Mapping[BackendState, UpstreamLink]
     """Links on which this client, and nobody else, is known to a backend."""
 
@@ -88,6 +88,8 @@ class Exchange:
     retries = 0
     received_bytes = 0
     sent_bytes = 0
+    chosen_at = 0.0
+    """When the last connection began to be made, where one was."""
     linked_at = 0.0
     first_byte_at = 0.0
     sent_at = 0.0
@@ -213,6 +215,7 @@ class Exchange:
         self.backend = backend = upstream.backends[name]
         found = None if self.head.bound else backend.pool.take(self.repeatable)
         if found is None:
+            self.chosen_at = _monotonic()
             self.proxy.spawn(self._connect(backend))
         else:
             self._send(found)
@@ -272,6 +275,7 @@ class Exchange:
         what = retry(failure, self.repeatable)
         if what is Retry.SAME_BACKEND:
             self.retries += 1
+            self.chosen_at = _monotonic()
             self.proxy.spawn(self._connect(backend))
             return
         if what is Retry.OTHER_BACKEND:
@@ -552,8 +556,36 @@ class Exchange:
             return
         self.over = True
         self.proxy.counters.end(self.status, self.sent_bytes)
-        if not self.unlogged:
-            self.proxy.record(self, now)
+        if self.unlogged or self.snapshot.config.access_log is AccessLogFormat.NONE:
+            return
+        head = self.head
+        route = self.route
+        backend = self.backend
+        self.proxy.access.add(
+            (
+                self.started_at,
+                self.chosen_at or self.linked_at,
+                self.linked_at,
+                self.first_byte_at,
+                now,
+                self.asker,
+                head.method or None,
+                head.authority or None,
+                head.target or None,
+                b"1.0" if head.http10 else b"1.1",
+                self.client.scheme,
+                self.status,
+                self.received_bytes,
+                self.sent_bytes,
+                route.name if route is not None else None,
+                route.upstream if route is not None else None,
+                backend.backend.name if backend is not None else None,
+                self.retries,
+                self.cause,
+                head.referer or None,
+                head.agent or None,
+            )
+        )
 
     def _log(
         self,
