@@ -17,7 +17,7 @@ from director.kit.checks.check import Check
 from director.kit.health import HealthState, Status
 from director.kit.prober import Prober
 from l7proxy.accesslog import AccessLog
-from l7proxy.core.balance import RoundRobin
+from l7proxy.core.balance import RoundRobin, cycle
 from l7proxy.core.load import Load
 from l7proxy.core.model import Backend, Config, Upstream
 from l7proxy.core.routing import RouteTable
@@ -30,19 +30,14 @@ class Counters:
     """Plain counts since the start; `by_class` counts answers by the first digit of their status."""
 
     requests: int = 0
-    in_flight: int = 0
+    ended: int = 0
     bytes_sent: int = 0
-    by_class: list[int] = field(default_factory=lambda: [0] * 6)
+    by_class: list[int] = field(default_factory=lambda: [0] * 10)
 
-    def begin(self) -> None:
-        self.requests += 1
-        self.in_flight += 1
-
-    def end(self, status: int, sent_bytes: int) -> None:
-        self.in_flight -= 1
-        self.bytes_sent += sent_bytes
-        if 100 <= status < 600:
-            self.by_class[status // 100] += 1
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered yet."""
+        return self.requests - self.ended
 
 
 class BackendState:
@@ -69,6 +64,8 @@ class UpstreamState:
         self.backends = backends
         self.turns = turns
         self.weights: dict[str, int] = {}
+        self._order: list[BackendState] | None = None
+        self._turn = 0
         self.refresh()
 
     def refresh(self) -> None:
@@ -76,6 +73,23 @@ class UpstreamState:
         self.weights = {
             name: state.backend.weight for name, state in self.backends.items() if state.up and state.backend.weight
         }
+
+        names = cycle(self.weights)
+        self._order = [self.backends[name] for name in names] if names is not None else None
+
+    def next(self) -> BackendState | None:
+        """The backend whose turn it is."""
+        order = self._order
+        if order is None:
+            name = self.turns.pick(self.weights)
+            return self.backends[name] if name is not None else None
+        if not order:
+            return None
+        turn = self._turn + 1
+        if turn >= len(order):
+            turn = 0
+        self._turn = turn
+        return order[turn]
 
     def why_nobody(self) -> str:
         """Why no backend can be picked, in a few words."""

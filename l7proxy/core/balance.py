@@ -7,6 +7,23 @@ served in a burst (nginx's smooth weighted round robin).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import gcd
+
+LONGEST_CYCLE = 4096
+
+
+def cycle(weights: Mapping[str, int]) -> list[str] | None:
+    """The picks of a `RoundRobin` until they begin anew; None where that takes more than LONGEST_CYCLE.
+
+    >>> cycle({"a": 3, "b": 1, "c": 0}), cycle({"a": 4, "b": 2})
+    (['a', 'a', 'b', 'a'], ['a', 'b', 'a'])
+    """
+    shares = [weight for weight in weights.values() if weight > 0]
+    picks = sum(shares) // gcd(*shares) if shares else 0
+    if picks > LONGEST_CYCLE:
+        return None
+    turns = RoundRobin()
+    return [name for _ in range(picks) if (name := turns.pick(weights)) is not None]
 
 
 class RoundRobin:

@@ -72,6 +72,8 @@ class RequestHead:
     authority: bytes = b""
     host: str = ""
     path: str = "/"
+    odd: bool = False
+    """Whether the path may be dangerous: it has an escape, two dots or a backslash."""
     http10: bool = False
     lines: list[bytes]
     claims: tuple[bytes, ...] = ()

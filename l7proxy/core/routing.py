@@ -40,24 +40,18 @@ class _Paths:
             for pattern, route in self.regexes:
                 if pattern.search(octets):
                     return route
-        for prefix in _prefixes(path, self.longest):
-            found = self.prefixes.get(prefix)
-            if found is not None:
+        prefixes, longest = self.prefixes, self.longest
+        if len(path) <= longest and path in prefixes:
+            return prefixes[path]
+        # Every prefix that ends at the border of a segment, longest first.
+        cut = path.rfind("/", 0, longest + 1)
+        while cut >= 0:
+            if cut < longest and (found := prefixes.get(path[: cut + 1])) is not None:
                 return found
+            if cut and (found := prefixes.get(path[:cut])) is not None:
+                return found
+            cut = path.rfind("/", 0, cut)
         return None
-
-
-def _prefixes(path: str, longest: int) -> Iterator[str]:
-    """Every prefix of `path` that ends at the border of a segment, longest first, none above `longest`."""
-    if len(path) <= longest:
-        yield path
-    cut = path.rfind("/", 0, longest + 1)
-    while cut >= 0:
-        if cut + 1 <= longest and cut + 1 < len(path):
-            yield path[: cut + 1]
-        if cut:
-            yield path[:cut]
-        cut = path.rfind("/", 0, cut)
 
 
 class RouteTable:

@@ -169,7 +169,10 @@ def scan_request(data: bytes, most_headers: int = 100) -> RequestHead | None:  #
     head.target = target
     head.authority, head.host = host
     path = target.partition(b"?")[0].decode("ascii")
-    head.path = normal_path(path) if "%" in path or "/." in path else path
+    if "%" in path or "." in path or "\\" in path:
+        head.odd = "%" in path or ".." in path or "\\" in path
+        path = normal_path(path)
+    head.path = path
     if claims is not None:
         head.claims = tuple(claims)
     return head

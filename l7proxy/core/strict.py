@@ -183,7 +183,9 @@ def _place(head: RequestHead, hosts: list[bytes] | None) -> tuple[bytes, bool]:
         host = host.rpartition(":")[0]
     head.host = host.removesuffix(".")
     if origin_form != b"*":
-        head.path = normal_path(origin_form.partition(b"?")[0].decode("ascii"))
+        path = origin_form.partition(b"?")[0].decode("ascii")
+        head.odd = "%" in path or ".." in path or "\\" in path
+        head.path = normal_path(path)
     return origin_form, came_otherwise
 
 

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
-from l7proxy.core.forwarded import TrustedNetworks
 from l7proxy.core.framing import LAST_CHUNK, Chunked, FramingError, chunk
 from l7proxy.core.head import Refusal, RequestHead, ResponseHead
 from l7proxy.core.headers import own_tail, status_line
@@ -147,7 +146,15 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         state = self.state
         if state == HEAD:
-            self._pump(data)
+            if self._held:
+                self._pump(data)
+            else:
+                self._pumping = True
+                self._begin(data)
+                self._pumping = False
+                if self._held and self.state == HEAD and not self._head_since_at:
+                    held, self._held = self._held, b""
+                    self._pump(bytes(held))
         elif state == BODY:
             self._take_body(data)
         elif state == ANSWER:
@@ -221,6 +228,7 @@ class ClientConnection(asyncio.Protocol):
         if len(data) > end + 4:
             self._held = data[end + 4 :]
         self.keep_alive = head.keep_alive
+        self._head_since_at = 0.0
         self.exchange = exchange = Exchange(self, head)
         if self._half_closed:
             self._await_answer()
@@ -322,16 +330,6 @@ class ClientConnection(asyncio.Protocol):
             self.pause()
 
     # what an exchange asks for
-
-    @property
-    def trusted(self) -> TrustedNetworks:
-        """Whose claims are believed."""
-        return self.front.trusted
-
-    @property
-    def health(self) -> str | None:
-        """The path that is answered here."""
-        return self.front.listener.health
 
     def tail(self, authority: bytes) -> bytes:
         """The end of a request's head, for a client that nobody vouches for."""
@@ -446,27 +444,21 @@ class ClientConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.write_eof()
 
-    def ended(self) -> None:
+    def ended(self, now: float) -> None:
         """The exchange is over, its answer sent: on to the next request, or close."""
         self.exchange = None
-        self._chunked = None
         if self.transport is None:
             return
         if not self.keep_alive or self.state != ANSWER:
             self._part()
             return
         self.state = HEAD
-        self._head_since_at = 0.0
-        self._idle_since_at = _monotonic()
-        held = self._held
+        self._idle_since_at = now
         if self._paused_at:
             self.resume()
-        if held:
-            self._held = b""
-            if not self._pumping:
-                self._pump(bytes(held))
-            else:
-                self._held = held
+        if self._held and not self._pumping:
+            held, self._held = self._held, b""
+            self._pump(bytes(held))
 
     def _part(self) -> None:
         """Close, but not before the client has its answer: what it still sends is read and forgotten for a while."""

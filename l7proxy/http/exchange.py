@@ -27,7 +27,7 @@ from l7proxy.http.pool import ConnectError
 from l7proxy.runtime import BackendState, Proxy, UpstreamState
 
 if TYPE_CHECKING:
-    from l7proxy.core.forwarded import TrustedNetworks
+    from l7proxy.http.front import Front
 
 _monotonic = time.monotonic
 
@@ -48,10 +48,7 @@ class Client(Protocol):
     def proxy(self) -> Proxy: ...
 
     @property
-    def trusted(self) -> TrustedNetworks: ...
-
-    @property
-    def health(self) -> str | None: ...
+    def front(self) -> Front: ...
 
     def tail(self, authority: bytes) -> bytes: ...
 
@@ -73,7 +70,7 @@ class Client(Protocol):
 
     def resume(self) -> None: ...
 
-    def ended(self) -> None: ...
+    def ended(self, now: float) -> None: ...
 
 
 class Exchange:
@@ -127,13 +124,11 @@ class Exchange:
         proxy = self.proxy
         client = self.client
         head = self.head
-        counters = proxy.counters
-        counters.requests += 1
-        counters.in_flight += 1
-        if head.claims or client.trusted:
-            trusted = client.trusted
-            if trusted and trusted.trust(client.peer):
-                self.asker, self._tail = trusted_tail(head, client.peer, client.scheme, self.snapshot.via, trusted)
+        snapshot = self.snapshot
+        front = client.front
+        proxy.counters.requests += 1
+        if front.trusting and front.trusted.trust(client.peer):
+            self.asker, self._tail = trusted_tail(head, client.peer, client.scheme, snapshot.via, front.trusted)
         if not last:
             self.body_done = False
         if piece:
@@ -141,12 +136,12 @@ class Exchange:
             self._keep(piece, last)
         elif last and head.chunked:
             self._keep(b"", True)
-        if head.path == client.health:
+        if front.health is not None and head.path == front.health:
             self.unlogged = True
             draining = proxy.draining
             self._reply(503 if draining else 200, "draining" if draining else "ok", None)
             return
-        if head.via and self.snapshot.via and names_in_via(head.via, self.snapshot.via):
+        if head.via and snapshot.via and names_in_via(head.via, snapshot.via):
             self.refuse(Cause.PROXY_LOOP, "the request went through this proxy before: a backend leads back here")
             return
         if head.max_forwards is not None:
@@ -154,26 +149,29 @@ class Exchange:
                 self._reply(200, "OPTIONS ends here", None)
                 return
             decrement_max_forwards(head)
-        route = self.snapshot.table.find(head.host, head.path)
+        route = snapshot.table.find(head.host, head.path)
         if route is None:
             self._log("no route", f"nothing matches host {head.host or '(none)'} and path {head.path}", Cause.NO_ROUTE)
             self._reply(404, Cause.NO_ROUTE.text, Cause.NO_ROUTE)
             return
         self.route = route
-        target = head.target
-        if b"%" in target or b".." in target or b"\\" in target:
+        if head.odd:
             danger = self._mend(route, head)
             if danger is not None:
                 self.refuse(Cause.DANGEROUS_PATH, danger.value)
                 return
-        self.upstream = self.snapshot.upstreams[route.upstream]
-        self._untried = self.upstream.weights
+        self.upstream = upstream = snapshot.upstreams[route.upstream]
+        if not client.bound:
+            backend = upstream.next()
+            if backend is not None:
+                self._go_to(backend)
+                return
+        self._untried = upstream.weights
         self._try()
 
     def start_refused(self, cause: Cause, reason: str) -> None:
         """Begin, only to answer that it goes no further."""
         self.proxy.counters.requests += 1
-        self.proxy.counters.in_flight += 1
         self.body_done = False
         self.refuse(cause, reason)
 
@@ -195,7 +193,7 @@ class Exchange:
     # candidates -> connect, or retry
 
     def _try(self) -> None:
-        """Take the next backend."""
+        """Take the next backend of those that are left."""
         upstream, untried = self.upstream, self._untried
         assert upstream is not None and untried is not None  # noqa: S101, PT018 -- start() has set them
         bound = self.client.bound
@@ -212,13 +210,18 @@ class Exchange:
             self._log("request failed", upstream.why_nobody(), Cause.NO_BACKEND)
             self._reply(503, Cause.NO_BACKEND.text, Cause.NO_BACKEND)
             return
-        self.backend = backend = upstream.backends[name]
-        found = None if self.head.bound else backend.pool.take(self.repeatable)
-        if found is None:
+        self._go_to(upstream.backends[name])
+
+    def _go_to(self, backend: BackendState) -> None:
+        self.backend = backend
+        head = self.head
+        link = None if head.bound else backend.pool.take(head.method in IDEMPOTENT)
+        if link is not None:
+            self.linked_at = self.started_at
+            self._send(link)
+        else:
             self.chosen_at = _monotonic()
             self.proxy.spawn(self._connect(backend))
-        else:
-            self._send(found)
 
     async def _connect(self, backend: BackendState) -> None:
         upstream = self.upstream
@@ -233,8 +236,9 @@ class Exchange:
             self.crashed(error)
             return
         if self.over:
-            backend.pool.give_back(link, whole=True)
+            backend.pool.give_back(link, whole=True, now=_monotonic())
         else:
+            self.linked_at = _monotonic()
             self._send(link)
 
     def _send(self, link: UpstreamLink) -> None:
@@ -245,13 +249,12 @@ class Exchange:
         self.link = link
         link.begin(self, head.method == b"HEAD")
         backend.counters.requests += 1
-        backend.counters.in_flight += 1
         data = request_bytes(head, self._tail or self.client.tail(head.authority), backend.authority)
         kept = self._kept
         if kept:
             data = b"".join((data, *kept))
         sent = link.write(data)
-        self.linked_at = self.sent_at = _monotonic()
+        self.sent_at = self.linked_at
         if not sent:
             self._drop_link()
             failure = Failure.STALE_UNSENT if link.uses > 1 else Failure.NOT_CONNECTED
@@ -279,7 +282,7 @@ class Exchange:
             self.proxy.spawn(self._connect(backend))
             return
         if what is Retry.OTHER_BACKEND:
-            untried = self._untried or {}
+            untried = self._untried if self._untried is not None else upstream.weights
             self._untried = {name: weight for name, weight in untried.items() if name != backend.backend.name}
             if self._untried:
                 self.retries += 1
@@ -405,8 +408,9 @@ class Exchange:
         if link is not None:
             self._let_go(link)
             link.close()
-        self._account(_monotonic())
-        self.client.ended()
+        now = _monotonic()
+        self._account(now)
+        self.client.ended(now)
 
     # flow control
 
@@ -443,8 +447,9 @@ class Exchange:
             return
         self._drop_link()
         if self.tunnel:
-            self._account(_monotonic())
-            self.client.ended()
+            now = _monotonic()
+            self._account(now)
+            self.client.ended(now)
         elif self.status:
             self._broken_off(Cause.RESPONSE_INCOMPLETE, reason)
         elif link.answered:
@@ -521,20 +526,26 @@ class Exchange:
         link, backend = self.link, self.backend
         if link is not None and backend is not None:
             self.link = None
-            backend.counters.end(self.status, self.sent_bytes)
+            counters = backend.counters
+            counters.ended += 1
+            counters.bytes_sent += self.sent_bytes
+            counters.by_class[self.status // 100] += 1
             if link.owner is not None and link.reusable and self.body_done:
                 link.asker = None
                 self.client.bind(backend, link)
             else:
-                backend.pool.give_back(link, link.reusable and self.body_done)
+                backend.pool.give_back(link, link.reusable and self.body_done, now)
         self._account(now)
-        self.client.ended()
+        self.client.ended(now)
 
     def _let_go(self, link: UpstreamLink) -> None:
         self.link = None
         link.asker = None
         if self.backend is not None:
-            self.backend.counters.end(self.status, self.sent_bytes)
+            counters = self.backend.counters
+            counters.ended += 1
+            counters.bytes_sent += self.sent_bytes
+            counters.by_class[self.status // 100] += 1
 
     def _drop_link(self) -> None:
         """Part with the link at once: nobody may have it after this."""
@@ -548,14 +559,18 @@ class Exchange:
         self.status = status
         self.cause = cause
         self.client.reply(status, text, cause)
-        self._account(_monotonic())
-        self.client.ended()
+        now = _monotonic()
+        self._account(now)
+        self.client.ended(now)
 
     def _account(self, now: float) -> None:
         if self.over:
             return
         self.over = True
-        self.proxy.counters.end(self.status, self.sent_bytes)
+        counters = self.proxy.counters
+        counters.ended += 1
+        counters.bytes_sent += self.sent_bytes
+        counters.by_class[self.status // 100] += 1
         if self.unlogged or self.snapshot.config.access_log is AccessLogFormat.NONE:
             return
         head = self.head

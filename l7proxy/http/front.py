@@ -24,6 +24,8 @@ class Front:
     def configure(self, listener: Listener) -> None:
         """Serve as `listener` says from now on."""
         self.listener = listener
+        self.health = listener.health
+        self.trusting = bool(listener.trusted_proxies)
         self.trusted = TrustedNetworks(listener.trusted_proxies)
 
     def __call__(self) -> ClientConnection:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import select
-import time
 from dataclasses import dataclass
 
 from director.kit.errors import DirectorError
@@ -95,20 +94,20 @@ class LinkPool:
         self.made += 1
         return link
 
-    def give_back(self, link: UpstreamLink, whole: bool) -> None:
+    def give_back(self, link: UpstreamLink, whole: bool, now: float) -> None:
         """Take `link` back after an exchange; `whole` is whether request and answer are complete."""
         link.asker = None
         link.phase = IDLE
-        transport = link.transport
-        if transport is None:
-            return
-        full = len(self._idle) >= MOST_IDLE or self._budget.kept >= self._budget.most
-        if not whole or full or self._closed or link.paused or link.fd < 0:
+        if link.fd < 0:
             link.abort()
             return
-        link.idle_since_at = time.monotonic()
-        self._idle.append(link)
-        self._budget.kept += 1
+        idle, budget = self._idle, self._budget
+        if not whole or link.paused or len(idle) >= MOST_IDLE or budget.kept >= budget.most or self._closed:
+            link.abort()
+            return
+        link.idle_since_at = now
+        idle.append(link)
+        budget.kept += 1
 
     def forget(self, link: UpstreamLink) -> None:
         """Drop a link that is gone."""
