@@ -10,13 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import select
 import threading
 import time
-from collections.abc import Mapping
 
-from director.kit.logs import quote
 from l7proxy.core.logline import Formatter, Record, combined, json_lines
 from l7proxy.core.model import AccessLogFormat
 
@@ -29,7 +26,6 @@ FLUSH_WITHIN_S = 1.0
 MOST_PENDING_BYTES = 4 * 1024 * 1024
 _PIECE_BYTES = 64 * 1024
 _WHOLE_BYTES = select.PIPE_BUF
-_PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
 _FORMATTERS: dict[AccessLogFormat, Formatter] = {
     AccessLogFormat.COMBINED: combined,
     AccessLogFormat.JSON: json_lines,
@@ -54,10 +50,11 @@ class AccessLog:
         self._lock = threading.Lock()  # held for a few instructions only, never while writing
         self._lines: list[bytes] = []
         self._pending_bytes = 0  # in `_lines`, and in what is being written
-        self._dropped = 0
+        self.dropped = 0
+        """Lines that nobody got, since the start."""
+        self._told = 0
         self._trouble = ""
         self._said = ""
-        self._second = (0, "")
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -81,24 +78,14 @@ class AccessLog:
         self._records = []
         if self._pending_bytes >= MOST_PENDING_BYTES:
             with self._lock:
-                self._dropped += len(records)
+                self.dropped += len(records)
             return
         self._hand_over(self._format(records, time.time() - time.monotonic()), len(records))
-
-    def write(self, fields: Mapping[str, object]) -> None:
-        """Add a line of fields; one without a value shows as `-`."""
-        now = time.time()
-        second = int(now)
-        if second != self._second[0]:
-            self._second = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        parts = [f"{name}={_shown(value)}" for name, value in fields.items()]
-        line = f"{self._second[1]}.{int((now - second) * 1000):03d}Z {' '.join(parts)}\n"
-        self._hand_over(line.encode(errors="backslashreplace"), 1)
 
     def _hand_over(self, text: bytes, count: int) -> None:
         with self._lock:
             if self._pending_bytes + len(text) > MOST_PENDING_BYTES:
-                self._dropped += count
+                self.dropped += count
                 return
             self._pending_bytes += len(text)
             self._lines.append(text)
@@ -129,7 +116,8 @@ class AccessLog:
 
     def _report(self) -> None:
         with self._lock:
-            dropped, self._dropped = self._dropped, 0
+            dropped = self.dropped - self._told
+            self._told += dropped
         if dropped:
             log.warning("access log lines dropped: its reader is too slow", extra={"count": dropped})
         if self._trouble != self._said:
@@ -175,10 +163,3 @@ class AccessLog:
         if len(text) - start <= _WHOLE_BYTES:
             return len(text)
         return (text.rfind(b"\n", start, start + _WHOLE_BYTES) + 1) or (text.find(b"\n", start) + 1) or len(text)
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "-"
-    text = str(value)
-    return text if _PLAIN.fullmatch(text) else quote(text)

@@ -1,14 +1,16 @@
-"""The admin endpoint: GET /healthz and /v1/status.
+"""The admin endpoint: GET /healthz, /v1/status and /metrics.
 
 One rule: it only reads. There is no login, so it belongs on a local address.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
 
+from l7proxy.metrics import CONTENT_TYPE, counts_of, exposition, facts_of
 from l7proxy.runtime import BackendState, Counters, Proxy
 
 
@@ -23,9 +25,16 @@ def make_app(proxy: Proxy) -> web.Application:
     async def status(_: web.Request) -> web.Response:
         return web.json_response(status_of(proxy))
 
+    async def metrics(_: web.Request) -> web.Response:
+        counts = counts_of(proxy) | facts_of(proxy)
+        # In a thread: with hundreds of upstreams, the text takes longer than a request may wait.
+        text = await asyncio.to_thread(exposition, counts)
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+
     app = web.Application()
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/v1/status", status)
+    app.router.add_get("/metrics", metrics)
     return app
 
 

@@ -19,6 +19,7 @@ from director.kit.prober import Prober
 from l7proxy.accesslog import AccessLog
 from l7proxy.core.balance import RoundRobin, cycle
 from l7proxy.core.load import Load
+from l7proxy.core.metering import Meters
 from l7proxy.core.model import Backend, Config, Upstream
 from l7proxy.core.routing import RouteTable
 from l7proxy.failurelog import FailureLog
@@ -134,6 +135,7 @@ class Proxy:
     refusals: FailureLog = field(default_factory=lambda: FailureLog("refusals"))
     access: AccessLog = field(default_factory=AccessLog)
     counters: Counters = field(default_factory=Counters)
+    meters: Meters = field(default_factory=Meters)
     connections: int = 0
     draining: bool = False
     load: Load = field(default_factory=Load)
