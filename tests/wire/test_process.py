@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import re
 import signal
@@ -147,10 +148,41 @@ async def test_signals_and_logs(tmp_path: Path) -> None:
         assert "Traceback" not in proxy.log.read_text()
         line = proxy.access.read_text()
         assert re.fullmatch(
-            r'\S+Z client=127\.0\.0\.1 method=GET host=a target="/slow\?\\"\\\\x=%0A" status=200 bytes=6 ms=\S+ '
-            r"route=all upstream=up backend=b0\n",
+            r'127\.0\.0\.1 - - \[[^]]+ \+0000\] "GET /slow\?\\"\\\\x=%0A HTTP/1\.1" 200 6 "-" "-" host="a" '
+            r"scheme=http in=0 queue=\S+ connect=\S+ first_byte=\S+ total=\S+ "
+            r"route=all upstream=up backend=b0 retries=0 cause=-\n",
             line,
         )
+    await origin.stop()
+
+
+@live
+async def test_the_access_log_in_json_says_what_went_wrong_and_no_secret(tmp_path: Path) -> None:
+    port, path = free_port(), tmp_path / "a.yaml"
+    origin = await Origin(named).start()
+    path.write_text(config_text(port, origin, free_port()).replace("access_log: false", "access_log: json"))
+    secrets = b"Authorization: Bearer s3cret\r\nCookie: a=s3cret\r\nX-Api-Key: s3cret\r\n"
+    async with Process(path, port) as proxy:
+        for request in (
+            b'GET /%FF?q=1 HTTP/1.1\r\nHost: a\r\nUser-Agent: \xff"\r\n',
+            b"GET /.. HTTP/1.1\r\nHost: a\r\n",
+            b"rubbish\r\n",
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request + secrets + b"Connection: close\r\n\r\n")
+            await reader.read()
+            writer.close()
+        os.kill(proxy.process.pid, signal.SIGTERM)
+        assert await proxy.ended() == 0
+        lines = proxy.access.read_text().splitlines()
+    assert "s3cret" not in "".join(lines)
+    records = [json.loads(line) for line in lines]
+    assert [(record["status"], record["cause"]) for record in records] == [
+        (200, None),
+        (400, "dangerous_path"),
+        (400, "malformed_request"),
+    ]
+    assert (records[0]["target"], records[0]["user_agent"]) == ("/%FF?q=1", '\\xff"')
     await origin.stop()
 
 
