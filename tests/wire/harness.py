@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import socket
 import warnings
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec
+from typing import ParamSpec, SupportsIndex
 
 import uvloop
 
@@ -23,6 +25,8 @@ from l7proxy.server import Server
 
 P = ParamSpec("P")
 PATIENCE_S = 10.0
+ALL = "  - {name: all, upstream: up}"
+"""The route of every request."""
 
 
 def live(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
@@ -64,20 +68,49 @@ def free_port() -> int:
 Answer = Callable[["Origin", bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A request that reached an origin whole; the body without its chunks, and the trailer section as it came."""
+
+    head: bytes
+    body: bytes = b""
+    trailers: bytes = b""
+
+
+class _Keeping(asyncio.StreamReader):
+    """Writes down whatever comes, also what no request is made of."""
+
+    def __init__(self, received: bytearray) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self._received = received
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        self._received += bytes(data)
+        super().feed_data(data)
+
+
 class Origin:
-    """A backend: `answer` is called with each head. What it received is kept."""
+    """A backend: `answer` is called with each head. What it received is kept.
+
+    `received` is each byte that came, and `messages` the requests that `takes` saw to their end.
+    """
 
     def __init__(self, answer: Answer, name: str = "origin") -> None:
         self.answer = answer
         self.name = name
         self.port = free_port()
         self.heads: list[bytes] = []
+        self.received = bytearray()
+        self.messages: list[Message] = []
         self.connections = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> Origin:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        def protocol() -> asyncio.StreamReaderProtocol:
+            return asyncio.StreamReaderProtocol(_Keeping(self.received), self._serve)
+
+        self._server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", self.port)
         return self
 
     async def stop(self) -> None:
@@ -126,6 +159,36 @@ async def body_back(origin: Origin, head: bytes, reader: asyncio.StreamReader, w
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
 
+async def takes(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Keep the whole request, and say 200 and `ok`. What is not framed to the letter ends the connection."""
+    body, trailers = b"", b""
+    if fields_of(head, b"transfer-encoding"):
+        body, trailers = await chunks_of(reader)
+    elif fields_of(head, b"content-length"):
+        body = await reader.readexactly(length_of(head))
+    origin.messages.append(Message(head, body, trailers))
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" + (b"" if head.startswith(b"HEAD ") else b"ok"))
+
+
+async def chunks_of(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """A chunked body and its trailer section. Raises: EOFError when it is not what RFC 9112 7.1 says."""
+    body, trailers = b"", b""
+    while True:
+        line = (await reader.readuntil(b"\r\n"))[:-2]
+        size = line.partition(b";")[0]
+        if not size or size.strip(b"0123456789abcdefABCDEF"):
+            raise EOFError(f"no chunk: {line!r}")
+        if not int(size, 16):
+            break
+        piece = await reader.readexactly(int(size, 16) + 2)
+        if not piece.endswith(b"\r\n"):
+            raise EOFError(f"no end of a chunk: {piece[-2:]!r}")
+        body += piece[:-2]
+    while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+        trailers += line
+    return body, trailers
+
+
 async def take(reader: asyncio.StreamReader, size: int) -> None:
     """Read `size` bytes and forget them. Raises: EOFError when fewer come."""
     while size:
@@ -147,6 +210,11 @@ def fields_of(head: bytes, name: bytes) -> list[bytes]:
 
 def status_of(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
+
+
+def statuses_of(answers: bytes) -> list[int]:
+    """The status of each answer, interim ones too; bodies hold no status line."""
+    return [int(status) for status in re.findall(rb"HTTP/1\.[01] ([0-9]{3})[ \r]", answers)]
 
 
 async def dechunk(reader: asyncio.StreamReader) -> bytes:
@@ -184,6 +252,28 @@ class Running:
             writer.close()
         return received
 
+    async def send(self, *pieces: bytes, patience_s: float = PATIENCE_S) -> bytes:
+        """Send each piece in a packet of its own and read until the proxy closes.
+
+        A reset shows as `<RST>` at the end, a connection that is still open after `patience_s` as `<OPEN>`.
+        """
+        reader, writer = await self.connect()
+        received = b""
+        try:
+            async with asyncio.timeout(patience_s):
+                for piece in pieces:
+                    writer.write(piece)
+                    await asyncio.sleep(0.001 if len(pieces) > 1 else 0)
+                while piece := await reader.read(65536):
+                    received += piece
+        except ConnectionError:
+            received += b"<RST>"
+        except TimeoutError:
+            received += b"<OPEN>"
+        finally:
+            writer.close()
+        return received
+
     async def get(self, target: str = "/", *lines: str, host: str = "any.example") -> bytes:
         """GET, and close."""
         more = "".join(line + "\r\n" for line in lines)
@@ -198,15 +288,26 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    tmp_path: Path, *origins: Origin | int, upstream: str = "", more: str = "", listener: str = ""
+    tmp_path: Path,
+    *origins: Origin | int,
+    upstream: str = "",
+    more: str = "",
+    listener: str = "",
+    routes: str = ALL,
+    access_log: str = "false",
+    port: int | None = None,
 ) -> AsyncIterator[Running]:
-    """A proxy before `origins` (or bare ports), one upstream `up` for every request."""
+    """A proxy before `origins` (or bare ports), one upstream `up`, unless `routes` says otherwise for every request."""
     for origin in origins:
         if isinstance(origin, Origin):
             await origin.start()
-    port = free_port()
+    port = port or free_port()
     path = tmp_path / "l7proxy.yaml"
-    path.write_text(config_text(port, *origins, upstream=upstream, more=more, listener=listener))
+    path.write_text(
+        config_text(
+            port, *origins, upstream=upstream, more=more, listener=listener, routes=routes, access_log=access_log
+        )
+    )
     config = load_config(path.read_text(), str(path))
     server = Server(str(path), config)
     sockets = open_sockets(config)
@@ -227,7 +328,15 @@ async def running(
         raise failure
 
 
-def config_text(port: int, *origins: Origin | int, upstream: str = "", more: str = "", listener: str = "") -> str:
+def config_text(
+    port: int,
+    *origins: Origin | int,
+    upstream: str = "",
+    more: str = "",
+    listener: str = "",
+    routes: str = ALL,
+    access_log: str = "false",
+) -> str:
     """A configuration with one listener, one route and one upstream; `upstream` and `more` are YAML to add."""
     backends = "".join(
         f"      b{index}: {{address: '127.0.0.1:{item if isinstance(item, int) else item.port}'}}\n"
@@ -235,8 +344,8 @@ def config_text(port: int, *origins: Origin | int, upstream: str = "", more: str
     )
     return (
         f"listeners:\n  http: {{bind: '127.0.0.1:{port}'{listener}}}\n"
-        f"access_log: false\n"
-        f"routes:\n  - {{name: all, upstream: up}}\n"
+        f"access_log: {access_log}\n"
+        f"routes:\n{routes}\n"
         f"{more}\n"
         f"upstreams:\n  up:\n{upstream}\n    backends:\n{backends}"
     )
