@@ -262,6 +262,8 @@ class Running:
         try:
             async with asyncio.timeout(patience_s):
                 for piece in pieces:
+                    if writer.transport.is_closing():  # it was reset
+                        break
                     writer.write(piece)
                     await asyncio.sleep(0.001 if len(pieces) > 1 else 0)
                 while piece := await reader.read(65536):

@@ -18,10 +18,10 @@ ONLY = "  - {match: {host: only.example}, upstream: up}"
 CLOSE = b"Connection: close\r\n\r\n"
 
 INVALID_HOSTS = [
-    b"", b"a b", b"a/b", b"a,b", b"a;b:x", b"u@a", b"u:p@a", b"a:99999", b"a:65536", b"a:b", b"a:1:2", b"a:-1", b"a:+1",
-    b"a: 80", b"[::1", b"::1]", b"::1", b"[::1]x", b"[::1]:x", b"[zz]", b"[]", b"[::1]]", b"a\tb", b"a?b", b"a#b", b"a\\b",
-    b"a\x01b", b"\xc3\xa4.example", b"http://a", b"a\x7f", b'a"b', b"<a>", b"a^b", b"a|b", b"a`b", b"a{b}", b":80", b"a, b",
-    b"/", b"*:80/",
+    b"", b"a b", b"a/b", b"a,b", b"a;b:x", b"u@a", b"u:p@a", b"a:99999", b"a:65536", b"a:b", b"a:1:2",
+    b"a:-1", b"a:+1", b"a: 80", b"[::1", b"::1]", b"::1", b"[::1]x", b"[::1]:x", b"[zz]", b"[]", b"[::1]]",
+    b"a\tb", b"a?b", b"a#b", b"a\\b", b"a\x01b", b"\xc3\xa4.example", b"http://a", b"a\x7f", b'a"b', b"<a>",
+    b"a^b", b"a|b", b"a`b", b"a{b}", b":80", b"a, b", b"/", b"*:80/",
 ]  # fmt: skip
 VALID_HOSTS = [
     b"a", b"a:80", b"A.Example", b"a.example.", b"a.example.:8080", b"127.0.0.1", b"127.0.0.1:1", b"[::1]",

@@ -1,0 +1,178 @@
+"""However a stream of bytes is cut into packets, it is read alike: the same answers, the same requests behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.wire.corpus import CHUNKED_3, CHUNKS, GOODS, HEADS, LENGTH_3, SMUGGLED
+from tests.wire.harness import Message, Origin, live, running, statuses_of, takes
+from tests.wire.verdicts import no_errors_logged
+
+pytestmark = pytest.mark.unit
+
+LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+MOST_BYTES = 2000
+"""A stream longer than this is another test's: cut everywhere, it would take too long."""
+
+STREAMS: dict[str, bytes] = {
+    **{f"good: {name}": case.request + LAST for name, case in GOODS.items()},
+    **{f"bad head: {name}": case.request + SMUGGLED for name, case in HEADS.items()},
+    **{f"bad head behind a request: {name}": LENGTH_3 + case.request + SMUGGLED for name, case in HEADS.items()},
+    **{f"bad chunks: {name}": case.request + SMUGGLED for name, case in CHUNKS.items()},
+    **{f"bad chunks behind chunks: {name}": CHUNKED_3 + case.request + SMUGGLED for name, case in CHUNKS.items()},
+}
+STREAMS = {name: stream for name, stream in STREAMS.items() if len(stream) <= MOST_BYTES}
+FRAME_S = 0.0004
+"""Between two packets: enough for the loop to see them apart, mostly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a stream: statuses, whether the connection ended, and the whole requests behind."""
+
+    statuses: tuple[int, ...]
+    closed: bool
+    messages: tuple[Message, ...]
+    smuggled: bool
+
+
+class Client:
+    """Blocking, for a thread beside the loop of the proxy; one exchange at a time."""
+
+    def __init__(self, port: int, origin: Origin) -> None:
+        self.port = port
+        self.origin = origin
+
+    def outcome(self, stream: bytes, cuts: list[int]) -> Outcome:
+        """Send `stream` in packets that end at `cuts`, and read all there is."""
+        count, size = len(self.origin.messages), len(self.origin.received)
+        got, closed = b"", False
+        with socket.create_connection(("127.0.0.1", self.port), timeout=2.0) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(ConnectionError):
+                for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+                    connection.sendall(stream[start:end])
+                    if cuts:
+                        time.sleep(FRAME_S)
+            try:
+                while piece := connection.recv(65536):
+                    got += piece
+                closed = True
+            except TimeoutError:
+                pass
+            except ConnectionError:
+                closed = True
+        received = bytes(self.origin.received[size:])
+        return Outcome(tuple(statuses_of(got)), closed, tuple(self.origin.messages[count:]), b"/smuggled" in received)
+
+
+def cuts_of(stream: bytes) -> st.SearchStrategy[list[int]]:
+    """One to eight places, each as likely near the end of a line as anywhere."""
+    ends = [at for at in range(1, len(stream)) if stream[at - 1 : at + 1].strip(b"\r\n") != stream[at - 1 : at + 1]]
+    anywhere = st.integers(1, len(stream) - 1)
+    place = st.one_of(anywhere, st.sampled_from(ends)) if ends else anywhere
+    return st.lists(place, min_size=1, max_size=8, unique=True).map(sorted)
+
+
+cases = st.sampled_from(sorted(STREAMS)).flatmap(lambda name: st.tuples(st.just(name), cuts_of(STREAMS[name])))
+
+
+@live
+async def test_any_split_of_a_stream_gives_the_same_outcome(tmp_path: Path) -> None:
+    """The lot in one piece says what is right; other tests say that this is."""
+    origin = Origin(takes)
+    async with running(tmp_path, origin) as proxy:
+        client, whole = Client(proxy.port, origin), dict[str, Outcome]()
+
+        @given(cases)
+        @settings(max_examples=400, database=None, phases=[Phase.generate, Phase.shrink])
+        def check(case: tuple[str, list[int]]) -> None:
+            name, cuts = case
+            if name not in whole:
+                whole[name] = client.outcome(STREAMS[name], [])
+            assert client.outcome(STREAMS[name], cuts) == whole[name]
+            assert whole[name].closed
+            assert not whole[name].smuggled
+
+        with no_errors_logged():
+            await asyncio.to_thread(check)  # it blocks, beside the loop that answers it
+
+
+@live
+async def test_octet_by_octet_is_the_same_as_at_once(tmp_path: Path) -> None:
+    origin, names = Origin(takes), [name for name, stream in STREAMS.items() if len(stream) < 220]
+    chosen = [name for name in names if name.startswith(("good", "bad chunks:"))][::3] + names[::29]
+    async with running(tmp_path, origin) as proxy:
+        client = Client(proxy.port, origin)
+
+        def differing() -> dict[str, tuple[Outcome, Outcome]]:
+            found = {}
+            for name in chosen:
+                stream = STREAMS[name]
+                whole, cut = client.outcome(stream, []), client.outcome(stream, list(range(1, len(stream))))
+                if whole != cut:
+                    found[name] = whole, cut
+            return found
+
+        with no_errors_logged():
+            assert await asyncio.to_thread(differing) == {}
+
+
+@live
+async def test_every_cut_of_a_few_streams_gives_the_same_outcome(tmp_path: Path) -> None:
+    """At each place once, so that none is left to chance."""
+    names = [
+        "good: trailers",
+        "bad head: length, then chunked",
+        "bad chunks: bare LF in an extension",
+        "good: three chunks",
+    ]
+    origin = Origin(takes)
+    async with running(tmp_path, origin) as proxy:
+        client = Client(proxy.port, origin)
+
+        def differing() -> list[str]:
+            found = []
+            for name in names:
+                stream = STREAMS[name]
+                whole = client.outcome(stream, [])
+                found += [
+                    f"{name}: {stream[:at][-20:]!r} | {stream[at:][:20]!r}"
+                    for at in range(1, len(stream))
+                    if client.outcome(stream, [at]) != whole
+                ]
+            return found
+
+        with no_errors_logged():
+            assert await asyncio.to_thread(differing) == []
+
+
+@live
+async def test_rubbish_is_never_a_500_and_never_heard_behind(tmp_path: Path) -> None:
+    """Octets that are no request, and requests with octets changed: one refusal, or silence, or an honest answer."""
+    origin, starts = Origin(takes), [LENGTH_3, CHUNKED_3, SMUGGLED, LAST]
+    async with running(tmp_path, origin, more="timeouts: {head: 200ms, idle: 200ms, keepalive: 200ms}") as proxy:
+        client = Client(proxy.port, origin)
+
+        @given(st.binary(min_size=1, max_size=60), st.sampled_from(starts), st.data())
+        @settings(max_examples=150, database=None, phases=[Phase.generate])
+        def check(rubbish: bytes, request: bytes, data: st.DataObject) -> None:
+            at = data.draw(st.integers(0, len(request)))
+            over = data.draw(st.integers(0, 3))
+            stream = data.draw(st.sampled_from([rubbish + b"\r\n\r\n", request[:at] + rubbish + request[at + over :]]))
+            outcome = client.outcome(stream + b"\r\n\r\n" + LAST, [])
+            assert outcome.closed
+            assert not {500, 502, 503, 504} & set(outcome.statuses)
+
+        with no_errors_logged():
+            await asyncio.to_thread(check)
+        assert statuses_of(await proxy.get()) == [200]
