@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from l7proxy.core.config import load_config
-from tests.wire.corpus import bad
+from tests.wire.corpus import LENGTH_3, PLAIN, bad
 from tests.wire.harness import PATIENCE_S, Origin, config_text, live, running, statuses_of, takes
 from tests.wire.verdicts import (
     LEFT_OPEN_S,
@@ -148,9 +148,7 @@ QUICK = "timeouts: {head: 300ms, keepalive: 300ms, idle: 300ms}"
         b"GET / HTTP/1.1\r\nHost: a\r\n\r",
     ],
 )
-@pytest.mark.parametrize(
-    "before", [b"", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"], ids=["first", "second"]
-)
+@pytest.mark.parametrize("before", [b"", LENGTH_3], ids=["first", "second"])
 @live
 async def test_a_head_that_does_not_end_in_time_is_408(tmp_path: Path, sent: bytes, before: bytes) -> None:
     origin = Origin(takes)
@@ -203,9 +201,7 @@ async def test_a_slow_head_within_its_time_passes(tmp_path: Path) -> None:
         writer.close()
 
 
-@pytest.mark.parametrize(
-    "sent", [b"", b"\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n"]
-)
+@pytest.mark.parametrize("sent", [b"", PLAIN, LENGTH_3])
 @live
 async def test_an_idle_connection_is_closed_without_a_word(tmp_path: Path, sent: bytes) -> None:
     """Nothing was asked, so a 408 would answer the next request of a client that did not see the close."""
