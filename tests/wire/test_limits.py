@@ -112,7 +112,6 @@ ENDLESS = {
     "a first line with its version": bad(b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n", 414),
     "a name": bad(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A" * 40_000, 400, 431),
     "a value": bad(b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"a" * 40_000, 431),
-    "lines": bad(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * 200, 431),
     "large lines": bad(b"GET / HTTP/1.1\r\nHost: a\r\n" + (b"A: " + b"b" * 1000 + b"\r\n") * 40, 431),
     "empty lines": bad(b"\r\n" * 20_000, 400, 414, 431),
 }
@@ -156,7 +155,7 @@ async def test_a_head_that_does_not_end_in_time_is_408(tmp_path: Path, sent: byt
         started_at = time.monotonic()
         got = await proxy.send(before + sent, patience_s=PATIENCE_S)
         assert time.monotonic() - started_at < 3.0
-        assert proxy.server.proxy.connections == 0
+        await proxy.until(lambda: proxy.server.proxy.connections == 0)
     if before:
         first, _, got = got.partition(b"ok")
         assert statuses_of(first) == [200]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from tests.wire.corpus import (
     END,
     FRAMINGS,
     GOODS,
+    HEADS,
     LENGTH_3,
     LENGTHS,
     LINES,
@@ -60,6 +63,22 @@ async def test_behind_a_good_request_an_ambiguous_head_is_refused_too(tmp_path: 
     origin = Origin(takes)
     async with running(tmp_path, origin) as proxy:
         expect_none(await faults_of_refusals(proxy, origin, cases, before=LENGTH_3))
+
+
+@live
+async def test_a_refusal_waits_for_nothing_that_comes_behind(tmp_path: Path) -> None:
+    """Whoever sent it may be waiting for the answer, and sends no more."""
+    origin, faults = Origin(takes), {}
+    cases = {**HEADS, **CHUNKS}
+    del cases["bare CR everywhere"]  # no line has ended, so it may
+    del cases["CR and no LF as the end"]
+    async with running(tmp_path, origin) as proxy:
+        for name, case in cases.items():
+            got = await proxy.send(case.request, patience_s=LEFT_OPEN_S)
+            if fault := fault_of_answer(got, case.statuses):
+                faults[name] = fault
+    expect_none(faults)
+    assert origin.messages == []
 
 
 @live
@@ -136,6 +155,23 @@ async def test_well_framed_requests_arrive_whole(tmp_path: Path) -> None:
             if reached != wanted or statuses_of(got) != [200] * len(wanted) or got.endswith((b"<RST>", b"<OPEN>")):
                 faults[name] = f"reached: {reached}, answered: {got!r}"
     expect_none(faults)
+
+
+@live
+async def test_five_hundred_requests_in_one_piece_are_answered_in_order(tmp_path: Path) -> None:
+    async def echo(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"content-length" in head.lower():
+            await reader.readexactly(3)
+        target = head.split(b" ")[1]
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(target), target))
+
+    stream = b"".join((LENGTH_3 if index % 3 else PLAIN).replace(b"/good", b"/%d;" % index) for index in range(500))
+    origin = Origin(echo)
+    async with running(tmp_path, origin) as proxy:
+        got = await proxy.send(stream + b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert re.findall(rb"\r\n\r\n/([0-9]+);", got) == [b"%d" % index for index in range(500)]
+    assert got.endswith(b"/last")
+    assert origin.connections <= 2
 
 
 @live

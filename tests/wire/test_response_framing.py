@@ -144,7 +144,7 @@ async def test_malformed_chunks_of_an_answer_never_come_to_a_clean_end(tmp_path:
         for version in (b"1.1", b"1.0"):
             origin = Origin(first_says(CHUNKED + b"\r\n" + chunks))
             async with running(tmp_path, origin) as proxy:
-                request = REQUEST.replace(b"1.1", version)
+                request = LAST.replace(b"1.1", version)
                 got = await proxy.send(request, patience_s=1.0)
                 after = await proxy.send(LAST, patience_s=1.0)
             cut = got.startswith(b"HTTP/1.1 200 ") and (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import time
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.wire.corpus import CHUNKED_3, CHUNKS, GOODS, HEADS, LENGTH_3, SMUGGLED
 from tests.wire.harness import Message, Origin, live, running, statuses_of, takes
+from tests.wire.test_response_framing import MENDED, NO_ANSWER
 from tests.wire.verdicts import no_errors_logged
 
 pytestmark = pytest.mark.unit
@@ -55,12 +57,22 @@ class Client:
     def outcome(self, stream: bytes, cuts: list[int]) -> Outcome:
         """Send `stream` in packets that end at `cuts`, and read all there is."""
         count, size = len(self.origin.messages), len(self.origin.received)
+        got, closed = self._ask(stream, cuts)
+        received = bytes(self.origin.received[size:])
+        return Outcome(tuple(statuses_of(got)), closed, tuple(self.origin.messages[count:]), b"/smuggled" in received)
+
+    def answer(self, request: bytes) -> bytes:
+        """All that comes for `request`."""
+        return self._ask(request, [])[0]
+
+    def _ask(self, stream: bytes, cuts: list[int]) -> tuple[bytes, bool]:
+        """What came, and whether the connection ended."""
         got, closed = b"", False
         with socket.create_connection(("127.0.0.1", self.port), timeout=2.0) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with contextlib.suppress(ConnectionError):
-                for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-                    connection.sendall(stream[start:end])
+                for piece in pieces_of(stream, cuts):
+                    connection.sendall(piece)
                     if cuts:
                         time.sleep(FRAME_S)
             try:
@@ -71,8 +83,7 @@ class Client:
                 pass
             except ConnectionError:
                 closed = True
-        received = bytes(self.origin.received[size:])
-        return Outcome(tuple(statuses_of(got)), closed, tuple(self.origin.messages[count:]), b"/smuggled" in received)
+        return got, closed
 
 
 def cuts_of(stream: bytes) -> st.SearchStrategy[list[int]]:
@@ -154,6 +165,108 @@ async def test_every_cut_of_a_few_streams_gives_the_same_outcome(tmp_path: Path)
 
         with no_errors_logged():
             assert await asyncio.to_thread(differing) == []
+
+
+ANSWERS: dict[str, bytes] = {
+    **{f"no answer: {name}": answer for name, answer in NO_ANSWER.items()},
+    **{f"as it may be: {name}": answer for name, (answer, _) in MENDED.items() if name != "bare LF everywhere"},
+    "a length": b"HTTP/1.1 200 OK\r\nX: 1\r\nContent-Length: 10\r\n\r\n0123456789",
+    "no body": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "204": b"HTTP/1.1 204 No Content\r\nX: 1\r\n\r\n",
+    "304": b"HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n",
+    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n",
+    "trailers": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-T: 1\r\nX-U:\r\n\r\n",
+    "hints": b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "many cookies": b"HTTP/1.1 200 OK\r\n" + b"Set-Cookie: a=b\r\n" * 20 + b"Content-Length: 2\r\n\r\nok",
+}
+DATE = re.compile(rb"\r\nDate: [^\r]*")
+
+
+def meaning_of(got: bytes) -> tuple[bytes, bytes, bytes]:
+    """An answer's heads without their Date, its body without chunks, and what is left behind."""
+    heads = b""
+    while True:
+        head, end, got = got.partition(b"\r\n\r\n")
+        heads += DATE.sub(b"", head) + end
+        if not head.startswith(b"HTTP/1.1 1"):
+            break
+    if b"transfer-encoding: chunked" not in head.lower():
+        return heads, got, b""
+    body = b""
+    while (match := re.match(rb"([0-9a-fA-F]+)\r\n", got)) and int(match[1], 16):
+        body += got[match.end() : match.end() + int(match[1], 16)]
+        got = got[match.end() + int(match[1], 16) + 2 :]
+    return heads, body, got
+
+
+class Script:
+    """An origin's answer in pieces, chosen by whoever asks next."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    async def answer(
+        self, origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        for piece in self.pieces:
+            if writer.transport.is_closing():  # it was heard enough of
+                break
+            writer.write(piece)
+            await asyncio.sleep(FRAME_S)
+
+
+answer_cases = st.sampled_from(sorted(ANSWERS)).flatmap(lambda name: st.tuples(st.just(name), cuts_of(ANSWERS[name])))
+
+
+def pieces_of(stream: bytes, cuts: list[int]) -> list[bytes]:
+    return [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+
+
+@live
+async def test_any_split_of_an_answer_means_the_same(tmp_path: Path) -> None:
+    script = Script()
+    origin = Origin(script.answer)
+    async with running(tmp_path, origin) as proxy:
+        client, whole = Client(proxy.port, origin), dict[str, tuple[bytes, bytes, bytes]]()
+
+        @given(answer_cases)
+        @settings(max_examples=300, database=None, phases=[Phase.generate, Phase.shrink])
+        def check(case: tuple[str, list[int]]) -> None:
+            name, cuts = case
+            if name not in whole:
+                script.pieces = [ANSWERS[name]]
+                whole[name] = meaning_of(client.answer(LAST))
+            script.pieces = pieces_of(ANSWERS[name], cuts)
+            assert meaning_of(client.answer(LAST)) == whole[name]
+
+        with no_errors_logged():
+            await asyncio.to_thread(check)
+
+
+@live
+async def test_whatever_a_backend_says_the_client_gets_an_answer_of_http(tmp_path: Path) -> None:
+    """Answers with octets changed: 502 or 504, or what begins as an answer; never a 500, never silence."""
+    script = Script()
+    origin = Origin(script.answer)
+    upstream = "    timeouts: {response: 100ms, idle: 100ms}"
+    async with running(tmp_path, origin, upstream=upstream) as proxy:
+        client = Client(proxy.port, origin)
+
+        @given(st.sampled_from(sorted(ANSWERS)), st.binary(max_size=20), st.data())
+        @settings(max_examples=100, database=None, phases=[Phase.generate])
+        def check(name: str, rubbish: bytes, data: st.DataObject) -> None:
+            answer = ANSWERS[name]
+            at, over = data.draw(st.integers(0, len(answer))), data.draw(st.integers(0, 3))
+            script.pieces = [answer[:at] + rubbish + answer[at + over :]]
+            got = client.answer(LAST)
+            assert re.match(rb"HTTP/1\.1 [1-9][0-9][0-9] ", got), got
+            assert not got.startswith(b"HTTP/1.1 500")
+            assert b"\x00" not in got.partition(b"\r\n\r\n")[0]
+
+        with no_errors_logged():
+            await asyncio.to_thread(check)
+        script.pieces = [ANSWERS["a length"]]
+        assert (await proxy.get()).endswith(b"0123456789")
 
 
 @live

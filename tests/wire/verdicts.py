@@ -102,4 +102,4 @@ def no_errors_logged() -> Iterator[None]:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
-    assert handler.records == []
+    assert not handler.records, handler.records
