@@ -9,14 +9,16 @@ import asyncio
 import functools
 import re
 import socket
+import struct
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, SupportsIndex
 
+import pytest
 import uvloop
 
 from l7proxy.core.config import load_config
@@ -63,6 +65,30 @@ def free_port() -> int:
     if len(_held) > 64:
         _held.popleft().close()
     return int(holder.getsockname()[1])
+
+
+_queued: list[socket.socket] = []
+
+
+def stuck_port() -> int:
+    """A port whose queue of connections is full: a connection is neither accepted nor refused."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    _queued.append(listener)
+    for _ in range(4):
+        filler = socket.socket()
+        filler.setblocking(False)
+        with suppress(BlockingIOError):
+            filler.connect(listener.getsockname())
+        _queued.append(filler)
+    return int(listener.getsockname()[1])
+
+
+def let_go() -> None:
+    """Close what `stuck_port` holds."""
+    while _queued:
+        _queued.pop().close()
 
 
 Answer = Callable[["Origin", bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -226,6 +252,37 @@ async def dechunk(reader: asyncio.StreamReader) -> bytes:
     return body
 
 
+async def one_answer(reader: asyncio.StreamReader, *, has_body: bool = True) -> tuple[bytes, bytes]:
+    """The head and the decoded body of the next final answer. Raises: EOFError when it does not come whole."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    while head.split(b" ", 2)[1].startswith(b"1"):
+        head = await reader.readuntil(b"\r\n\r\n")
+    if not has_body or status_of(head) in {204, 304}:
+        return head, b""
+    if fields_of(head, b"transfer-encoding"):
+        return head, await dechunk(reader)
+    return head, await reader.readexactly(length_of(head))
+
+
+def abort(writer: asyncio.StreamWriter) -> None:
+    """Close with a reset."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+class Logged:
+    """What the access log of a proxy in this process says, whatever its format."""
+
+    def __init__(self, captured: pytest.CaptureFixture[str]) -> None:
+        self._captured = captured
+        self.text = ""
+
+    def statuses(self) -> list[int]:
+        """Of the exchanges so far."""
+        self.text += self._captured.readouterr().out
+        return [int(found) for found in re.findall(r'(?:\bstatus=|"status": ?|" )(\d{3})\b', self.text)]
+
+
 class Running:
     """A proxy that runs."""
 
@@ -296,7 +353,7 @@ async def running(
     more: str = "",
     listener: str = "",
     routes: str = ALL,
-    access_log: str = "false",
+    access_log: str | bool = "false",
     port: int | None = None,
 ) -> AsyncIterator[Running]:
     """A proxy before `origins` (or bare ports), one upstream `up`, unless `routes` says otherwise for every request."""
@@ -307,7 +364,7 @@ async def running(
     path = tmp_path / "l7proxy.yaml"
     path.write_text(
         config_text(
-            port, *origins, upstream=upstream, more=more, listener=listener, routes=routes, access_log=access_log
+            port, *origins, upstream=upstream, more=more, listener=listener, routes=routes, access_log=str(access_log).lower()
         )
     )
     config = load_config(path.read_text(), str(path))
@@ -326,6 +383,7 @@ async def running(
     for origin in origins:
         if isinstance(origin, Origin):
             await origin.stop()
+    let_go()
     if failure is not None:
         raise failure
 
