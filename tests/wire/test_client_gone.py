@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,42 @@ async def test_a_client_that_goes_while_it_uploads_much_frees_the_backend(tmp_pa
         await proxy.until(lambda: not proxy.server.proxy.connections)
 
 
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("what", ["a body", "requests"])
+@live
+async def test_a_client_that_is_held_back_and_goes_is_noticed(tmp_path: Path, what: str, how: str) -> None:
+    """The backend takes nothing and says nothing: the proxy has stopped reading from a client that then goes."""
+    ended = asyncio.Event()
+
+    async def answer(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while not writer.transport.is_closing():  # noqa: ASYNC110 -- bounded by the test
+                await asyncio.sleep(0.005)
+        finally:
+            ended.set()
+
+    origin = Origin(answer)
+    async with running(tmp_path, origin) as proxy:
+        with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+            client.setblocking(False)
+            if what == "a body":
+                client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % BIG)
+            piece = (b"x" if what == "a body" else GET) * 10_000
+            quiet = 0
+            while quiet < 20:
+                try:
+                    client.send(piece)
+                    quiet = 0
+                except BlockingIOError:
+                    quiet += 1
+                await asyncio.sleep(0.005)
+            if how == "reset":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        async with asyncio.timeout(SOON_S):
+            await proxy.until(lambda: not proxy.server.proxy.connections)
+    assert len(origin.heads) == 1
+
+
 @live
 async def test_a_client_that_goes_while_the_backend_is_being_connected_to_is_499(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -248,15 +286,23 @@ async def test_a_cut_answer_is_a_break_and_nothing_follows_it(
 
     origin = Origin(answer)
     async with running(tmp_path, origin) as proxy:
-        got = await proxy.talk(
-            b"GET /1 HTTP/%b\r\nHost: a\r\nConnection: keep-alive\r\n\r\nGET /2 HTTP/%b\r\nHost: a\r\n\r\n"
-            % (version, version)
-        )
+        reader, writer = await proxy.connect()
+        for target in (b"/1", b"/2"):
+            writer.write(b"GET %b HTTP/%b\r\nHost: a\r\nConnection: keep-alive\r\n\r\n" % (target, version))
+        async with asyncio.timeout(PATIENCE_S):
+            got = await reader.readuntil(b"\r\n\r\n")
+            if status_of(got) == 502:
+                writer.close()
+                return
+            try:
+                while piece := await reader.read(65536):
+                    got += piece
+            except ConnectionResetError:
+                got += b"<RST>"
+        writer.close()
+    assert status_of(got) == 200
     assert got.count(b"HTTP/1.") == 1
     assert len(origin.heads) == 1
-    if status_of(got) == 502:
-        return
-    assert status_of(got) == 200
     assert not looks_whole(got)
 
 

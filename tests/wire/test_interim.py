@@ -193,8 +193,7 @@ async def test_framing_fields_in_trailers_frame_nothing(tmp_path: Path, field: b
         got = await proxy.get()
     assert got.count(b"HTTP/1.1") == 1
     if status_of(got) == 200:
-        assert field not in got.partition(b"\r\n\r\n")[0]
-        assert b"\r\n0\r\n" + field not in got
+        assert got.count(field) == (1 if field.startswith(b"Transfer-Encoding") else 0)  # that one is the head's own
 
 
 @live

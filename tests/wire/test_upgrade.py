@@ -192,7 +192,11 @@ async def test_where_the_bytes_of_a_101_are_cut_changes_nothing(tmp_path: Path) 
         writer.write(stream[:at])
         await writer.drain()
         await asyncio.sleep(0.001)
-        writer.write(stream[at:] + await reader.readexactly(4))
+        writer.write(stream[at:])
+        writer.write(await reader.readexactly(4))
+        await writer.drain()
+        writer.write_eof()
+        await reader.read()
         raise EOFError
 
     async with running(tmp_path, Origin(answer)) as proxy:
@@ -355,7 +359,7 @@ async def test_http10_clients_are_not_upgraded(tmp_path: Path) -> None:
     """RFC 9110 7.8: an Upgrade in an HTTP/1.0 request is ignored."""
     origin = Origin(named)
     async with running(tmp_path, origin) as proxy:
-        got = await proxy.talk(ASK.replace(b"HTTP/1.1", b"HTTP/1.0"))
+        got = await proxy.talk(ASK.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"keep-alive", b"close"))
     assert status_of(got) == 200
     assert fields_of(origin.heads[0], b"upgrade") == []
 
@@ -370,7 +374,7 @@ async def test_http10_clients_are_not_upgraded(tmp_path: Path) -> None:
 @live
 async def test_a_switch_to_what_was_not_asked_for_is_502(tmp_path: Path, answer: bytes) -> None:
     async with running(tmp_path, Origin(says(answer, LOOKS_LIKE_HTTP))) as proxy:
-        got = await proxy.talk(ASK)
+        got = await proxy.talk(ASK.replace(b"keep-alive", b"close"))
     assert status_of(got) == 502
     assert got.count(b"HTTP/1.1") == 1
 
@@ -487,6 +491,20 @@ async def test_no_other_timeout_touches_a_tunnel(tmp_path: Path) -> None:
         assert await reader.readexactly(1) == b"y"
         ends.over.set()
         writer.close()
+
+
+@live
+async def test_a_client_that_goes_while_a_tunnel_is_full_frees_the_backend(tmp_path: Path) -> None:
+    """The backend reads nothing, so that nothing is read of the client either: its end must be seen all the same."""
+    ends = Ends()
+    async with running(tmp_path, Origin(ends.answer)) as proxy:
+        _, writer, _ = await open_tunnel(proxy)
+        writer.write(b"x" * 64 * 1024 * 1024)
+        await asyncio.sleep(0.3)
+        abort(writer)
+        async with asyncio.timeout(1.0):
+            await proxy.until(lambda: not proxy.server.proxy.connections)
+        ends.over.set()
 
 
 @live
