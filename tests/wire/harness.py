@@ -364,7 +364,13 @@ async def running(
     path = tmp_path / "l7proxy.yaml"
     path.write_text(
         config_text(
-            port, *origins, upstream=upstream, more=more, listener=listener, routes=routes, access_log=str(access_log).lower()
+            port,
+            *origins,
+            upstream=upstream,
+            more=more,
+            listener=listener,
+            routes=routes,
+            access_log=str(access_log).lower(),
         )
     )
     config = load_config(path.read_text(), str(path))
