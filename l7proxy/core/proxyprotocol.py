@@ -72,11 +72,14 @@ def read_proxy_header(data: bytes) -> ProxyHeader | Malformed | None:
 
 
 def _read_v1(data: bytes) -> ProxyHeader | Malformed | None:
-    end = data.find(b"\r\n", 0, LONGEST_V1_BYTES)
-    if end < 0:
+    newline = data.find(b"\n", 0, LONGEST_V1_BYTES)
+    if newline < 0:
         if len(data) >= LONGEST_V1_BYTES:
             return Malformed(f"a PROXY header without an end within {LONGEST_V1_BYTES} bytes")
-        return None if b"\n" not in data else Malformed("a PROXY header that ends with a bare LF")
+        return None
+    end = newline - 1
+    if data[end] != 0x0D:
+        return Malformed("a PROXY header that ends with a bare LF")
     used = end + 2
     line = data[:end]
     if line == b"PROXY UNKNOWN" or line.startswith(b"PROXY UNKNOWN "):

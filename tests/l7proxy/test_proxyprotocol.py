@@ -113,6 +113,7 @@ def test_a_header_is_read_however_it_is_cut(data: bytes, said: Said) -> None:
         b"PROXY TCP4 192.0.2.1 192.0.2.2 4711\r\n",
         b"PROXY UDP4 192.0.2.1 192.0.2.2 4711 80\r\n",
         b"PROXY UNKNOWNS\r\n",
+        b"PROXY UNKNOWN a\nb\r\n",
         b"PROXY \r\n",
         b"PROXY UNKNOWN " + b"x" * 92 + b"\r\n",
         b"PROXY " + b"1" * 101,
