@@ -41,9 +41,6 @@ NEVER_NAMED = frozenset(
         b"authorization",
         b"cookie",
         b"set-cookie",
-        b"forwarded",
-        b"via",
-        b"x-real-ip",
     }
 )
 """End-to-end headers that Connection must not take away: a client could blind a backend with it."""

@@ -60,6 +60,7 @@ def names_in_via(via: bytes, name: bytes) -> bool:
     >>> names_in_via(b"1.1 edge-1, 1.0 b (edge)", b"edge"), names_in_via(b"HTTP/1.1 edge", b"edge")
     (False, True)
     """
+    via, name = via.lower(), name.lower()
     if name not in via:
         return False
     return any(name in part.split(b"(")[0].split()[1:2] for part in via.split(b","))

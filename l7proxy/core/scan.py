@@ -170,7 +170,7 @@ def scan_request(data: bytes, most_headers: int = 100) -> RequestHead | None:  #
     head.authority, head.host = host
     path = target.partition(b"?")[0].decode("ascii")
     if "%" in path or "." in path or "\\" in path:
-        head.odd = "%" in path or ".." in path or "\\" in path
+        head.odd = "%" in path or "/." in path or ".." in path or "\\" in path
         path = normal_path(path)
     head.path = path
     if claims is not None:

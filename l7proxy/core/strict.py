@@ -17,7 +17,7 @@ _START = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([0-9])\.([0-
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)")
 _ABSOLUTE = re.compile(r"(?i:https?)://([^/?]*)(.*)")
-_AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+)(?::([0-9]{1,5}))?")
+_AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
 _TOKENS = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 SHARED_LOGIN = re.compile(rb"(?i)(?:ntlm|nego)")
 """How values begin that authenticate a connection and not a request: NTLM and Negotiate (RFC 4559)."""
@@ -83,13 +83,15 @@ def _read_request(data: bytes, most_headers: int, drop_underscores: bool) -> Req
     dropped = HOP_BY_HOP | _connection(head, found.get(b"connection", []))
     _expect(head, found.get(b"expect", []))
     _more(head, found)
+    if b"via" not in dropped:
+        head.via = b",".join(found.get(b"via", ()))
     head.lines = []
     claims = []
     for name, _, line in fields:
         if b"_" in name and drop_underscores:
             continue
         if is_claim(name):
-            if b"_" not in name:
+            if b"_" not in name and name not in dropped:
                 claims.append(line)
         elif name == b"host":
             head.lines.append(b"Host: " + head.authority if came_otherwise else line)
@@ -137,9 +139,10 @@ def _framing(found: dict[bytes, list[bytes]], http10: bool) -> tuple[int | None,
         if http10:
             raise _RefusedError(Cause.MALFORMED_REQUEST, "Transfer-Encoding in HTTP/1.0")
         if _tokens(codings) != [b"chunked"]:
-            known = set(_tokens(codings)) <= {b"chunked"}
-            last = _tokens(codings)[-1:] == [b"chunked"]
-            cause = Cause.MALFORMED_REQUEST if known or not last else Cause.UNKNOWN_CODING
+            tokens = _tokens(codings)
+            ends = tokens[-1:] == [b"chunked"] and tokens.count(b"chunked") == 1
+            unknown = bool(tokens) and (ends or b"chunked" not in tokens)
+            cause = Cause.UNKNOWN_CODING if unknown else Cause.MALFORMED_REQUEST
             raise _RefusedError(cause, "a Transfer-Encoding that is not chunked")
         return None, True
     if not lengths:
@@ -184,14 +187,14 @@ def _place(head: RequestHead, hosts: list[bytes] | None) -> tuple[bytes, bool]:
     head.host = host.removesuffix(".")
     if origin_form != b"*":
         path = origin_form.partition(b"?")[0].decode("ascii")
-        head.odd = "%" in path or ".." in path or "\\" in path
+        head.odd = "%" in path or "/." in path or ".." in path or "\\" in path
         head.path = normal_path(path)
     return origin_form, came_otherwise
 
 
 def _is_authority(text: bytes) -> bool:
     match = _AUTHORITY.fullmatch(text)
-    return match is not None and (match[2] is None or int(match[2]) <= 65535)
+    return match is not None and (not match[2] or int(match[2]) <= 65535)
 
 
 def _connection(head: RequestHead, values: list[bytes]) -> frozenset[bytes]:
@@ -200,7 +203,7 @@ def _connection(head: RequestHead, values: list[bytes]) -> frozenset[bytes]:
     for token in tokens:
         if not _TOKENS.fullmatch(token):
             raise _RefusedError(Cause.MALFORMED_REQUEST, "a Connection header that is no list of names")
-        if token in NEVER_NAMED or is_claim(token):
+        if token in NEVER_NAMED:
             raise _RefusedError(Cause.MALFORMED_REQUEST, f"Connection names {token.decode('ascii')}")
     head.keep_alive = b"keep-alive" in tokens if head.http10 else True
     if b"close" in tokens:
@@ -218,7 +221,6 @@ def _expect(head: RequestHead, values: list[bytes]) -> None:
 
 def _more(head: RequestHead, found: dict[bytes, list[bytes]]) -> None:
     head.bound = any(SHARED_LOGIN.match(value) for value in found.get(b"authorization", ()))
-    head.via = b",".join(found.get(b"via", ()))
     head.referer = found.get(b"referer", [b""])[0]
     head.agent = found.get(b"user-agent", [b""])[0]
     upgrades = _tokens(found.get(b"upgrade", ()))
@@ -250,7 +252,7 @@ def read_response(data: bytes) -> ResponseHead | str:
         return error.refusal.reason
     tokens = set(_tokens([value for name, value, _ in fields if name == b"connection"]))
     head.keep_alive = b"close" not in tokens and (not http10 or b"keep-alive" in tokens)
-    dropped = HOP_BY_HOP | (tokens - NEVER_NAMED - {b"date", b"location"})
+    dropped = HOP_BY_HOP | (tokens - NEVER_NAMED)
     codings = [value for name, value, _ in fields if name == b"transfer-encoding"]
     if codings:
         if http10:
@@ -285,7 +287,7 @@ def _kept(
             continue
         if name == b"upgrade":
             head.upgrade = value.lower()
-        elif name == b"date":
+        elif name == b"date" and name not in dropped:
             head.dated = True
         elif name == b"www-authenticate" and SHARED_LOGIN.match(value):
             head.bound = True

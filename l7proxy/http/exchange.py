@@ -571,7 +571,20 @@ class Exchange:
         counters.ended += 1
         counters.bytes_sent += self.sent_bytes
         counters.by_class[self.status // 100] += 1
-        if self.unlogged or self.snapshot.config.access_log is AccessLogFormat.NONE:
+        if self.unlogged:
+            return
+        self.proxy.meters.account(
+            self.route,
+            self.status,
+            self.cause,
+            self.retries,
+            self.received_bytes,
+            self.sent_bytes,
+            self.started_at,
+            self.first_byte_at,
+            now,
+        )
+        if self.snapshot.config.access_log is AccessLogFormat.NONE:
             return
         head = self.head
         route = self.route

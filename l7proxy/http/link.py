@@ -158,6 +158,10 @@ class UpstreamLink(asyncio.Protocol):
                         Cause.RESPONSE_HEAD_TOO_LARGE, f"the answer's head is larger than {LARGEST_HEAD} bytes"
                     )
                     return
+                first = data.find(b"\n")
+                if first == 0 or (first > 0 and data[first - 1] != 13):
+                    asker.bad_answer(Cause.MALFORMED_RESPONSE, "a line end that is not CRLF")
+                    return
                 self._held = data
                 return
             text = data[:end]
