@@ -6,27 +6,33 @@ One rule: it only reads. There is no login, so it belongs on a local address.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from aiohttp import web
 
-from l7proxy.metrics import CONTENT_TYPE, counts_of, exposition, facts_of
+from l7proxy.core.metering import merged
+from l7proxy.counts import Collect, WorkerCounts, collected
+from l7proxy.metrics import CONTENT_TYPE, exposition, facts_of
 from l7proxy.runtime import BackendState, Counters, Proxy
 
 
-def make_app(proxy: Proxy) -> web.Application:
-    """The application; every answer is made from the present snapshot."""
+def make_app(proxy: Proxy, collect: Collect | None = None) -> web.Application:
+    """The application; every answer is made from the present snapshot, and from what `collect` says that
+    all processes have counted."""
 
     async def healthz(_: web.Request) -> web.Response:
-        if proxy.draining:
+        if proxy.says_draining:
             return web.Response(status=503, text="draining\n")
         return web.Response(text="ok\n")
 
     async def status(_: web.Request) -> web.Response:
-        return web.json_response(status_of(proxy))
+        parts = await collected(proxy, collect)
+        return web.json_response({**status_of(proxy), "workers": _workers(parts)})
 
     async def metrics(_: web.Request) -> web.Response:
-        counts = counts_of(proxy) | facts_of(proxy)
+        parts = await collected(proxy, collect)
+        counts = merged(part.counts for part in parts) | facts_of(proxy)
         # In a thread: with hundreds of upstreams, the text takes longer than a request may wait.
         text = await asyncio.to_thread(exposition, counts)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
@@ -38,11 +44,19 @@ def make_app(proxy: Proxy) -> web.Application:
     return app
 
 
+def _workers(parts: Iterable[WorkerCounts]) -> list[dict[str, float]]:
+    return [
+        {"pid": part.pid, **{name: part.counts.get(name, 0) for name in ("connections", "in_flight", "requests")}}
+        for part in parts
+        if part.pid
+    ]
+
+
 def status_of(proxy: Proxy) -> dict[str, Any]:
     """What /v1/status shows."""
     snapshot = proxy.snapshot
     return {
-        "draining": proxy.draining,
+        "draining": proxy.says_draining,
         "connections": proxy.connections,
         "left_percent": proxy.load.percent,
         "counters": _counters(proxy.counters),

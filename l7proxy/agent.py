@@ -43,7 +43,7 @@ class Agent:
         proxy = self._proxy
         return answer(
             proxy.load,
-            draining=proxy.draining,
+            draining=proxy.says_draining,
             trouble=proxy.snapshot.trouble(),
             running_s=time.monotonic() - self._started_at,
         )

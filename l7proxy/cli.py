@@ -7,15 +7,22 @@ are used, so that `check` and `--help` start fast.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from director.kit.configfile import InvalidConfigError, read_text
 from director.kit.errors import DirectorError
+from l7proxy import commands
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from l7proxy.core.model import Config
+    from l7proxy.inheritance import Inheritance
+    from l7proxy.loading import Loaded
+
+Result = TypeVar("Result")
 
 EXIT_PROBLEM = 1
 EXIT_USAGE = 64
@@ -31,7 +38,9 @@ Exit codes:
 Signals:
   SIGHUP   read FILE again; a file with problems changes nothing
   SIGTERM  after timeouts.notice, if any: stop accepting, finish what is being answered, exit; a second
-           one stops at once"""
+           one stops at once
+  SIGUSR2  become the program that is installed now, same pid, and read FILE again; no request is lost, and
+           a program or FILE with problems changes nothing"""
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,27 +57,30 @@ def cli() -> None:
 def run(file: str, log_level: str) -> None:
     """Serve as FILE says, in the foreground. Logs go to standard error, the access log to standard output."""
     from director.kit import logs
+    from l7proxy.inheritance import become, inherited
+    from l7proxy.loading import load_file
 
-    config = _load(file)
+    left = inherited()  # before anything is opened: it names descriptors
     logs.configure(log_level)
-    import asyncio
-
-    import uvloop
-
+    loaded = load_file(file) if left is None else _loaded_or_left(file, left)
     from l7proxy import descriptors
     from l7proxy.http.stack import assert_stack
     from l7proxy.listeners import open_sockets
     from l7proxy.server import Server
+    from l7proxy.supervisor import Supervisor
 
     assert_stack()
     descriptors.raise_limit()
-    sockets = open_sockets(config)
-
-    async def serve() -> None:
-        await Server(file, config).run(sockets)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
+    if left is not None:
+        _run(Supervisor(file, loaded, log_level).take_over(left))
+        return
+    sockets = open_sockets(loaded.config)
+    if loaded.config.workers > 1:
+        _run(Supervisor(file, loaded, log_level).run(sockets))
+        return
+    handover = _run(Server(file, loaded.config, log_level).run(sockets))
+    if handover is not None:
+        become(handover.words, handover.left)
 
 
 @cli.command(epilog=EPILOG)
@@ -83,6 +95,54 @@ def check(file: str) -> None:
         (sum(len(upstream.backends) for upstream in config.upstreams.values()), "backend"),
     ]
     click.echo(f"{file}: ok: " + ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts))
+
+
+@cli.command(commands.WORKER, hidden=True)
+@click.option("--control", type=int, required=True)
+@click.option("--log-level", default="INFO")
+def worker(control: int, log_level: str) -> None:
+    """Serve as a supervisor says, who is at the other end of the descriptor CONTROL."""
+    import socket
+
+    from director.kit import logs
+    from l7proxy.worker import Worker, mark_lines
+
+    logs.configure(log_level)
+    mark_lines()
+    end = socket.socket(fileno=control)
+    end.set_inheritable(False)
+    _run(Worker(end).run())
+
+
+@cli.command(commands.REHEARSE, hidden=True)
+@click.argument("file")
+def rehearse(file: str) -> None:
+    """Do what `run` and a worker do before they serve."""
+    import l7proxy.supervisor
+    import l7proxy.worker  # noqa: F401 -- that it can be imported is what is rehearsed
+    from l7proxy.http.stack import assert_stack
+
+    assert_stack()
+    _load(file)
+
+
+def _run(main: Coroutine[Any, Any, Result]) -> Result:
+    import asyncio
+
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def _loaded_or_left(file: str, left: Inheritance) -> Loaded:
+    """What an earlier program has served; its file where this one makes nothing of that."""
+    from l7proxy.loading import load_file, load_text
+
+    try:
+        return load_text(left.text, left.source)
+    except InvalidConfigError:
+        return load_file(file)
 
 
 def _load(file: str) -> Config:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
@@ -21,6 +21,7 @@ from director.kit.net import Endpoint
 from l7proxy.admin import make_app
 from l7proxy.agent import Agent
 from l7proxy.core.model import Config, Listener
+from l7proxy.counts import Collect
 from l7proxy.http.front import Front
 from l7proxy.http.listening import BACKLOG, listen
 from l7proxy.runtime import Proxy
@@ -64,10 +65,19 @@ class Served:
 
 
 class Listeners:
-    """Everything that is served. `leaving` are fronts whose address is gone, with connections that are not."""
+    """Everything that this process serves, which `serves` picks from a configuration. `leaving` are fronts whose
+    address is gone, with connections that are not. The admin endpoint asks `collect`, if given, what all have counted.
+    """
 
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        serves: Callable[[Config], dict[Endpoint, Role]] | None = None,
+        collect: Collect | None = None,
+    ) -> None:
         self._proxy = proxy
+        self._serves = serves or roles
+        self._collect = collect
         self._agent = Agent(proxy)
         self._served: dict[Endpoint, Served] = {}
         self.leaving: list[Front] = []
@@ -77,20 +87,27 @@ class Listeners:
         """Every front that has connections, or may get some."""
         return [served.by for served in self._served.values() if isinstance(served.by, Front)] + self.leaving
 
+    @property
+    def sockets(self) -> dict[Endpoint, socket.socket]:
+        """What is bound, by address."""
+        return {bind: served.socket for bind, served in self._served.items()}
+
     async def prepare(
         self, config: Config, sockets: Mapping[Endpoint, socket.socket] | None = None
     ) -> dict[Endpoint, Served]:
-        """Begin to serve what is new in `config`, or nothing; `commit` or `discard` what comes back. `sockets` are
-        bound already, for every address; without them they are opened here.
+        """Get ready to serve what is new in `config`, or nothing; `commit` or `discard` what comes back. `sockets` are
+        bound already, for every address, and those that are not needed are closed; without them they are opened here.
 
         Raises: HostError.
         """
-        wanted = roles(config)
+        wanted = self._serves(config)
         changed = {
             bind: role for bind, role in wanted.items() if bind not in self._served or not self._served[bind].fits(role)
         }
         if sockets is None:
-            sockets = _open(changed, {bind: served.socket for bind, served in self._served.items()})
+            sockets = open_at(changed, self.sockets)
+        for bind in sockets.keys() - changed.keys():
+            sockets[bind].close()
         opened: dict[Endpoint, Served] = {}
         try:
             for bind, role in changed.items():
@@ -102,10 +119,10 @@ class Listeners:
             raise
         return opened
 
-    def commit(self, config: Config, opened: Mapping[Endpoint, Served]) -> list[Served]:
+    async def commit(self, config: Config, opened: Mapping[Endpoint, Served]) -> list[Served]:
         """Serve exactly `config`: `opened`, and of what was there what stays. What goes no longer accepts; what of it
         no client came in at is returned, for `end`."""
-        wanted = roles(config)
+        wanted = self._serves(config)
         gone = [self._served.pop(bind) for bind in list(self._served) if bind not in wanted or bind in opened]
         self._served.update(opened)
         for served in gone:
@@ -117,6 +134,8 @@ class Listeners:
             front = self._served[bind].by
             if isinstance(role, Listener) and isinstance(front, Front):
                 front.configure(role)
+        for served in opened.values():
+            await served.server.start_serving()
         return [served for served in gone if not isinstance(served.by, Front)]
 
     def sweep(self, now: float) -> None:
@@ -141,24 +160,42 @@ class Listeners:
         self._agent.close()
 
     async def _serve(self, bound: socket.socket, role: Role) -> Served:
-        loop = asyncio.get_running_loop()
         if isinstance(role, Listener):
             front = Front(self._proxy, role)
-            return Served(bound, await loop.create_server(front, sock=bound, backlog=BACKLOG), front)
+            return Served(bound, await _server(front, bound), front)
         if role is Own.AGENT:
-            return Served(bound, await loop.create_server(self._agent, sock=bound, backlog=BACKLOG), self._agent)
+            return Served(bound, await _server(self._agent, bound), self._agent)
         runner = web.AppRunner(
-            make_app(self._proxy), access_log=None, shutdown_timeout=ADMIN_LEAVES_S, keepalive_timeout=ADMIN_IDLE_S
+            make_app(self._proxy, self._collect),
+            access_log=None,
+            shutdown_timeout=ADMIN_LEAVES_S,
+            keepalive_timeout=ADMIN_IDLE_S,
         )
         await runner.setup()
         if runner.server is None:
             raise HostError("the admin endpoint could not be set up")
-        return Served(bound, await loop.create_server(runner.server, sock=bound, backlog=BACKLOG), runner)
+        return Served(bound, await _server(runner.server, bound), runner)
+
+
+async def _server(protocol_factory: Callable[[], asyncio.BaseProtocol], bound: socket.socket) -> asyncio.Server:
+    """A server that does not accept yet; `bound` listens, so clients may queue already."""
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(protocol_factory, sock=bound, backlog=BACKLOG, start_serving=False)
 
 
 def roles(config: Config) -> dict[Endpoint, Role]:
     """Every address that `config` binds, and for whom."""
-    wanted: dict[Endpoint, Role] = dict(config.binds)
+    return {**client_roles(config), **own_roles(config)}
+
+
+def client_roles(config: Config) -> dict[Endpoint, Role]:
+    """The addresses that clients come in at."""
+    return dict(config.binds)
+
+
+def own_roles(config: Config) -> dict[Endpoint, Role]:
+    """The others."""
+    wanted: dict[Endpoint, Role] = {}
     if config.admin is not None:
         wanted[config.admin] = Own.ADMIN
     wanted.update(dict.fromkeys(config.agent, Own.AGENT))
@@ -170,10 +207,14 @@ def open_sockets(config: Config) -> dict[Endpoint, socket.socket]:
 
     Raises: HostError.
     """
-    return _open(roles(config), {})
+    return open_at(roles(config), {})
 
 
-def _open(binds: Iterable[Endpoint], mine: Mapping[Endpoint, socket.socket]) -> dict[Endpoint, socket.socket]:
+def open_at(binds: Iterable[Endpoint], mine: Mapping[Endpoint, socket.socket]) -> dict[Endpoint, socket.socket]:
+    """A socket for each of `binds`, all or none; for those among `mine` a copy.
+
+    Raises: HostError.
+    """
     sockets: dict[Endpoint, socket.socket] = {}
     try:
         for bind in binds:

@@ -12,10 +12,10 @@ import socket
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from director.kit.checks.check import Check
 from director.kit.health import HealthState, Status
-from director.kit.prober import Prober
 from l7proxy.accesslog import AccessLog
 from l7proxy.core.balance import RoundRobin, cycle
 from l7proxy.core.load import Load
@@ -24,6 +24,14 @@ from l7proxy.core.model import Backend, Config, Upstream
 from l7proxy.core.routing import RouteTable
 from l7proxy.failurelog import FailureLog
 from l7proxy.http.pool import IdleBudget, LinkPool
+
+
+class HealthSource(Protocol):
+    """Who knows what checks say: a prober, or what a supervisor's prober has told."""
+
+    def state(self, check: Check) -> HealthState:
+        """What is known of `check`."""
+        ...
 
 
 @dataclass(slots=True)
@@ -126,7 +134,12 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Proxy:
-    """What every exchange shares. `most_clients` is what limits.connections and descriptors both allow."""
+    """What every exchange shares. `most_clients` is what limits.connections and descriptors both allow, `full_because`
+    which of them is the less.
+
+    `draining`: each connection ends with its next answer. `is_replaced`: others serve the same addresses meanwhile, so
+    nobody who asks how this proxy is hears of it.
+    """
 
     snapshot: Snapshot
     most_clients: int
@@ -138,7 +151,14 @@ class Proxy:
     meters: Meters = field(default_factory=Meters)
     connections: int = 0
     draining: bool = False
+    is_replaced: bool = False
+    full_because: str = "limits.connections is reached"
     load: Load = field(default_factory=Load)
+
+    @property
+    def says_draining(self) -> bool:
+        """Whether those who share out connections are told to choose another proxy."""
+        return self.draining and not self.is_replaced
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Run what must wait, such as for a connection, beside everything else."""
@@ -161,7 +181,7 @@ def instance_name(config: Config) -> str:
     return "l7proxy-" + hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
-def make_snapshot(config: Config, prober: Prober, idle: IdleBudget, before: Snapshot | None = None) -> Snapshot:
+def make_snapshot(config: Config, health: HealthSource, idle: IdleBudget, before: Snapshot | None = None) -> Snapshot:
     """The snapshot of `config`; backends that stay keep their links, counters and turns. `before` is touched only once
     everything is built."""
     table = RouteTable(config.routes)
@@ -181,7 +201,7 @@ def make_snapshot(config: Config, prober: Prober, idle: IdleBudget, before: Snap
         backends, turns = made[name]
         for backend in upstream.backends:
             backends[backend.name].backend = backend
-            backends[backend.name].health = prober.state(backend.check) if backend.check is not None else HealthState()
+            backends[backend.name].health = health.state(backend.check) if backend.check is not None else HealthState()
         turns.keep(backends)
         upstreams[name] = UpstreamState(upstream, backends, turns)
     name = config.name or instance_name(config)

@@ -1,6 +1,7 @@
-"""Composition root: builds the parts, reloads, drains.
+"""One process that does everything: probes, serves, answers its admin endpoint, reloads, drains.
 
-One rule: a reload happens as a whole or not at all. What is being answered is answered under the old configuration.
+One rule: no signal loses a request. To become another program, or more than one worker, it first lets workers serve
+its addresses, drains as one of them, and ends as a `Handover` to whoever looks after them.
 """
 
 from __future__ import annotations
@@ -9,63 +10,82 @@ import asyncio
 import logging
 import signal
 import socket
-import time
+from dataclasses import dataclass, replace
 
 from director.kit.checks.check import Check
-from director.kit.configfile import InvalidConfigError, read_text
-from director.kit.errors import HostError
-from director.kit.health import HealthState, Status
+from director.kit.configfile import InvalidConfigError
+from director.kit.errors import DirectorError, HostError
+from director.kit.health import HealthState
 from director.kit.net import Endpoint
 from director.kit.prober import Prober
-from l7proxy import descriptors
-from l7proxy.core.config import load_config
-from l7proxy.core.load import observe
+from l7proxy.control import Pace
 from l7proxy.core.model import Config
-from l7proxy.http.pool import IdleBudget
+from l7proxy.counts import counts_of, lasting
+from l7proxy.crew import Crew, Member, Order
+from l7proxy.engine import Engine, size_of
+from l7proxy.health import take_health, told, told_all
 from l7proxy.http.stack import assert_stack
-from l7proxy.listeners import Listeners, discard, end
-from l7proxy.runtime import Proxy, checks_of, make_snapshot, pools_of
+from l7proxy.inheritance import Inheritance, program
+from l7proxy.listeners import Listeners, client_roles, end, open_at, roles
+from l7proxy.loading import Loaded, load_file
+from l7proxy.rehearsal import rehearse
+from l7proxy.runtime import Proxy, checks_of
 
 log = logging.getLogger("l7proxy")
 
-SWEEP_EVERY_S = 0.5
-SWEEP_AT_MOST_EVERY_S = 0.05
-"""However short the timeouts are: a sweep looks at every connection."""
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What is to follow in this process: a program, and what it is left."""
+
+    words: list[str]
+    left: Inheritance
 
 
 class Server:
     """One proxy process. `path` is read again on SIGHUP."""
 
-    def __init__(self, path: str, config: Config) -> None:
+    def __init__(self, path: str, config: Config, log_level: str = "INFO") -> None:
         self._path = path
+        self._log_level = log_level
         self._prober = Prober(self._on_health)
         self._prober.watch(checks_of(config))
-        self._shares = descriptors.share_out(descriptors.limit())
-        self._idle = IdleBudget(self._shares.idle_links)
-        self.proxy = Proxy(make_snapshot(config, self._prober, self._idle), self._most_clients(config))
-        self.proxy.access.use(config.access_log)
-        self._listeners = Listeners(self.proxy)
+        self._engine = Engine(config, self._prober)
         self._wake = asyncio.Event()
         self._reload_wanted = False
+        self._upgrade_wanted = False
+        self._crew: Crew | None = None
+        """The workers that serve instead of this process from now on."""
+        self._left: Inheritance | None = None
         self._stops = 0
 
-    async def run(self, sockets: dict[Endpoint, socket.socket]) -> None:
-        """Serve until SIGTERM or SIGINT, then drain. `sockets` are bound already: one for each address."""
+    @property
+    def proxy(self) -> Proxy:
+        """What its exchanges share."""
+        return self._engine.proxy
+
+    @property
+    def _listeners(self) -> Listeners:
+        return self._engine.listeners
+
+    async def run(self, sockets: dict[Endpoint, socket.socket]) -> Handover | None:
+        """Serve until SIGTERM or SIGINT, then drain; or until workers serve instead. `sockets` are bound already: one
+        for each address."""
         assert_stack()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self.request_reload)
+        loop.add_signal_handler(signal.SIGUSR2, self.request_upgrade)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
         async with asyncio.TaskGroup() as group:
-            self.proxy.group = group
             tasks = [
                 group.create_task(self._prober.run(), name="prober"),
                 group.create_task(self.proxy.access.run(), name="access log"),
-                group.create_task(self._sweep(), name="sweeper"),
+                group.create_task(self._engine.sweep(), name="sweeper"),
             ]
             config = self.proxy.snapshot.config
-            self._listeners.commit(config, await self._listeners.prepare(config, sockets))
-            log.info("serving", extra={"binds": ",".join(map(str, config.binds)), **_size(config)})
+            await self._engine.begin(sockets, group)
+            log.info("serving", extra={"binds": ",".join(map(str, config.binds)), **size_of(config)})
             try:
                 await self._control()
                 await self._drain()
@@ -74,96 +94,104 @@ class Server:
                 for task in tasks:
                     task.cancel()
         self.proxy.access.close()
-        log.info("stopped")
+        if self._crew is None or self._left is None:
+            log.info("stopped")
+            return None
+        left = replace(
+            self._left,
+            workers=self._crew.release(),
+            ended=lasting(counts_of(self.proxy)),
+            stops=self._stops > 0,
+        )
+        return Handover([*program(), "run", self._path, "--log-level", self._log_level], left)
 
     def request_reload(self) -> None:
         """Read the file again soon."""
         self._reload_wanted = True
         self._wake.set()
 
+    def request_upgrade(self) -> None:
+        """Become the program that is installed now."""
+        self._upgrade_wanted = True
+        self._wake.set()
+
     def request_stop(self) -> None:
         """Drain; the second time, stop at once."""
         self._stops += 1
+        self._engine.set_pace(Pace.BRISK if self._stops == 1 else Pace.NOW)
         self._wake.set()
 
     async def _control(self) -> None:
-        while not self._stops:
+        while not self._stops and self._crew is None:
             await self._wake.wait()
             self._wake.clear()
-            if self._reload_wanted and not self._stops:
-                self._reload_wanted = False
-                await self._reload()
+            if (self._upgrade_wanted or self._reload_wanted) and not self._stops:
+                replaced, self._upgrade_wanted, self._reload_wanted = self._upgrade_wanted, False, False
+                await self._reload(replaced)
 
-    async def _reload(self) -> None:
-        """Take the file as it is now, or leave everything as it was; either way the process goes on."""
+    async def _reload(self, replaced: bool) -> None:
+        """Take the file as it is now, or leave everything as it was; either way the process goes on. Workers take over
+        where this process is to be `replaced`, or there are to be several."""
         try:
             # In a thread: a large file takes longer to read than a request may wait.
-            config = await asyncio.to_thread(_load, self._path)
-            await self._change(config)
-            log.info("reloaded", extra=_size(config))
+            loaded = await asyncio.to_thread(load_file, self._path)
+            if replaced or loaded.config.workers > 1:
+                await self._hand_over(loaded)
+            else:
+                await self._change(loaded.config)
+                log.info("reloaded", extra=size_of(loaded.config))
         except InvalidConfigError as error:
             for line in error.lines():
                 log.error("reload refused, the old configuration stays", extra={"problem": line})
-        except HostError as error:
-            log.error("reload refused, the old configuration stays", extra={"problem": str(error)})
+        except DirectorError as error:
+            for line in str(error).splitlines():
+                log.error("reload refused, the old configuration stays", extra={"problem": line})
         except Exception:
             log.exception("reload failed in itself, the old configuration stays")
 
     async def _change(self, config: Config) -> None:
-        """Go over to `config`. What can fail stands before the first thing that changes."""
-        before = self.proxy.snapshot
-        most_clients = self._most_clients(config)
         opened = await self._listeners.prepare(config)
-        try:
-            after = make_snapshot(config, self._prober, self._idle, before)
-        except BaseException:
-            await discard(opened)
-            raise
-        self.proxy.snapshot = after
-        self.proxy.access.use(config.access_log)
-        self.proxy.most_clients = most_clients
+        gone = await self._engine.change(config, self._prober, opened)
         self._prober.watch(checks_of(config))
-        for pool in pools_of(before) - pools_of(after):
-            pool.close()
-        for gone in self._listeners.commit(config, opened):
-            await end(gone)
+        for served in gone:
+            await end(served)
 
-    def _most_clients(self, config: Config) -> int:
-        wanted, fit = config.limits.connections, self._shares.clients
-        if wanted > fit:
-            log.warning(
-                "limits.connections is more than open files allow: raise LimitNOFILE= (`ulimit -n`), or lower it",
-                extra={"limits.connections": wanted, "used": fit, "open_files": descriptors.limit()},
-            )
-        return min(wanted, fit)
+    async def _hand_over(self, loaded: Loaded) -> None:
+        """Let workers serve beside this process.
+
+        Raises: DirectorError; all is as before then.
+        """
+        words = program()
+        if problems := await rehearse(words, self._path):
+            raise HostError("\n".join(problems))
+        config = loaded.config
+        health = told_all({check: self._prober.state(check) for check in checks_of(config)})
+        sockets = open_at(roles(config), self._listeners.sockets)
+        crew = Crew(words, self._log_level, _tell_end, lambda _: None)
+        order = Order(loaded, 1, {bind: sockets[bind] for bind in client_roles(config)}, health)
+        try:
+            await crew.commit(await crew.start(config.workers, order, config.workers), order)
+        except BaseException:
+            for each in sockets.values():
+                each.close()
+            raise
+        log.info("workers serve, this process becomes their supervisor", extra={"workers": len(crew.serving)})
+        descriptors = {str(bind): each.detach() for bind, each in sockets.items()}
+        self._crew = crew
+        self._left = Inheritance(self._path, loaded.text, 1, descriptors, (), health, {})
 
     async def _drain(self) -> None:
-        proxy = self.proxy
-        proxy.draining = True
+        proxy, engine = self.proxy, self._engine
         timeouts = proxy.snapshot.config.timeouts
-        drain_s = timeouts.drain_s
-        at_most = f"{timeouts.notice_s + drain_s:g}s"
-        log.info("draining", extra={"in_flight": proxy.counters.in_flight, "at_most": at_most})
-        await self._give_notice(timeouts.notice_s)
-        self._listeners.close()
-        fronts = self._listeners.fronts
-        deadline_at = asyncio.get_running_loop().time() + drain_s
-        while self._stops < 2 and asyncio.get_running_loop().time() < deadline_at:
-            for front in fronts:
-                front.close_idle()
-            if not proxy.connections:
-                break
-            await asyncio.sleep(0.02)
-        if proxy.counters.in_flight:
-            log.warning("requests cut off", extra={"in_flight": proxy.counters.in_flight})
-        for front in fronts:
-            front.abort()
-        for _ in range(100):
-            if not proxy.connections and not proxy.counters.in_flight:
-                break
-            await asyncio.sleep(0.01)
-        for pool in pools_of(proxy.snapshot):
-            pool.close()
+        if self._crew is not None:
+            engine.set_pace(Pace.GENTLE)
+            await engine.drain()
+        else:
+            proxy.draining = True
+            at_most = f"{timeouts.notice_s + timeouts.drain_s:g}s"
+            log.info("draining", extra={"in_flight": proxy.counters.in_flight, "at_most": at_most})
+            await self._give_notice(timeouts.notice_s)
+            await engine.drain()
         await self._listeners.end_own()
 
     async def _give_notice(self, notice_s: float) -> None:
@@ -177,61 +205,13 @@ class Server:
         except TimeoutError:
             return
 
-    async def _sweep(self) -> None:
-        proxy = self.proxy
-        while True:
-            period_s = sweep_period_s(proxy.snapshot.config)
-            due_at = time.monotonic() + period_s  # the loop's own clock stands still within an iteration
-            await asyncio.sleep(period_s)
-            late_s = time.monotonic() - due_at
-            proxy.load = observe(proxy.load, proxy.connections, proxy.most_clients, late_s, period_s + late_s)
-            now = time.monotonic()
-            self._listeners.sweep(now)
-            for upstream in self.proxy.snapshot.upstreams.values():
-                for state in upstream.backends.values():
-                    state.pool.sweep(now, upstream.upstream.timeouts.keepalive_s)
-            self.proxy.failures.flush()
-            self.proxy.refusals.flush()
-
     def _on_health(self, check: Check, before: HealthState, after: HealthState) -> None:
-        for name, upstream in self.proxy.snapshot.upstreams.items():
-            hit = [state for state in upstream.backends.values() if state.backend.check == check]
-            if not hit:
-                continue
-            for state in hit:
-                state.health = after
-                if after.status is before.status:
-                    continue
-                up = after.status is Status.UP
-                log.log(
-                    logging.INFO if up else logging.WARNING,
-                    "backend is up" if up else "backend is down",
-                    extra={
-                        "upstream": name,
-                        "backend": state.backend.name,
-                        "reason": after.last.reason if after.last is not None else "",
-                        "before": before.status.value,
-                    },
-                )
-            served = bool(upstream.weights)
-            upstream.refresh()
-            if served and not upstream.weights:
-                log.error("upstream has no backend left", extra={"upstream": name, "reason": upstream.why_nobody()})
+        take_health(self.proxy.snapshot, check, before, after)
+        if self._crew is not None and self._left is not None:
+            places = {each: place for place, each in enumerate(checks_of(self.proxy.snapshot.config))}
+            if check in places:
+                self._crew.tell_health(1, [told(places[check], after)])
 
 
-def sweep_period_s(config: Config) -> float:
-    """The time between two looks at deadlines: a quarter of the shortest, within bounds."""
-    shortest_s = min(config.timeouts.head_s, config.timeouts.idle_s)
-    return max(SWEEP_AT_MOST_EVERY_S, min(SWEEP_EVERY_S, shortest_s / 4))
-
-
-def _load(path: str) -> Config:
-    return load_config(read_text(path), path)
-
-
-def _size(config: Config) -> dict[str, int]:
-    return {
-        "routes": len(config.routes),
-        "upstreams": len(config.upstreams),
-        "backends": sum(len(upstream.backends) for upstream in config.upstreams.values()),
-    }
+def _tell_end(member: Member, how: str) -> None:
+    log.error("worker died", extra={"worker": member.pid, "by": how})

@@ -11,6 +11,7 @@ much as the time since the last one, over about SMOOTHED_S.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 STEP = 5
@@ -37,8 +38,25 @@ def observe(load: Load, clients: int, most_clients: int, late_s: float, elapsed_
     """`load` after a look that came `late_s` later than due, `elapsed_s` after the last one."""
     part = 1 - math.exp(-elapsed_s / SMOOTHED_S)
     smooth_s = load.late_s + part * (min(max(late_s, 0.0), LATEST_S) - load.late_s)
-    used = max(clients / most_clients, smooth_s / LATEST_S)
-    return Load(smooth_s, stepped(100 * (1 - used), load.percent))
+    return Load(smooth_s, stepped(100 * (1 - used(smooth_s, clients, most_clients)), load.percent))
+
+
+def used(late_s: float, clients: int, most_clients: int) -> float:
+    """How much is used, 0 to 1 or a little more: of connections or of time, whichever is more.
+
+    >>> used(0.05, 10, 100)
+    0.5
+    """
+    return max(clients / most_clients, late_s / LATEST_S)
+
+
+def combine(load: Load, parts: Sequence[float]) -> Load:
+    """`load` of several workers, from how much of each is used: what is left of all together.
+
+    >>> combine(Load(), [0.5, 1.0]).percent
+    25
+    """
+    return Load(load.late_s, stepped(100 * (1 - sum(parts) / len(parts)) if parts else 0.0, load.percent))
 
 
 def stepped(left: float, said: int) -> int:

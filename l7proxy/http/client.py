@@ -118,9 +118,7 @@ class ClientConnection(asyncio.Protocol):
             status = proxy_status(proxy.snapshot.name, Cause.TOO_MANY_CONNECTIONS)
             wire.write(reply_bytes(503, Cause.TOO_MANY_CONNECTIONS.text, proxy_status=status))
             wire.close()
-            limited = proxy.most_clients == proxy.snapshot.config.limits.connections
-            reason = "limits.connections is reached" if limited else "open files allow no more"
-            proxy.refusals.write("connection refused", fields={"reason": reason, "client": self.peer})
+            proxy.refusals.write("connection refused", fields={"reason": proxy.full_because, "client": self.peer})
             return
         self.fd = wire.get_extra_info("socket").fileno()
         self._idle_since_at = _monotonic()

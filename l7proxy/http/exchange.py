@@ -138,7 +138,7 @@ class Exchange:
             self._keep(b"", True)
         if front.health is not None and head.path == front.health:
             self.unlogged = True
-            draining = proxy.draining
+            draining = proxy.says_draining
             self._reply(503 if draining else 200, "draining" if draining else "ok", None)
             return
         if head.via and snapshot.via and names_in_via(head.via, snapshot.via):

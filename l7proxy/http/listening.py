@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from director.kit.errors import HostError
 from director.kit.net import Endpoint
 from l7proxy.core.model import overlap
+from l7proxy.holders import orphaned_workers
 
 BACKLOG = 4096
 
@@ -51,6 +52,12 @@ def _share_port(sockets: Iterable[socket.socket], may: bool) -> None:
 
 def _advice(error: OSError, endpoint: Endpoint) -> str:
     match error.errno:
+        case errno.EADDRINUSE if orphans := orphaned_workers(endpoint):
+            pids = " ".join(map(str, orphans))
+            return (
+                f"is served by workers of an l7proxy that is gone, pid {pids}: they go on until `kill {pids}`, which "
+                "lets them finish what they answer"
+            )
         case errno.EADDRINUSE:
             return (
                 "is in use by another process: stop it, or bind another port; a running l7proxy takes a new "

@@ -12,8 +12,8 @@ from l7proxy import descriptors
 from l7proxy.core.config import load_config
 from l7proxy.core.model import Config
 from l7proxy.descriptors import share_out
+from l7proxy.engine import sweep_period_s
 from l7proxy.http.stack import assert_stack
-from l7proxy.server import sweep_period_s
 
 pytestmark = pytest.mark.unit
 

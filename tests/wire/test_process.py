@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -82,15 +83,17 @@ def test_an_address_in_use_is_a_sentence(tmp_path: Path) -> None:
 class Process:
     """`l7proxy run` as a process of its own."""
 
-    def __init__(self, path: Path, port: int, *before: str, stdout: int | None = None) -> None:
+    def __init__(
+        self, path: Path, port: int, *before: str, stdout: int | None = None, program: list[str] | None = None
+    ) -> None:
         self.port = port
         self.log = path.with_suffix(".log")
         self.access = path.with_suffix(".access")
         with self.log.open("wb") as log, self.access.open("wb") as access:
             to = access if stdout is None else stdout
-            self.process = subprocess.Popen([*before, *L7PROXY, "run", str(path)], stdout=to, stderr=log)
+            self.process = subprocess.Popen([*before, *(program or L7PROXY), "run", str(path)], stdout=to, stderr=log)
 
-    async def __aenter__(self) -> Process:
+    async def __aenter__(self) -> Self:
         await self.logged("serving")
         return self
 

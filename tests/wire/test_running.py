@@ -280,7 +280,9 @@ async def test_a_reload_may_widen_and_narrow_an_address(tmp_path: Path) -> None:
             assert taken(await proxy.get()) == "one"
 
 
-@pytest.mark.parametrize("part", ["l7proxy.server.make_snapshot", "l7proxy.server._load", "l7proxy.listeners.Front"])
+@pytest.mark.parametrize(
+    "part", ["l7proxy.engine.make_snapshot", "l7proxy.server.load_file", "l7proxy.listeners.Front"]
+)
 @live
 async def test_no_reload_ends_the_process_or_leaves_a_half(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, part: str

@@ -1,0 +1,161 @@
+"""The data path of one process, put together: what it serves, its deadlines, its changes of configuration, its end.
+
+One rule: a change happens as a whole or not at all. What is being answered is answered under the old configuration.
+Where configurations and health come from is its owner's matter: a file and a prober, or a supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from socket import socket
+
+from director.kit.net import Endpoint
+from l7proxy import descriptors
+from l7proxy.accesslog import AccessLog
+from l7proxy.control import Pace
+from l7proxy.core.load import observe
+from l7proxy.core.model import Config
+from l7proxy.counts import Collect
+from l7proxy.http.pool import IdleBudget
+from l7proxy.listeners import Listeners, Role, Served, discard, roles
+from l7proxy.runtime import HealthSource, Proxy, make_snapshot, pools_of
+
+log = logging.getLogger("l7proxy")
+
+SWEEP_EVERY_S = 0.5
+SWEEP_AT_MOST_EVERY_S = 0.05
+"""However short the timeouts are: a sweep looks at every connection."""
+
+
+class Engine:
+    """One process's data path. `serves` says which of a configuration's addresses are this process's; `workers` is how
+    many processes share its limits. Its admin endpoint asks `collect`, if given, what all have counted. `is_worker`:
+    others write to the same standard output, and a supervisor tells that limits do not fit."""
+
+    def __init__(
+        self,
+        config: Config,
+        health: HealthSource,
+        serves: Callable[[Config], dict[Endpoint, Role]] = roles,
+        workers: int = 1,
+        *,
+        collect: Collect | None = None,
+        is_worker: bool = False,
+    ) -> None:
+        self._is_worker = is_worker
+        self._shares = descriptors.share_out(descriptors.limit())
+        self._idle = IdleBudget(self._shares.idle_links)
+        self._workers = workers
+        self.proxy = Proxy(make_snapshot(config, health, self._idle), 1, access=AccessLog(shared=is_worker))
+        self.proxy.access.use(config.access_log)
+        self._limit(config, workers)
+        self.listeners = Listeners(self.proxy, serves, collect)
+        self.on_sweep: Callable[[], None] = lambda: None
+        self.pace = Pace.BRISK
+
+    async def begin(self, sockets: dict[Endpoint, socket], group: asyncio.TaskGroup) -> None:
+        """Serve the first configuration. `sockets` are bound already: one for each address; what must wait does so in
+        `group`.
+
+        Raises: HostError.
+        """
+        self.proxy.group = group
+        config = self.proxy.snapshot.config
+        await self.listeners.commit(config, await self.listeners.prepare(config, sockets))
+
+    async def change(
+        self, config: Config, health: HealthSource, opened: Mapping[Endpoint, Served], workers: int = 1
+    ) -> list[Served]:
+        """Go over to `config`, whose new addresses are `opened`. What can fail stands before the first thing that
+        changes. What serves no longer is returned, for `listeners.end`."""
+        before = self.proxy.snapshot
+        try:
+            after = make_snapshot(config, health, self._idle, before)
+        except BaseException:
+            await discard(opened)
+            raise
+        self.proxy.snapshot = after
+        self.proxy.access.use(config.access_log)
+        self._limit(config, workers)
+        for pool in pools_of(before) - pools_of(after):
+            pool.close()
+        return await self.listeners.commit(config, opened)
+
+    def _limit(self, config: Config, workers: int) -> None:
+        wanted, fit = -(-config.limits.connections // workers), self._shares.clients
+        if wanted > fit and not self._is_worker:
+            log.warning(
+                "limits.connections is more than open files allow: raise LimitNOFILE= (`ulimit -n`), or lower it",
+                extra={"limits.connections": wanted, "used": fit, "open_files": descriptors.limit()},
+            )
+        self.proxy.most_clients = min(wanted, fit)
+        self.proxy.full_because = "limits.connections is reached" if wanted <= fit else "open files allow no more"
+
+    def set_pace(self, pace: Pace) -> None:
+        """How it drains, or goes on draining."""
+        self.pace = pace
+        self.proxy.is_replaced = pace is Pace.GENTLE
+
+    async def drain(self) -> None:
+        """Accept no more clients, finish what runs within timeouts.drain, cut off the rest."""
+        proxy = self.proxy
+        proxy.draining = True
+        self.listeners.close()
+        fronts = self.listeners.fronts
+        loop = asyncio.get_running_loop()
+        deadline_at = loop.time() + proxy.snapshot.config.timeouts.drain_s
+        while self.pace is not Pace.NOW and loop.time() < deadline_at:
+            if self.pace is Pace.BRISK:
+                for front in fronts:
+                    front.close_idle()
+            if not proxy.connections:
+                break
+            await asyncio.sleep(0.02)
+        for front in fronts:
+            front.close_idle()
+        if proxy.counters.in_flight:
+            log.warning("requests cut off", extra={"in_flight": proxy.counters.in_flight})
+        for front in fronts:
+            front.abort()
+        for _ in range(100):
+            if not proxy.connections and not proxy.counters.in_flight:
+                break
+            await asyncio.sleep(0.01)
+        for pool in pools_of(proxy.snapshot):
+            pool.close()
+
+    async def sweep(self) -> None:
+        """Look at deadlines, again and again, until cancelled."""
+        proxy = self.proxy
+        while True:
+            period_s = sweep_period_s(proxy.snapshot.config)
+            due_at = time.monotonic() + period_s  # the loop's own clock stands still within an iteration
+            await asyncio.sleep(period_s)
+            late_s = time.monotonic() - due_at
+            proxy.load = observe(proxy.load, proxy.connections, proxy.most_clients, late_s, period_s + late_s)
+            now = time.monotonic()
+            self.listeners.sweep(now)
+            for upstream in proxy.snapshot.upstreams.values():
+                for state in upstream.backends.values():
+                    state.pool.sweep(now, upstream.upstream.timeouts.keepalive_s)
+            proxy.failures.flush()
+            proxy.refusals.flush()
+            self.on_sweep()
+
+
+def sweep_period_s(config: Config) -> float:
+    """The time between two looks at deadlines: a quarter of the shortest, within bounds."""
+    shortest_s = min(config.timeouts.head_s, config.timeouts.idle_s)
+    return max(SWEEP_AT_MOST_EVERY_S, min(SWEEP_EVERY_S, shortest_s / 4))
+
+
+def size_of(config: Config) -> dict[str, int]:
+    """How large a configuration is, for a log line."""
+    return {
+        "routes": len(config.routes),
+        "upstreams": len(config.upstreams),
+        "backends": sum(len(upstream.backends) for upstream in config.upstreams.values()),
+    }

@@ -1,0 +1,135 @@
+"""What one program leaves to the next one in the same process: sockets, workers, and what is known.
+
+One rule: an exec closes nothing that a client sees. What is left is a list of descriptors in an unnamed file, whose own
+descriptor stands in the environment beside this pid, so that no child takes it for its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from pydantic import TypeAdapter, ValidationError
+
+from director.kit.errors import HostError
+from director.kit.net import Endpoint, parse_endpoint
+from l7proxy.control import HealthChange
+from l7proxy.core.metering import Counts
+
+VARIABLE = "L7PROXY_INHERITED"
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+"""What a supervisor handles. They wait (are blocked) from before an exec until the next program has its handlers."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeirWorker:
+    """A worker that goes on. `is_leaving`: it was told to drain. `is_fresh`: it is of the next program already."""
+
+    pid: int
+    channel: int
+    is_leaving: bool
+    is_fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """All of it; descriptors are numbers. `sockets` are by address, `text` is the configuration that workers serve."""
+
+    source: str
+    text: str
+    number: int
+    sockets: dict[str, int]
+    workers: tuple[HeirWorker, ...]
+    health: tuple[HealthChange, ...]
+    ended: Counts
+    stops: bool = False
+
+
+_ADAPTER = TypeAdapter(Inheritance)
+
+
+def program() -> list[str]:
+    """The words that start this program as it was started: a script by its own name, so that what stands there now is
+    what runs, else this Python with its options."""
+    before = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    script = Path(sys.argv[0])
+    if before and before[-1] == sys.argv[0] and os.access(script, os.X_OK) and script.read_bytes()[:2] == b"#!":
+        return [str(script.absolute())]
+    if before[-2:] == ["-m", "l7proxy"]:
+        return [sys.executable, *before[1:]]
+    return [sys.executable, "-m", "l7proxy"]
+
+
+def become(words: list[str], left: Inheritance) -> NoReturn:
+    """Run the program `words` in this process, and leave it `left`.
+
+    Raises: HostError where it cannot be run; all is as before then.
+    """
+    descriptors = [*left.sockets.values(), *(worker.channel for worker in left.workers)]
+    memory = os.memfd_create("l7proxy")
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        with os.fdopen(os.dup(memory), "wb") as file:
+            file.write(_ADAPTER.dump_json(left))
+        _inheritable([memory, *descriptors], True)
+        os.environ[VARIABLE] = f"{os.getpid()}:{memory}"
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(words[0], words)  # noqa: S606 -- a list of arguments, no shell
+    except OSError as error:
+        os.environ.pop(VARIABLE, None)
+        _inheritable(descriptors, False)
+        os.close(memory)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        raise HostError(f"{words[0]} cannot be run: {error.strerror}") from error
+
+
+def inherited() -> Inheritance | None:
+    """What was left to this process; None where nothing was.
+
+    Raises: HostError.
+    """
+    said = os.environ.pop(VARIABLE, "")
+    pid, _, memory = said.partition(":")
+    if not said or pid != str(os.getpid()) or not memory.isdecimal():
+        return None
+    try:
+        os.lseek(int(memory), 0, os.SEEK_SET)
+        with os.fdopen(int(memory), "rb") as file:
+            left = _ADAPTER.validate_json(file.read())
+    except (OSError, ValidationError) as error:
+        raise HostError(f"what the program before this one has left cannot be read: {error}") from error
+    _inheritable([*left.sockets.values(), *(worker.channel for worker in left.workers)], False)
+    return left
+
+
+def inherited_sockets(left: Inheritance) -> dict[Endpoint, socket.socket]:
+    """The listening sockets, each looked at: it must listen, and where it is said to.
+
+    Raises: HostError.
+    """
+    found = {}
+    for text, descriptor in left.sockets.items():
+        endpoint = parse_endpoint(text)
+        try:
+            each = socket.socket(fileno=descriptor)
+            host, port = each.getsockname()[:2]
+            listens = each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError as error:
+            raise HostError(f"descriptor {descriptor}, left for {endpoint}, is no socket: {error.strerror}") from error
+        family = socket.AF_INET6 if endpoint.address.version == 6 else socket.AF_INET
+        if not listens or port != endpoint.port or socket.inet_pton(family, host) != endpoint.address.packed:
+            raise HostError(f"descriptor {descriptor}, left for {endpoint}, is of {host} port {port}")
+        found[endpoint] = each
+    return found
+
+
+def _inheritable(descriptors: Iterable[int], may: bool) -> None:
+    for each in descriptors:
+        os.set_inheritable(each, may)

@@ -1,0 +1,393 @@
+"""The supervisor of several workers: it holds the listening sockets, and does what must be done once.
+
+One rule: no socket that clients queue at is closed while its address is served. Workers come and go, and so does the
+program of this very process (SIGUSR2); a change of configuration is taken by all workers or by none.
+
+Once for all: probes, the admin endpoint and the agent, reading the file. Everything that changes workers is done one
+after the other, by `_control`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from director.kit.checks.check import Check
+from director.kit.configfile import InvalidConfigError
+from director.kit.errors import DirectorError
+from director.kit.health import HealthState
+from director.kit.net import Endpoint
+from director.kit.prober import Prober
+from l7proxy.control import Pace
+from l7proxy.core.load import combine
+from l7proxy.core.model import Config
+from l7proxy.counts import WorkerCounts
+from l7proxy.crew import LEAVES_LATER_S, Crew, Member, Order, State
+from l7proxy.engine import Engine, size_of
+from l7proxy.health import ToldHealth, take_health, told, told_all
+from l7proxy.inheritance import SIGNALS, Inheritance, become, inherited_sockets, program
+from l7proxy.listeners import Listeners, client_roles, discard, end, open_at, own_roles, roles
+from l7proxy.loading import Loaded, load_file
+from l7proxy.rehearsal import rehearse
+from l7proxy.runtime import Proxy, checks_of
+
+log = logging.getLogger("l7proxy")
+
+LOOK_EVERY_S = 0.5
+SHORT_LIFE_S = 10.0
+"""A worker that ends sooner than this is not replaced at once."""
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 30.0
+
+
+class Supervisor:
+    """Looks after workers. `path` is read again on SIGHUP."""
+
+    def __init__(self, path: str, loaded: Loaded, log_level: str) -> None:
+        self._path = path
+        self._loaded = loaded
+        self._log_level = log_level
+        self._number = 1
+        self._prober = Prober(self._on_health)
+        self._places: dict[Check, int] = {}
+        self._engine: Engine
+        self._crew: Crew
+        self._group: asyncio.TaskGroup
+        self._sockets: dict[Endpoint, socket.socket] = {}
+        self._wake = asyncio.Event()
+        self._reload_wanted = False
+        self._upgrade_wanted = False
+        self._replace_wanted = False
+        self._stops = 0
+        self._leavers: list[Member] = []
+        self._pause_s = 0.0
+        self._refill_at = 0.0
+
+    @property
+    def proxy(self) -> Proxy:
+        """What the admin endpoint and the agent show: this configuration, and sums over workers."""
+        return self._engine.proxy
+
+    async def run(self, sockets: dict[Endpoint, socket.socket]) -> None:
+        """Start workers, look after them until SIGTERM or SIGINT, then drain. `sockets` are bound already.
+
+        Raises: HostError, WorkerError: the first workers could not be started.
+        """
+        self._take(self._loaded, {})
+        self._crew = Crew(program(), self._log_level, self._on_ended, self._on_leave)
+        self._sockets = sockets
+
+        async def begin() -> None:
+            count = self._loaded.config.workers
+            order = self._order(self._loaded, self._number)
+            await self._crew.commit(await self._crew.start(count, order, count), order)
+
+        await self._run(begin)
+
+    async def take_over(self, left: Inheritance) -> None:
+        """Go on where an earlier program of this process has left off: with its sockets and its workers, which others
+        replace unless they are of this program already.
+
+        Raises: HostError.
+        """
+        self._number = left.number
+        self._stops = int(left.stops)
+        self._sockets = inherited_sockets(left)
+        known = ToldHealth(checks_of(self._loaded.config), left.health)
+        self._take(self._loaded, known.states)
+        self._crew = Crew(program(), self._log_level, self._on_ended, self._on_leave, left.ended)
+        for heir in left.workers:
+            self._crew.adopt(heir).number = left.number
+        self._replace_wanted = not all(heir.is_fresh or heir.is_leaving for heir in left.workers)
+
+        async def begin() -> None:
+            log.info("took over", extra={"workers": len(self._crew.serving)})
+            if self._replace_wanted and not self._stops:
+                await self._reload(self._crew.serving)
+
+        await self._run(begin)
+
+    def _take(self, loaded: Loaded, health: dict[Check, HealthState]) -> None:
+        """Probe for `loaded`, and show it; only when nothing is shown yet."""
+        checks = checks_of(loaded.config)
+        self._prober.watch({check: health.get(check, HealthState()) for check in checks})
+        self._places = {check: place for place, check in enumerate(checks)}
+        self._engine = Engine(loaded.config, self._prober, own_roles, loaded.config.workers, collect=self.collect)
+
+    async def _run(self, begin: Callable[[], Awaitable[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self.request_reload)
+        loop.add_signal_handler(signal.SIGUSR2, self.request_upgrade)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        failure: DirectorError | None = None
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._prober.run(), name="prober"),
+                group.create_task(self._look(), name="look"),
+            ]
+            try:
+                self._group = group
+                await self._engine.begin(self._own_copies(self._loaded.config), group)
+                await begin()
+                config = self._loaded.config
+                extra = {"binds": ",".join(map(str, config.binds)), "workers": len(self._crew.serving)}
+                log.info("serving", extra={**extra, **size_of(config)})
+                await self._control()
+                await self._drain()
+            except DirectorError as error:
+                failure = error
+            finally:
+                for member in self._crew.members:
+                    member.kill()
+                await self._engine.listeners.end_own()
+                for task in tasks:
+                    task.cancel()
+        if failure is not None:
+            raise failure
+        log.info("stopped")
+
+    def request_reload(self) -> None:
+        """Read the file again soon."""
+        self._reload_wanted = True
+        self._wake.set()
+
+    def request_upgrade(self) -> None:
+        """Become the program that is installed now, with new workers."""
+        self._upgrade_wanted = True
+        self._wake.set()
+
+    def request_stop(self) -> None:
+        """Drain; the second time, stop at once."""
+        self._stops += 1
+        self._wake.set()
+
+    async def collect(self) -> list[WorkerCounts]:
+        """What each worker has counted, and those that are gone together."""
+        return await self._crew.collect()
+
+    async def _control(self) -> None:
+        while not self._stops:
+            if self._upgrade_wanted:
+                self._upgrade_wanted = False
+                await self._upgrade()
+            elif self._reload_wanted:
+                self._reload_wanted = False
+                await self._reload(())
+            else:
+                wait_s = await self._fill_up()
+                try:
+                    async with asyncio.timeout(wait_s):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+                self._wake.clear()
+
+    async def _fill_up(self) -> float | None:
+        """Bring as many workers to work as there should be. How long to wait for the next try, if there is one."""
+        crew, count = self._crew, self._loaded.config.workers
+        self._leavers = [member for member in self._leavers if member in crew.serving]
+        missing = count - len(crew.serving) + len(self._leavers)
+        if missing <= 0:
+            return None
+        wait_s = self._refill_at - time.monotonic()
+        if wait_s > 0:
+            return wait_s
+        order = self._order(self._loaded, self._number)
+        leavers, self._leavers = self._leavers, []
+        try:
+            started = await crew.start(missing, order, count)
+            await crew.commit(started, order)
+        except DirectorError as error:
+            self._leavers = leavers
+            self._set_back()
+            again_s = round(self._pause_s, 1)
+            log.error("worker not started", extra={"reason": str(error), "again_in_s": again_s})
+            return self._pause_s
+        log.info("worker serves", extra={"worker": ",".join(str(member.pid) for member in started)})
+        crew.drain([each for each in leavers if each in crew.serving], Pace.GENTLE, self._drain_s)
+        return 0.0
+
+    def _set_back(self) -> None:
+        self._pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause_s))
+        self._refill_at = time.monotonic() + self._pause_s
+
+    async def _reload(self, replaced: Sequence[Member]) -> None:
+        """Take the file as it is now, or leave everything as it was. Workers go over to it, but those that are
+        `replaced` by new ones."""
+        refused = f"{'restart' if replaced else 'reload'} refused, the old configuration stays"
+        try:
+            # In a thread: a large file takes longer to read than a request may wait.
+            loaded = await asyncio.to_thread(load_file, self._path)
+            await self._change(loaded, replaced)
+            self._pause_s = 0.0
+            log.info(
+                "restarted" if replaced else "reloaded",
+                extra={"workers": len(self._crew.serving), **size_of(loaded.config)},
+            )
+        except InvalidConfigError as error:
+            for line in error.lines():
+                log.error(refused, extra={"problem": line})
+        except DirectorError as error:
+            log.error(refused, extra={"problem": str(error)})
+        except Exception:
+            log.exception("reload failed in itself, the old configuration stays")
+
+    async def _change(self, loaded: Loaded, replaced: Sequence[Member]) -> None:
+        """Go over to `loaded`, in two steps: what can fail stands in the first."""
+        config, crew = loaded.config, self._crew
+        staying = [member for member in crew.serving if member not in replaced]
+        staying, surplus = staying[: config.workers], staying[config.workers :]
+        fresh: list[Member] = []
+        opened_sockets = open_at([bind for bind in roles(config) if bind not in self._sockets], self._sockets)
+        sockets = {**self._sockets, **opened_sockets}
+        try:
+            order = self._order(loaded, self._number + 1, sockets)
+            opened = await self._engine.listeners.prepare(config, self._own_copies(config, sockets))
+            try:
+                await crew.prepare(staying, order, config.workers)
+                if config.workers > len(staying):
+                    fresh = await crew.start(config.workers - len(staying), order, config.workers)
+            except BaseException:
+                await discard(opened)
+                raise
+            gone = await self._engine.change(config, self._prober, opened, config.workers)
+        except BaseException:
+            for each in opened_sockets.values():
+                each.close()
+            crew.dismiss(fresh)
+            await crew.abandon(staying)
+            raise
+        self._loaded, self._number = loaded, order.number
+        checks = checks_of(config)
+        self._places = {check: place for place, check in enumerate(checks)}
+        self._prober.watch(checks)
+        await crew.commit([*staying, *fresh], order)
+        crew.drain([*surplus, *replaced], Pace.GENTLE, self._drain_s)
+        wanted = roles(config)
+        self._sockets = {bind: each for bind, each in sockets.items() if bind in wanted}
+        for bind in sockets.keys() - wanted.keys():
+            sockets[bind].close()
+        for served in gone:
+            await end(served)
+        changes = {check: self._prober.state(check) for check in checks}
+        crew.tell_health(self._number, told_all(changes))
+
+    async def _upgrade(self) -> None:
+        """Run the program that is installed now in this process, after a rehearsal; workers go on serving."""
+        words = program()
+        problems = await rehearse(words, self._path)
+        for problem in problems:
+            log.error("restart refused, everything stays as it is", extra={"problem": problem})
+        if problems or self._stops:
+            return
+        log.info("restarting", extra={"program": " ".join(words)})
+        config = self._loaded.config
+        await self._engine.listeners.end_own()
+        await self._crew.collect()
+        try:
+            become([*words, "run", self._path, "--log-level", self._log_level], self._legacy())
+        except DirectorError as error:
+            log.error("restart refused, everything stays as it is", extra={"problem": str(error)})
+            self._engine.listeners = Listeners(self.proxy, own_roles, self.collect)
+            await self._engine.begin(self._own_copies(config), self._group)
+
+    def _legacy(self) -> Inheritance:
+        checks = checks_of(self._loaded.config)
+        return Inheritance(
+            self._path,
+            self._loaded.text,
+            self._number,
+            {str(bind): each.fileno() for bind, each in self._sockets.items()},
+            self._crew.heirs(are_fresh=False),
+            told_all({check: self._prober.state(check) for check in checks}),
+            self._crew.ended,
+        )
+
+    async def _drain(self) -> None:
+        crew, proxy = self._crew, self.proxy
+        proxy.draining = True
+        timeouts = self._loaded.config.timeouts
+        at_most = f"{timeouts.notice_s + timeouts.drain_s:g}s"
+        in_flight = sum(member.in_flight for member in crew.members)
+        log.info("draining", extra={"in_flight": in_flight, "at_most": at_most, "workers": len(crew.members)})
+        crew.notice()
+        await self._until(lambda: False, timeouts.notice_s, 2)
+        clients = client_roles(self._loaded.config)
+        for bind in clients:
+            self._sockets.pop(bind).close()
+        crew.drain(crew.members, Pace.BRISK, timeouts.drain_s)
+        await self._until(lambda: not crew.members, timeouts.drain_s + LEAVES_LATER_S, 2)
+        if crew.members:
+            crew.drain(crew.members, Pace.NOW, 0)
+            await self._until(lambda: not crew.members, 3.0, 1_000_000)
+        for member in crew.members:
+            log.error("worker did not leave, it is killed", extra={"worker": member.pid})
+
+    async def _until(self, is_so: Callable[[], bool], within_s: float, stops: int) -> None:
+        """Wait until something is so, a time is over, or so many have asked for a stop."""
+        loop = asyncio.get_running_loop()
+        until_at = loop.time() + within_s
+        while not is_so() and self._stops < stops and loop.time() < until_at:
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(min(until_at, loop.time() + LOOK_EVERY_S)):
+                    await self._wake.wait()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            crew, proxy = self._crew, self.proxy
+            crew.look()
+            count = max(1, self._loaded.config.workers)
+            # One that is missing or silent has nothing left to give.
+            shares = [1.0 if member.is_silent else member.used for member in crew.serving][:count]
+            proxy.load = combine(proxy.load, [*shares, *([1.0] * (count - len(shares)))])
+            proxy.connections = sum(member.connections for member in crew.members)
+
+    def _order(self, loaded: Loaded, number: int, sockets: dict[Endpoint, socket.socket] | None = None) -> Order:
+        held = self._sockets if sockets is None else sockets
+        health = {check: self._prober.state(check) for check in checks_of(loaded.config)}
+        return Order(loaded, number, {bind: held[bind] for bind in client_roles(loaded.config)}, told_all(health))
+
+    def _own_copies(
+        self, config: Config, sockets: dict[Endpoint, socket.socket] | None = None
+    ) -> dict[Endpoint, socket.socket]:
+        held = self._sockets if sockets is None else sockets
+        return {bind: held[bind].dup() for bind in own_roles(config)}
+
+    @property
+    def _drain_s(self) -> float:
+        return self._loaded.config.timeouts.drain_s
+
+    def _on_health(self, check: Check, before: HealthState, after: HealthState) -> None:
+        take_health(self.proxy.snapshot, check, before, after)
+        if check in self._places:
+            self._crew.tell_health(self._number, [told(self._places[check], after)])
+
+    def _on_ended(self, member: Member, how: str) -> None:
+        self._wake.set()
+        if self._stops or member.state is State.LEAVING:
+            log.info("worker has ended", extra={"worker": member.pid, "by": how})
+            return
+        if member.state is State.STARTING:
+            log.error("worker died before it served", extra={"worker": member.pid, "by": how})
+            return
+        if time.monotonic() - member.started_at < SHORT_LIFE_S:
+            self._set_back()
+        else:
+            self._pause_s = self._refill_at = 0.0
+        again_s = round(max(0.0, self._refill_at - time.monotonic()), 1)
+        log.error("worker died", extra={"worker": member.pid, "by": how, "again_in_s": again_s})
+
+    def _on_leave(self, member: Member) -> None:
+        if member.state is State.SERVING and member not in self._leavers and not self._stops:
+            log.info("worker is to end: another one takes its place", extra={"worker": member.pid})
+            self._leavers.append(member)
+            self._wake.set()
