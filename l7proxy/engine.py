@@ -26,6 +26,9 @@ from l7proxy.runtime import HealthSource, Proxy, make_snapshot, pools_of
 log = logging.getLogger("l7proxy")
 
 SWEEP_EVERY_S = 0.5
+QUIET_S = 1.0
+"""How long a connection must have been idle for a drain to close it: on one that is busier, the next request may be on
+its way, and would be lost (nginx, keepalive_min_timeout). It is answered with `Connection: close`."""
 SWEEP_AT_MOST_EVERY_S = 0.05
 """However short the timeouts are: a sweep looks at every connection."""
 
@@ -103,14 +106,14 @@ class Engine:
         """Accept no more clients, finish what runs within timeouts.drain, cut off the rest."""
         proxy = self.proxy
         proxy.draining = True
-        self.listeners.close()
+        await self.listeners.close()
         fronts = self.listeners.fronts
         loop = asyncio.get_running_loop()
         deadline_at = loop.time() + proxy.snapshot.config.timeouts.drain_s
         while self.pace is not Pace.NOW and loop.time() < deadline_at:
             if self.pace is Pace.BRISK:
                 for front in fronts:
-                    front.close_idle()
+                    front.close_idle(QUIET_S)
             if not proxy.connections:
                 break
             await asyncio.sleep(0.02)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
@@ -146,11 +146,20 @@ class Listeners:
         for front in self.fronts:
             front.sweep(now)
 
-    def close(self) -> None:
-        """Accept no more clients; the admin endpoint and the agent go on."""
+    async def close(self) -> None:
+        """Accept no more clients; the admin endpoint and the agent go on. Who queues is let in: a socket that is closed
+        resets them, and they may have sent a request."""
+        queued: list[tuple[Front, socket.socket]] = []
         for served in self._served.values():
-            if isinstance(served.by, Front):
+            if isinstance(served.by, Front) and served.server.is_serving():
+                queued += ((served.by, client) for client in _queue_of(served.socket))
                 served.server.close()
+        loop = asyncio.get_running_loop()
+        for front, client in queued:
+            try:
+                await loop.connect_accepted_socket(front, client)
+            except OSError:
+                client.close()
 
     async def end_own(self) -> None:
         """Close the admin endpoint, and then the agent: it is the last to answer."""
@@ -175,6 +184,17 @@ class Listeners:
         if runner.server is None:
             raise HostError("the admin endpoint could not be set up")
         return Served(bound, await _server(runner.server, bound), runner)
+
+
+def _queue_of(bound: socket.socket) -> Iterator[socket.socket]:
+    """Accept until nobody waits."""
+    while True:
+        try:
+            client, _ = bound.accept()
+        except OSError:  # nobody, or no descriptor for them
+            return
+        client.setblocking(False)
+        yield client
 
 
 async def _server(protocol_factory: Callable[[], asyncio.BaseProtocol], bound: socket.socket) -> asyncio.Server:

@@ -90,7 +90,7 @@ class Server:
                 await self._control()
                 await self._drain()
             finally:
-                self._listeners.close()
+                await self._listeners.close()
                 for task in tasks:
                     task.cancel()
         self.proxy.access.close()

@@ -22,6 +22,7 @@ from tests.wire.harness import PATIENCE_S, Origin, config_text, fields_of, free_
 from tests.wire.load import Load
 from tests.wire.test_process import L7PROXY, Process, l7proxy
 from tests.wire.test_running import CHECK
+from tests.wire.test_stopping import asks_until_told, failures
 
 pytestmark = pytest.mark.unit
 
@@ -437,6 +438,24 @@ async def test_a_stop_says_so_finishes_and_leaves_nobody(tmp_path: Path) -> None
         for writer in [to, idle_writer, *(writer for _, writer in pairs)]:
             writer.close()
         assert "Traceback" not in proxy.log.read_text()
+    await origin.stop()
+
+
+@live
+async def test_a_stop_under_load_loses_nothing(tmp_path: Path) -> None:
+    origin, outcome = await Origin(named).start(), Counter[str]()
+    path, port, admin = several(tmp_path, origin, 2)
+    async with Workers(path, port, admin) as proxy:
+        async with asyncio.TaskGroup() as group:
+            for index in range(32):
+                group.create_task(asks_until_told(port, 0.005, outcome, index))
+            async with asyncio.timeout(PATIENCE_S):
+                while outcome["200"] < 1000:  # noqa: ASYNC110 -- no event
+                    await asyncio.sleep(0.005)
+            os.kill(proxy.pid, signal.SIGTERM)
+        assert await proxy.ended() == 0
+    assert failures(outcome) == {}, outcome
+    assert outcome["told to close"] > 0
     await origin.stop()
 
 
