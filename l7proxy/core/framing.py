@@ -66,7 +66,7 @@ class Chunked:
                 continue
             stop = data.find(b"\n", at, at + self._longest_line() + 2)
             if stop < 0:
-                if end - at > self._longest_line():
+                if end - at > self._longest_line() + 1:  # the CR of the longest may be here, and its LF not yet
                     raise FramingError("a line of the chunked body is too long")
                 self._held = data[at:]
                 break

@@ -1,4 +1,4 @@
-"""Which headers go on, in both directions."""
+"""What is added to the heads that go on."""
 
 from __future__ import annotations
 
@@ -6,123 +6,77 @@ from ipaddress import ip_network
 
 import pytest
 
-from l7proxy.core.head import RequestHead, read_head
+from l7proxy.core.forwarded import TrustedNetworks
+from l7proxy.core.head import RequestHead, ResponseHead
 from l7proxy.core.headers import (
-    AnswerHead,
-    BodyFraming,
-    Origin,
-    forward_answer,
-    forward_request,
-    is_claim,
-    join,
-    origin_of,
+    decrement_max_forwards,
+    names_in_via,
+    own_tail,
+    request_bytes,
+    status_line,
+    trusted_tail,
 )
+from l7proxy.core.strict import read_request, read_response
 
 pytestmark = pytest.mark.unit
 
-Lines = list[tuple[bytes, bytes]]
-HOST = (b"Host", b"Shop:80")
-DATE = b"Sun, 06 Nov 1994 08:49:37 GMT"
-TRUSTED = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
+TRUSTED = TrustedNetworks([ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")])
 
 
-def head(fields: Lines, method: str = "GET", version: tuple[int, int] = (1, 1)) -> RequestHead:
-    found = read_head(method, "/", version, [HOST, *fields])
+def head(*lines: bytes, start: bytes = b"GET / HTTP/1.1", host: bytes = b"Host: Shop:80") -> RequestHead:
+    found = read_request(b"\r\n".join((start, host, *lines)))
     assert isinstance(found, RequestHead), found
     return found
 
 
-def forwarded(fields: Lines, origin: Origin | None = None, version: tuple[int, int] = (1, 1)) -> Lines:
-    """What goes on, without what is always there."""
-    request = head(fields, version=version)
-    lines = forward_request(request, origin or Origin("192.0.2.1", "192.0.2.1", False), True, b"backend:1")
-    always = {b"host", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"via"}
-    return [line for line in lines if line[0].lower() not in always]
+def values(block: bytes, name: bytes) -> list[bytes]:
+    lines = [line.partition(b": ") for line in block.split(b"\r\n")]
+    return [value for key, _, value in lines if key.lower() == name]
 
 
-@pytest.mark.parametrize(
-    "dropped",
-    [
-        [(b"Connection", b"keep-alive")],
-        [(b"Connection", b"close, X-Mine"), (b"X-Mine", b"1"), (b"x-mine", b"2")],
-        [(b"X-Mine", b"1"), (b"Connection", b"x-MINE ,")],
-        [(b"Keep-Alive", b"timeout=5")],
-        [(b"Proxy-Connection", b"keep-alive")],
-        [(b"Proxy-Authorization", b"Basic x")],
-        [(b"TE", b"trailers")],
-        [(b"Trailer", b"X-Sum")],
-        [(b"Connection", b"Upgrade, HTTP2-Settings"), (b"Upgrade", b"h2c"), (b"HTTP2-Settings", b"AAA")],
-        [(b"X-Forwarded-For", b"1.2.3.4"), (b"x-forwarded-for", b"5.6.7.8")],
-        [(b"X-Forwarded-Proto", b"https"), (b"X-Forwarded-Port", b"443"), (b"X-Forwarded-Prefix", b"/a")],
-        [(b"X_Forwarded_For", b"1.2.3.4"), (b"X-Forwarded_Host", b"evil")],
-        [(b"Forwarded", b"for=1.2.3.4")],
-        [(b"X-Real-IP", b"1.2.3.4")],
-    ],
-)
-def test_these_never_reach_the_backend(dropped: Lines) -> None:
-    kept = [(b"Accept", b"*/*")]
-    assert forwarded([*dropped, *kept]) == kept
-
-
-def test_everything_else_keeps_bytes_order_and_duplicates() -> None:
-    lines = [
-        (b"aCCept", b"a"),
-        (b"Cookie", b"a=1"),
-        (b"X", b"\xe4\xff"),
-        (b"cookie", b"b=2"),
-        (b"ACCEPT", b""),
-        (b"Authorization", b"Bearer x"),
-        (b"Content-Length", b"007"),
-        (b"Expect", b"100-continue"),
-    ]
-    assert forwarded(lines) == lines
-
-
-def test_chunked_is_said_anew() -> None:
-    assert forwarded([(b"Transfer-Encoding", b"CHUNKED")]) == [(b"Transfer-Encoding", b"chunked")]
-
-
-def test_expect_is_dropped_from_http10() -> None:
-    assert forwarded([(b"Expect", b"100-continue")], version=(1, 0)) == []
-
-
-def values(lines: Lines, name: bytes) -> list[bytes]:
-    return [value for key, value in lines if key.lower() == name]
-
-
-def test_a_strangers_claims_are_replaced() -> None:
-    request = head([(b"X-Forwarded-For", b"1.2.3.4"), (b"X-Forwarded-Host", b"evil"), (b"X-Forwarded-Proto", b"https")])
-    origin = origin_of(request, "192.0.2.1", TRUSTED)
-    lines = forward_request(request, origin, True, b"backend:1")
-    assert origin.client == "192.0.2.1"
-    assert values(lines, b"x-forwarded-for") == [b"192.0.2.1"]
-    assert values(lines, b"x-forwarded-proto") == [b"http"]
-    assert values(lines, b"x-forwarded-host") == [b"Shop:80"]
-    assert values(lines, b"host") == [b"Shop:80"]
-    assert values(lines, b"via") == [b"1.1 l7proxy"]
+def test_what_is_said_for_a_stranger() -> None:
+    assert own_tail("192.0.2.1", b"https", b"Shop:80", b"edge-1") == (
+        b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n"
+        b"X-Forwarded-Host: Shop:80\r\nVia: 1.1 edge-1\r\n\r\n"
+    )
+    assert own_tail("::1", b"http", b"", b"") == b"X-Forwarded-For: ::1\r\nX-Forwarded-Proto: http\r\n\r\n"
+    assert own_tail("::1", b"http", b"", b"e", http10=True).endswith(b"\r\nVia: 1.0 e\r\n\r\n")
 
 
 def test_a_trusted_proxys_claims_are_extended() -> None:
     request = head(
-        [
-            (b"X-Forwarded-For", b"198.51.100.1"),
-            (b"X-Forwarded-For", b"203.0.113.9, 10.0.0.7"),
-            (b"X-Forwarded-Proto", b"https"),
-            (b"Via", b"1.1 edge"),
-        ]
+        b"X-Forwarded-For: 198.51.100.1",
+        b"x-forwarded-for:203.0.113.9, 10.0.0.7",
+        b"X-Forwarded-Proto: https",
+        b"X-Forwarded-Port:  443",
     )
-    origin = origin_of(request, "10.0.0.1", TRUSTED)
-    lines = forward_request(request, origin, True, b"backend:1")
-    assert values(lines, b"x-forwarded-for") == [b"198.51.100.1, 203.0.113.9, 10.0.0.7, 10.0.0.1"]
-    assert values(lines, b"x-forwarded-proto") == [b"https"]
-    assert values(lines, b"x-forwarded-host") == [b"Shop:80"]
-    assert values(lines, b"via") == [b"1.1 edge", b"1.1 l7proxy"]
+    client, tail = trusted_tail(request, "10.0.0.1", b"http", b"edge", TRUSTED)
+    assert client == "203.0.113.9"
+    assert tail == (
+        b"X-Forwarded-Proto: https\r\nX-Forwarded-Port:  443\r\n"
+        b"X-Forwarded-For: 198.51.100.1, 203.0.113.9, 10.0.0.7, 10.0.0.1\r\n"
+        b"X-Forwarded-Host: Shop:80\r\nVia: 1.1 edge\r\n\r\n"
+    )
+
+
+def test_what_a_trusted_proxy_does_not_claim_is_said_for_it() -> None:
+    client, tail = trusted_tail(head(), "10.0.0.1", b"http", b"", TRUSTED)
+    assert client == "10.0.0.1"
+    assert tail == (b"X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: Shop:80\r\n\r\n")
+
+
+def test_a_trusted_proxys_host_and_forwarded_stand() -> None:
+    request = head(b"X-Forwarded-Host: orig", b"Forwarded: for=203.0.113.9;host=orig", b"X-Real-IP: 1.1.1.1")
+    client, tail = trusted_tail(request, "10.0.0.1", b"http", b"", TRUSTED)
+    assert client == "203.0.113.9"
+    assert values(tail, b"x-forwarded-host") == [b"orig"]
+    assert values(tail, b"forwarded") == [b"for=203.0.113.9;host=orig"]
+    assert values(tail, b"x-real-ip") == [b"1.1.1.1"]
 
 
 @pytest.mark.parametrize(
     ("peer", "chain", "client"),
     [
-        ("192.0.2.1", b"1.1.1.1", "192.0.2.1"),
         ("10.0.0.1", b"1.1.1.1", "1.1.1.1"),
         ("10.0.0.1", b"6.6.6.6, 1.1.1.1, 10.0.0.2", "1.1.1.1"),
         ("10.0.0.1", b"10.0.0.9, 10.0.0.2", "10.0.0.9"),
@@ -132,95 +86,67 @@ def test_a_trusted_proxys_claims_are_extended() -> None:
     ],
 )
 def test_the_client_is_the_last_address_nobody_vouches_for(peer: str, chain: bytes, client: str) -> None:
-    assert origin_of(head([(b"X-Forwarded-For", chain)]), peer, TRUSTED).client == client
+    assert trusted_tail(head(b"X-Forwarded-For: " + chain), peer, b"http", b"", TRUSTED)[0] == client
+
+
+def test_a_request_goes_on_with_its_lines_and_the_tail() -> None:
+    request = head(b"Accept:a", b"Content-Length: 3", start=b"POST /x HTTP/1.1")
+    assert request_bytes(request, b"T: 1\r\n\r\n", b"backend:1") == (
+        b"POST /x HTTP/1.1\r\nHost: Shop:80\r\nAccept:a\r\nContent-Length: 3\r\nT: 1\r\n\r\n"
+    )
+
+
+def test_chunked_is_said_anew() -> None:
+    request = head(b"Transfer-Encoding: CHUNKED", b"TE: trailers", start=b"POST /x HTTP/1.1")
+    assert request_bytes(request, b"\r\n", b"backend:1") == (
+        b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\nHost: Shop:80\r\n\r\n"
+    )
+
+
+def test_an_upgrade_is_asked_for_anew() -> None:
+    request = head(b"Connection: keep-alive, Upgrade", b"Upgrade: foo, WebSocket", b"Sec-WebSocket-Key: x")
+    assert request_bytes(request, b"\r\n", b"backend:1") == (
+        b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nHost: Shop:80\r\nSec-WebSocket-Key: x\r\n\r\n"
+    )
 
 
 def test_http10_without_host_gets_the_backends() -> None:
-    request = read_head("GET", "/", (1, 0), [])
+    request = read_request(b"GET / HTTP/1.0\r\nX: 1")
     assert isinstance(request, RequestHead)
-    lines = forward_request(request, Origin("a", "192.0.2.1", False), False, b"10.0.0.1:80")
-    assert lines == [
-        (b"Host", b"10.0.0.1:80"),
-        (b"X-Forwarded-For", b"192.0.2.1"),
-        (b"X-Forwarded-Proto", b"http"),
-    ]
+    assert request_bytes(request, b"\r\n", b"10.0.0.1:80") == b"GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\nX: 1\r\n\r\n"
 
 
-def test_underscores_make_the_same_claim() -> None:
-    assert is_claim(b"x_real_ip")
-    assert not is_claim(b"x-request-id")
-
-
-def answer(
-    status: int, fields: Lines, method: str = "GET", version: tuple[int, int] = (1, 1), chunked: bool = False
-) -> AnswerHead | str:
-    return forward_answer(status, [(b"Date", DATE), *fields], head([], method, version), chunked, b"now")
+def test_a_hop_is_taken_off_max_forwards() -> None:
+    request = head(b"MAX-forwards: 010", b"Max-Forwards-Not: 1", start=b"OPTIONS * HTTP/1.1")
+    decrement_max_forwards(request)
+    assert request.lines == [b"Host: Shop:80", b"Max-Forwards-Not: 1", b"Max-Forwards: 9"]
+    other = head(b"Max-Forwards: 10")
+    decrement_max_forwards(other)
+    assert other.lines == [b"Host: Shop:80", b"Max-Forwards: 10"]
 
 
 @pytest.mark.parametrize(
-    ("status", "fields", "method", "version", "framing"),
+    ("via", "found"),
     [
-        (200, [(b"Content-Length", b"5")], "GET", (1, 1), BodyFraming.LENGTH),
-        (200, [], "GET", (1, 1), BodyFraming.CHUNKED),
-        (200, [], "GET", (1, 0), BodyFraming.CLOSE),
-        (200, [(b"Content-Length", b"5")], "HEAD", (1, 1), BodyFraming.NONE),
-        (204, [], "GET", (1, 1), BodyFraming.NONE),
-        (304, [(b"Content-Length", b"5")], "GET", (1, 1), BodyFraming.NONE),
-        (103, [], "GET", (1, 1), BodyFraming.NONE),
+        (b"1.1 edge", True),
+        (b"1.0 a, 1.1 edge", True),
+        (b"1.0 a,HTTP/1.1\tedge (the, edge)", True),
+        (b" 1.1  edge ,1.1 b", True),
+        (b"1.1 edge-1", False),
+        (b"1.1 a (edge)", False),
+        (b"edge", False),
+        (b"edge 1.1", False),
+        (b"", False),
     ],
 )
-def test_how_an_answers_end_is_told(
-    status: int, fields: Lines, method: str, version: tuple[int, int], framing: BodyFraming
-) -> None:
-    found = answer(status, fields, method, version)
-    assert isinstance(found, AnswerHead)
-    assert found.framing is framing
-    assert [line for line in found.fields if line[0] != b"Date"] == fields
-
-
-def test_answers_lose_what_is_about_the_connection() -> None:
-    kept = [(b"Set-Cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"Server", b"origin"), (b"X", b"\xe4")]
-    dropped = [
-        (b"Connection", b"close, X-Hop, Set-Cookie"),
-        (b"X-Hop", b"1"),
-        (b"Keep-Alive", b"timeout=5"),
-        (b"Transfer-Encoding", b"chunked"),
-        (b"Trailer", b"X-Sum"),
-        (b"Upgrade", b"h2c"),
-        (b"Proxy-Authenticate", b"Basic"),
-    ]
-    found = answer(200, [*dropped, *kept], chunked=True)
-    assert isinstance(found, AnswerHead)
-    assert found.fields == [(b"Date", DATE), *kept]
-
-
-def test_204_has_no_length() -> None:
-    found = answer(204, [(b"Content-Length", b"0")])
-    assert isinstance(found, AnswerHead)
-    assert found.fields == [(b"Date", DATE)]
-
-
-def test_date_is_added_where_it_lacks() -> None:
-    found = forward_answer(200, [], head([]), False, b"now")
-    assert isinstance(found, AnswerHead)
-    assert found.fields == [(b"Date", b"now")]
+def test_the_own_name_is_found_in_via(via: bytes, found: bool) -> None:
+    assert names_in_via(via, b"edge") is found
 
 
 @pytest.mark.parametrize(
-    ("fields", "chunked"),
-    [
-        ([(b"X", b"a\rb")], False),
-        ([(b"X", b"a\nb")], False),
-        ([(b"X", b"a\x00b")], False),
-        ([(b"Content-Length", b"5"), (b"Content-Length", b"6")], False),
-        ([(b"Content-Length", b"-5")], False),
-        ([(b"Content-Length", b"5")], True),
-        ([(b"Transfer-Encoding", b"gzip, chunked")], True),
-    ],
+    "start", [b"HTTP/1.1 200 OK", b"HTTP/1.1 200 ", b"HTTP/1.1 418 I'm a \xf6 teapot", b"HTTP/1.1 299 a \t b"]
 )
-def test_answers_that_could_be_read_two_ways_are_not_passed_on(fields: Lines, chunked: bool) -> None:
-    assert isinstance(answer(200, fields, chunked=chunked), str)
-
-
-def test_join() -> None:
-    assert join(b"GET / HTTP/1.1", [(b"A", b"1"), (b"B", b"")]) == b"GET / HTTP/1.1\r\nA: 1\r\nB: \r\n\r\n"
+def test_a_backends_own_phrase_goes_on(start: bytes) -> None:
+    found = read_response(start)
+    assert isinstance(found, ResponseHead)
+    assert [status_line(found), status_line(found)] == [start, start]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import doctest
 
 import pytest
-from aiohttp import http_parser, web_protocol
+from aiohttp import http_parser
 
 from director.kit.errors import HostError
 from l7proxy import descriptors
@@ -13,6 +13,7 @@ from l7proxy.core.config import load_config
 from l7proxy.core.model import Config
 from l7proxy.descriptors import share_out
 from l7proxy.engine import sweep_period_s
+from l7proxy.http import parser
 from l7proxy.http.stack import assert_stack
 
 pytestmark = pytest.mark.unit
@@ -22,15 +23,20 @@ def test_the_installed_aiohttp_fits() -> None:
     assert_stack()
 
 
-def test_an_aiohttp_without_what_is_needed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_aiohttp_that_is_called_otherwise_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_that_argument(protocol: object, loop: object, limit: int) -> None:
+        """A parser of some other release."""
+
     monkeypatch.setattr("aiohttp.__version__", "9.9.9")
-    monkeypatch.delattr(web_protocol, "_ErrInfo")
-    monkeypatch.delattr(web_protocol.RequestHandler, "_messages")
-    with pytest.raises(HostError) as caught:
+    monkeypatch.setattr(parser, "HttpRequestParser", without_that_argument)
+    with pytest.raises(HostError, match=r"^aiohttp 9\.9\.9 does not fit this l7proxy \(.*max_line_size.*\): install"):
         assert_stack()
-    assert str(caught.value).startswith(
-        "aiohttp 9.9.9 does not fit this l7proxy, it has no RequestHandler._messages, web_protocol._ErrInfo: install"
-    )
+
+
+def test_an_aiohttp_that_reads_otherwise_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parser, "HttpResponseParser", http_parser.HttpRequestParser)
+    with pytest.raises(HostError, match=r"does not fit this l7proxy \(it does not read what it should\): install"):
+        assert_stack()
 
 
 def test_the_python_parser_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
