@@ -35,12 +35,12 @@ def values(block: bytes, name: bytes) -> list[bytes]:
 
 
 def test_what_is_said_for_a_stranger() -> None:
-    assert own_tail("192.0.2.1", b"https", b"Shop:80", b"edge-1") == (
+    assert own_tail("192.0.2.1", "https", b"Shop:80", b"edge-1") == (
         b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n"
         b"X-Forwarded-Host: Shop:80\r\nVia: 1.1 edge-1\r\n\r\n"
     )
-    assert own_tail("::1", b"http", b"", b"") == b"X-Forwarded-For: ::1\r\nX-Forwarded-Proto: http\r\n\r\n"
-    assert own_tail("::1", b"http", b"", b"e", http10=True).endswith(b"\r\nVia: 1.0 e\r\n\r\n")
+    assert own_tail("::1", "http", b"", b"") == b"X-Forwarded-For: ::1\r\nX-Forwarded-Proto: http\r\n\r\n"
+    assert own_tail("::1", "http", b"", b"e", http10=True).endswith(b"\r\nVia: 1.0 e\r\n\r\n")
 
 
 def test_a_trusted_proxys_claims_are_extended() -> None:
@@ -50,7 +50,7 @@ def test_a_trusted_proxys_claims_are_extended() -> None:
         b"X-Forwarded-Proto: https",
         b"X-Forwarded-Port:  443",
     )
-    client, tail = trusted_tail(request, "10.0.0.1", b"http", b"edge", TRUSTED)
+    client, tail = trusted_tail(request, "10.0.0.1", "http", b"edge", TRUSTED)
     assert client == "203.0.113.9"
     assert tail == (
         b"X-Forwarded-Proto: https\r\nX-Forwarded-Port:  443\r\n"
@@ -60,14 +60,14 @@ def test_a_trusted_proxys_claims_are_extended() -> None:
 
 
 def test_what_a_trusted_proxy_does_not_claim_is_said_for_it() -> None:
-    client, tail = trusted_tail(head(), "10.0.0.1", b"http", b"", TRUSTED)
+    client, tail = trusted_tail(head(), "10.0.0.1", "http", b"", TRUSTED)
     assert client == "10.0.0.1"
     assert tail == (b"X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: Shop:80\r\n\r\n")
 
 
 def test_a_trusted_proxys_host_and_forwarded_stand() -> None:
     request = head(b"X-Forwarded-Host: orig", b"Forwarded: for=203.0.113.9;host=orig", b"X-Real-IP: 1.1.1.1")
-    client, tail = trusted_tail(request, "10.0.0.1", b"http", b"", TRUSTED)
+    client, tail = trusted_tail(request, "10.0.0.1", "http", b"", TRUSTED)
     assert client == "203.0.113.9"
     assert values(tail, b"x-forwarded-host") == [b"orig"]
     assert values(tail, b"forwarded") == [b"for=203.0.113.9;host=orig"]
@@ -86,7 +86,7 @@ def test_a_trusted_proxys_host_and_forwarded_stand() -> None:
     ],
 )
 def test_the_client_is_the_last_address_nobody_vouches_for(peer: str, chain: bytes, client: str) -> None:
-    assert trusted_tail(head(b"X-Forwarded-For: " + chain), peer, b"http", b"", TRUSTED)[0] == client
+    assert trusted_tail(head(b"X-Forwarded-For: " + chain), peer, "http", b"", TRUSTED)[0] == client
 
 
 def test_a_request_goes_on_with_its_lines_and_the_tail() -> None:
