@@ -144,6 +144,8 @@ def _framing(found: dict[bytes, list[bytes]], http10: bool) -> tuple[int | None,
             unknown = bool(tokens) and (ends or b"chunked" not in tokens)
             cause = Cause.UNKNOWN_CODING if unknown else Cause.MALFORMED_REQUEST
             raise _RefusedError(cause, "a Transfer-Encoding that is not chunked")
+        if codings[0].lower() != b"chunked":
+            raise _RefusedError(Cause.MALFORMED_REQUEST, "a Transfer-Encoding with empty members")
         return None, True
     if not lengths:
         return None, False
@@ -221,8 +223,8 @@ def _expect(head: RequestHead, values: list[bytes]) -> None:
 
 def _more(head: RequestHead, found: dict[bytes, list[bytes]]) -> None:
     head.bound = any(SHARED_LOGIN.match(value) for value in found.get(b"authorization", ()))
-    head.referer = found.get(b"referer", [b""])[0]
-    head.agent = found.get(b"user-agent", [b""])[0]
+    head.referer = found.get(b"referer", [b""])[-1]
+    head.agent = found.get(b"user-agent", [b""])[-1]
     upgrades = _tokens(found.get(b"upgrade", ()))
     asked = b"upgrade" in _tokens(found.get(b"connection", ()))
     if asked and b"websocket" in upgrades and head.method == b"GET" and not head.http10 and not head.has_body:
@@ -257,7 +259,7 @@ def read_response(data: bytes) -> ResponseHead | str:
     if codings:
         if http10:
             return "a Transfer-Encoding in HTTP/1.0"
-        if _tokens(codings) != [b"chunked"]:
+        if [coding.lower() for coding in codings] != [b"chunked"]:
             return "a Transfer-Encoding that is not chunked"
         head.chunked = True
     head.lines = list(_kept(head, fields, dropped))
@@ -285,7 +287,7 @@ def _kept(
                 yield line
             measured = True
             continue
-        if name == b"upgrade":
+        if name == b"upgrade" and head.status == 101:
             head.upgrade = value.lower()
         elif name == b"date" and name not in dropped:
             head.dated = True

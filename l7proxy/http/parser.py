@@ -18,6 +18,10 @@ from l7proxy.core.head import Refusal, RequestHead, ResponseHead
 from l7proxy.core.proxystatus import Cause
 
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"})
+_SINGLE = frozenset(
+    {b"content-location", b"content-range", b"content-type", b"etag", b"max-forwards", b"server", b"user-agent"}
+)
+"""Headers of which aiohttp takes one; a second one is the backend's business. (It is strict's for the others.)"""
 _DISAGREED = "two parsers see different header lines"
 _LARGEST = 2**20
 """Of what is given here; whoever calls has set narrower limits already."""
@@ -30,7 +34,7 @@ def read_request(data: bytes, *, most_headers: int = 100, drop_underscores: bool
         return head
     if head.method not in _METHODS:  # llhttp has a list of its own; what a method is called parses nothing
         data = b"POST" + data[len(head.method) :]
-    seen = _parse(HttpRequestParser, data)
+    seen = _parse(HttpRequestParser, _renamed(data))
     if seen != data.count(b"\r\n"):
         return Refusal(Cause.MALFORMED_REQUEST, seen if isinstance(seen, str) else _DISAGREED)
     return head
@@ -41,10 +45,23 @@ def read_response(data: bytes) -> ResponseHead | str:
     head = strict.read_response(data)
     if isinstance(head, str):
         return head
-    seen = _parse(HttpResponseParser, data)
+    seen = _parse(HttpResponseParser, _renamed(data))
     if seen != data.count(b"\r\n"):
         return seen if isinstance(seen, str) else _DISAGREED
     return head
+
+
+def _renamed(data: bytes) -> bytes:
+    """`data` with another name where one of `_SINGLE` comes again."""
+    lines = data.split(b"\r\n")
+    seen = set()
+    for at, line in enumerate(lines):
+        name = line.partition(b":")[0].lower()
+        if name in _SINGLE:
+            if name in seen:
+                lines[at] = b"X-" + line
+            seen.add(name)
+    return b"\r\n".join(lines)
 
 
 def _parse(kind: Any, data: bytes) -> int | str:

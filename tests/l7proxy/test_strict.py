@@ -72,6 +72,8 @@ def good(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> RequestHead:
         ([HOST, b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"], 400),
         ([HOST, b"Transfer-Encoding: chunked", b"transfer-encoding: identity"], 400),
         ([HOST, b"Transfer-Encoding: chunked;q=1"], 400),
+        ([HOST, b"Transfer-Encoding: , chunked ,"], 400),
+        ([HOST, b"Transfer-Encoding: ", b"Transfer-Encoding: chunked"], 400),
         ([HOST, b"Transfer-Encoding: \x0bchunked"], 400),
         ([HOST, b"Transfer-Encoding: "], 400),
         ([HOST, b"Connection: Host"], 400),
@@ -228,7 +230,7 @@ def test_framing_is_read() -> None:
     assert good(HOST, b"Content-Length: 007").length == 7
     assert good(HOST, b"Content-Length: 9223372036854775807").length == 2**63 - 1
     assert good(HOST, b"Transfer-Encoding: Chunked").chunked
-    assert good(HOST, b"Transfer-Encoding:, chunked ,").chunked
+    assert good(HOST, b"Transfer-Encoding:chunked\t").chunked
     assert not good(HOST, b"Content-Length: 0").has_body
     assert not good(HOST, start=b"POST / HTTP/1.1").has_body
 
