@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.l7_figures import Answered
 from tests.bench.l7_peers import RULES
 
 KINDS = {"k1": 1024, "k100": 100 * 1024, "m10": 10 * 1024 * 1024}
 """What the origin answers below `/appN/KIND/`, in bytes."""
+SEEN = f"{RULES[0][1]}/seen"
+"""Where the origin tells, in X-Seen, which X-Forwarded-For has come."""
 BROWSER = (
     (
         "User-Agent",
@@ -80,18 +83,6 @@ function request()
   return head[1] .. number .. head[2] .. number - 1 .. head[3] .. number * 7919 .. "\\r\\n\\r\\n"
 end
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What a closed loop found. Times are those of its connections: each asks again as soon as it was answered."""
-
-    requests: int
-    requests_s: float
-    p50_ms: float
-    p99_ms: float
-    errors: int
-    bytes_s: float = 0.0
 
 
 _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}
@@ -162,6 +153,7 @@ http {{
   {" ".join(f"listen 127.0.0.1:{port};" for port in ports)}
   root {folder};
   {places}
+  location = {SEEN} {{ add_header X-Seen "$http_x_forwarded_for"; return 200 "seen"; }}
   location / {{ {unique} return 200 "{"x" * KINDS["k1"]}"; }}
  }}
 }}

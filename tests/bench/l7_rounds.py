@@ -5,60 +5,55 @@ One rule: within a row all are started alike and run on; only one of them has lo
 
 from __future__ import annotations
 
+import http.client
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench.l7_load import Answered, origin
-from tests.bench.l7_measure import LOAD_CORE, PROXY_CORE, Meter, Taken, free_ports, running
-from tests.bench.l7_peers import PEERS, Setting
+from tests.bench.l7_figures import Answered, Sample
+from tests.bench.l7_load import SEEN, origin
+from tests.bench.l7_measure import LOAD_CORE, PROXY_CORE, Meter, free_ports, running
+from tests.bench.l7_peers import HOSTS, PEERS, Setting
 
-WARM_UP_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One proxy in one round."""
-
-    answered: Answered
-    taken: Taken
-
-    @property
-    def cpu_us(self) -> float:
-        """CPU time of the proxy a request."""
-        return self.taken.proxy_s / self.answered.requests * 1e6
+Load = Callable[[int, float], Answered]
+"""Asks the proxy at a port, for so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The proxies of one row, running. `skipped`: those that are not, and why."""
+    """The proxies of one row, running. `skipped`: those that are not used, and why."""
 
-    origin: int
-    ports: dict[str, int]
-    pids: dict[str, int]
+    origin_port: int
+    ports: dict[str, int] = field(default_factory=dict)
+    pids: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
 
 @contextmanager
-def fleet(folder: Path, peers: Sequence[str], certificate: Path | None = None, large: bool = False) -> Iterator[Fleet]:
-    """Start the origin and each of `peers`; what refuses its configuration is skipped."""
+def fleet(
+    folder: Path, peers: Sequence[str], certificate: Path | None = None, cipher: str = "", body_bytes: int = 1024
+) -> Iterator[Fleet]:
+    """Start the origin and each of `peers`; what does not do the work that all do is skipped."""
     with ExitStack() as stack:
         first, second, *ports = free_ports(2 + len(peers))
-        started = stack.enter_context(running(origin(folder, (first, second)), LOAD_CORE, first, folder / "origin.err"))
-        up = Fleet(started, {}, {})
+        stack.enter_context(running(origin(folder, (first, second)), LOAD_CORE, first, folder / "origin.err"))
+        up = Fleet(first)
         for name, port in zip(peers, ports, strict=True):
             place = folder / name
             place.mkdir(exist_ok=True)
-            peer = PEERS[name]
-            command = peer.set_up(peer.find(), Setting(place, port, (first, second), certificate, large))
+            peer, log = PEERS[name], place / "standard-error"
+            command = peer.set_up(peer.find(), Setting(place, port, (first, second), certificate, body_bytes))
             if reason := _refusal(command.check):
                 up.skipped[name] = reason
                 continue
-            log, environment = place / "standard-error", dict(command.environment)
-            up.pids[name] = stack.enter_context(running(command.words, PROXY_CORE, port, log, environment))
-            up.ports[name] = port
+            pid = stack.enter_context(running(command.words, PROXY_CORE, port, log, dict(command.environment)))
+            if reason := fault(port, cipher if certificate else ""):
+                up.skipped[name] = reason
+                continue
+            up.pids[name], up.ports[name] = pid, port
         yield up
 
 
@@ -67,31 +62,57 @@ def _refusal(words: list[str]) -> str:
     if not words:
         return ""
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-    return (done.stderr.strip().splitlines() or ["refused"])[0] if done.returncode else ""
+    return (done.stderr.strip().splitlines() or ["its configuration is refused"])[0] if done.returncode else ""
+
+
+def fault(port: int, cipher: str) -> str:
+    """What a proxy does otherwise than all: "" if it routes, adds X-Forwarded-For, and speaks TLS 1.3 with `cipher`."""
+    context = None
+    if cipher:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    connection: http.client.HTTPConnection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    if context is not None:
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
+    try:
+        connection.request("GET", SEEN, headers={"Host": HOSTS[0]})
+        answer = connection.getresponse()
+        body = answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        return f"it does not answer{' over TLS 1.3' if cipher else ''}: {error!r}"
+    finally:
+        connection.close()
+    if answer.status != 200 or body != b"seen":
+        return f"it answers {answer.status} where 200 was due"
+    if "127.0.0.1" not in answer.getheader("X-Seen", ""):
+        return "X-Forwarded-For does not reach the origin"
+    return ""
 
 
 def rounds(
-    up: Fleet, count: int, seconds: float, load: Callable[[str, float], Answered], tell: Callable[[str], None]
+    up: Fleet, peers: Sequence[str], count: int, seconds: float, load: Load, tell: Callable[[str], None]
 ) -> dict[str, list[Sample]]:
-    """Each takes its turn `count` times; `load` asks a proxy, by its name, for so many seconds."""
-    found: dict[str, list[Sample]] = {name: [] for name in up.ports}
-    for number in range(-1, count):
-        for name in up.ports:
-            if number < 0:
-                load(name, WARM_UP_S)
-                continue
-            meter = Meter(up.pids[name], up.origin)
-            answered = load(name, seconds)
-            found[name].append(Sample(answered, meter.taken()))
-            tell(f"round {number + 1} of {count}: {PEERS[name].title}: {_told(found[name][-1])}")
+    """After a turn of a second that does not count, each of `peers` that runs takes its turn `count` times."""
+    here = [name for name in peers if name in up.ports]
+    found: dict[str, list[Sample]] = {name: [] for name in here}
+    for name in here:
+        load(up.ports[name], 1.0)
+    for number in range(count):
+        for name in here:
+            meter = Meter(up.pids[name])
+            answered = load(up.ports[name], seconds)
+            sample = Sample(answered, meter.taken())
+            found[name].append(sample)
+            tell(f"{number + 1} of {count}: {PEERS[name].title}: {_told(sample)}")
     return found
 
 
 def _told(sample: Sample) -> str:
-    taken = sample.taken
-    wrong = f", {sample.answered.errors} ERRORS" if sample.answered.errors else ""
+    answered, taken = sample.answered, sample.taken
+    wrong = f", {answered.errors} ERRORS" if answered.errors else ""
     return (
-        f"{sample.answered.requests_s:.0f} requests/s, {sample.cpu_us:.1f} us CPU each, "
-        f"p99 {sample.answered.p99_ms:.2f} ms; busy: its core {taken.proxy_core_busy:.0%} (others {taken.others:.0%}), "
-        f"load's {taken.load_core_busy:.0%}{wrong}"
+        f"{answered.requests_s:.0f} requests/s, {sample.cpu_us:.1f} us CPU each, p99 {answered.p99_ms:.2f} ms; "
+        f"it had {taken.proxy:.0%} of its core, others {taken.others:.0%}; "
+        f"load's core {taken.load_core_busy:.0%}{wrong}"
     )
