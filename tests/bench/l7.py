@@ -85,7 +85,12 @@ def main() -> None:
     before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="bench-l7-", dir=memory) as place:
         run = Run(
-            Path(place), peers, said.rounds or int(amounts["rounds"]), said.seconds or amounts["seconds"], skipped
+            Path(place),
+            peers,
+            said.rounds or int(amounts["rounds"]),
+            said.seconds or amounts["seconds"],
+            skipped,
+            said.ahead,
         )
         by, lines = measure(run, rows)
     facts = conditions(run, before)

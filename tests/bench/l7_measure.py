@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,9 +19,13 @@ PROXY_CORE, LOAD_CORE = 0, 1
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
-def pin(core: int) -> list[str]:
-    """What stands before a command that is to have one core only."""
-    return ["taskset", "-c", str(core)]
+def pin(core: int, real_time: bool = False) -> list[str]:
+    """What stands before a command that is to have one core only; in real time, before all that is not."""
+    return [*(["chrt", "-f", "1"] if real_time else []), "taskset", "-c", str(core)]
+
+
+def real_time_allowed() -> bool:
+    return subprocess.run(pin(LOAD_CORE, True) + ["true"], capture_output=True, check=False).returncode == 0
 
 
 def go_ahead() -> None:
@@ -44,13 +48,11 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def running(
-    words: Sequence[str], core: int, port: int, log: Path, environment: dict[str, str] | None = None
-) -> Iterator[int]:
-    """A program on one core, its standard output to /dev/null, from when it listens at `port`. Its process id."""
+def running(words: Sequence[str], port: int, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[int]:
+    """A program, its standard output to /dev/null, from when it listens at `port`. Its process id."""
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [*pin(core), *words],
+            words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from tests.bench.l7_figures import Answered, Sample
 from tests.bench.l7_load import SEEN, origin
-from tests.bench.l7_measure import LOAD_CORE, PROXY_CORE, Meter, free_ports, running
+from tests.bench.l7_measure import LOAD_CORE, PROXY_CORE, Meter, free_ports, pin, running
 from tests.bench.l7_peers import HOSTS, PEERS, Setting
 
 Load = Callable[[int, float], Answered]
@@ -34,12 +35,18 @@ class Fleet:
 
 @contextmanager
 def fleet(
-    folder: Path, peers: Sequence[str], certificate: Path | None = None, cipher: str = "", body_bytes: int = 1024
+    folder: Path,
+    peers: Sequence[str],
+    certificate: Path | None = None,
+    cipher: str = "",
+    body_bytes: int = 1024,
+    real_time: bool = False,
 ) -> Iterator[Fleet]:
     """Start the origin and each of `peers`; what does not do the work that all do is skipped."""
     with ExitStack() as stack:
         first, second, *ports = free_ports(2 + len(peers))
-        stack.enter_context(running(origin(folder, (first, second)), LOAD_CORE, first, folder / "origin.err"))
+        started = [*pin(LOAD_CORE, real_time), *origin(folder, (first, second))]
+        stack.enter_context(running(started, first, folder / "origin.err"))
         up = Fleet(first)
         for name, port in zip(peers, ports, strict=True):
             place = folder / name
@@ -49,8 +56,9 @@ def fleet(
             if reason := _refusal(command.check):
                 up.skipped[name] = reason
                 continue
-            pid = stack.enter_context(running(command.words, PROXY_CORE, port, log, dict(command.environment)))
-            if reason := fault(port, cipher if certificate else ""):
+            words = [*pin(PROXY_CORE, real_time), *command.words]
+            pid = stack.enter_context(running(words, port, log, command.environment))
+            if reason := lasting_fault(port, cipher if certificate else ""):
                 up.skipped[name] = reason
                 continue
             up.pids[name], up.ports[name] = pid, port
@@ -63,6 +71,14 @@ def _refusal(words: list[str]) -> str:
         return ""
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     return (done.stderr.strip().splitlines() or ["its configuration is refused"])[0] if done.returncode else ""
+
+
+def lasting_fault(port: int, cipher: str, limit_s: float = 5.0) -> str:
+    """What is still wrong after a while: some listen before they have their routes."""
+    until = time.monotonic() + limit_s
+    while (reason := fault(port, cipher)) and time.monotonic() < until:
+        time.sleep(0.1)
+    return reason
 
 
 def fault(port: int, cipher: str) -> str:
@@ -85,7 +101,7 @@ def fault(port: int, cipher: str) -> str:
         connection.close()
     if answer.status != 200 or body != b"seen":
         return f"it answers {answer.status} where 200 was due"
-    if "127.0.0.1" not in answer.getheader("X-Seen", ""):
+    if not answer.getheader("X-Seen"):
         return "X-Forwarded-For does not reach the origin"
     return ""
 

@@ -42,6 +42,8 @@ class Run:
     count: int
     seconds: float
     skipped: dict[str, str]
+    real_time: bool = False
+    """Where single requests are timed, all that takes part runs before what else this machine does."""
     told: dict[str, str] = field(default_factory=dict)
     capacity: dict[str, float] = field(default_factory=dict)
     """Requests/s that each answers in a closed loop."""
@@ -53,13 +55,11 @@ class Run:
         sys.stderr.write(f"  {line}\n")
 
     @contextmanager
-    def up(
-        self, row: str, tls: bool = False, body_bytes: int = 1024, without: tuple[str, ...] = ("haproxy-splice",)
-    ) -> Iterator[Fleet]:
-        """The proxies, started for a row."""
+    def up(self, row: str, tls: bool = False, body_bytes: int = 1024, real_time: bool = False) -> Iterator[Fleet]:
+        """The proxies, started for a row. HAProxy splices bodies that are worth it only."""
         certificate = self._certificate() if tls else None
-        peers = [name for name in self.peers if name not in without]
-        with fleet(self.folder, peers, certificate, CIPHER, body_bytes) as up:
+        peers = [name for name in self.peers if name != "haproxy-splice" or body_bytes > 1_000_000]
+        with fleet(self.folder, peers, certificate, CIPHER, body_bytes, real_time) as up:
             self.skipped.update({f"{row}: {PEERS[name].title}": why for name, why in up.skipped.items()})
             yield up
 
@@ -80,10 +80,13 @@ class Run:
 
         return load
 
-    def with_client(self, what: str, **options: object) -> Load:
+    def with_client(self, what: str, real_time: bool = False, **options: object) -> Load:
         def load(port: int, seconds: float) -> Answered:
             said = {"port": port, "seconds": seconds, "first": self.first(), **options}
-            words = [*client_words(what), *(word for name, value in said.items() for word in (f"--{name}", str(value)))]
+            words = [
+                *client_words(what, real_time),
+                *(word for name, value in said.items() for word in (f"--{name}", str(value))),
+            ]
             done = subprocess.run(words, stdout=subprocess.PIPE, check=True, cwd=PROJECT, timeout=seconds + 60)
             return Answered(**json.loads(done.stdout))
 
@@ -141,8 +144,8 @@ def idle_most() -> int:
     return min(MOST, descriptors.share_out(2**30 if hard == resource.RLIM_INFINITY else hard).clients - 10)
 
 
-def client_words(what: str) -> list[str]:
-    return [*pin(LOAD_CORE), sys.executable, "-m", "tests.bench.l7_client", what]
+def client_words(what: str, real_time: bool = False) -> list[str]:
+    return [*pin(LOAD_CORE, real_time), sys.executable, "-m", "tests.bench.l7_client", what]
 
 
 Rows = dict[str, dict[str, list[Sample]]]
@@ -168,14 +171,14 @@ def k100(run: Run) -> Rows:
 
 
 def m10(run: Run) -> Rows:
-    with run.up("m10", body_bytes=KINDS["m10"], without=()) as up:
+    with run.up("m10", body_bytes=KINDS["m10"]) as up:
         return {"m10": run.rounds(up, run.with_client("closed", kind="m10", connections=BULK_CONNECTIONS))}
 
 
 def p99(run: Run) -> Rows:
     """Twice: at half of the slowest one's capacity, and at half of the slowest one's of `JUDGED`."""
     found: Rows = {}
-    with run.up("p99") as up:
+    with run.up("p99", real_time=run.real_time) as up:
         for name in up.ports:
             if name not in run.capacity:
                 run.capacity[name] = run.with_wrk()(up.ports[name], 1.0).requests_s
@@ -190,7 +193,8 @@ def p99(run: Run) -> Rows:
             if row != "p99" and run.told[row] == run.told["p99"]:
                 found[row] = {name: found["p99"][name] for name in known}
                 continue
-            found[row] = run.rounds(up, run.with_client("at_times", rate=rate, connections=CONNECTIONS), tuple(known))
+            load = run.with_client("at_times", run.real_time, rate=rate, connections=CONNECTIONS)
+            found[row] = run.rounds(up, load, tuple(known))
     return found
 
 
