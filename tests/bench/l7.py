@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench.l7_figures import figures, idle_figures, in_json, row_lines, verdicts
-from tests.bench.l7_measure import go_ahead
+from tests.bench.l7_measure import go_ahead, real_time_allowed
 from tests.bench.l7_peers import PEERS
 from tests.bench.l7_rows import ROWS, Run
 from tests.bench.l7_told import conditions, idle_lines
@@ -90,7 +90,7 @@ def main() -> None:
             said.rounds or int(amounts["rounds"]),
             said.seconds or amounts["seconds"],
             skipped,
-            said.ahead,
+            real_time_allowed(),
         )
         by, lines = measure(run, rows)
     facts = conditions(run, before)

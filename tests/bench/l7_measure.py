@@ -25,7 +25,7 @@ def pin(core: int, real_time: bool = False) -> list[str]:
 
 
 def real_time_allowed() -> bool:
-    return subprocess.run(pin(LOAD_CORE, True) + ["true"], capture_output=True, check=False).returncode == 0
+    return subprocess.run([*pin(LOAD_CORE, True), "true"], capture_output=True, check=False).returncode == 0
 
 
 def go_ahead() -> None:

