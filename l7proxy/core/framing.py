@@ -37,6 +37,11 @@ class Chunked:
         self.done = False
         self.rest = b""
 
+    @property
+    def left(self) -> int:
+        """Bytes that the present chunk still has to bring."""
+        return max(0, self._left)
+
     def feed(self, data: bytes) -> bytes:
         """The body's bytes in `data`. Raises: FramingError.
 

@@ -46,6 +46,15 @@ NEVER_NAMED = frozenset(
 """End-to-end headers that Connection must not take away: a client could blind a backend with it."""
 
 
+def names_shared_login(value: bytes) -> bool:
+    """Whether a value of Authorization or WWW-Authenticate names a scheme that authenticates a connection, not a request.
+
+    Those are NTLM and Negotiate (RFC 4559). Wherever their names stand counts: too many bound connections do no harm.
+    """
+    lower = value.lower()
+    return b"ntlm" in lower or b"negotiate" in lower
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """What answers a request that goes no further, and why, for the log."""

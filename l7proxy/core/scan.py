@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from l7proxy.core.head import RequestHead, ResponseHead
+from l7proxy.core.head import RequestHead, ResponseHead, names_shared_login
 from l7proxy.core.paths import normal_path
 
 PRINTABLE = bytes(range(0x20, 0x7F))
@@ -68,7 +68,6 @@ _RESPONSE: dict[bytes, int] = {
 _request_lines: dict[bytes, int] = {}
 _response_lines: dict[bytes, int] = {}
 _hosts: dict[bytes, tuple[bytes, str]] = {}
-_LOGINS = frozenset({b"ntlm", b"nego"})
 _KEEP = frozenset({b" keep-alive", b" Keep-Alive", b"keep-alive"})
 _CLOSE = frozenset({b" close", b" Close", b"close"})
 
@@ -152,8 +151,7 @@ def scan_request(data: bytes, most_headers: int = 100) -> RequestHead | None:  #
             claims.append(line)
             cuts.append(line)
         elif kind == LOGIN:
-            if value.lstrip(b" ")[:4].lower() in _LOGINS:
-                head.bound = True
+            head.bound = head.bound or names_shared_login(value)
         elif kind == VIA:
             head.via = head.via + b"," + value if head.via else value
         else:
@@ -208,8 +206,7 @@ def scan_response(data: bytes) -> ResponseHead | None:
                 return None
             head.length = int(match[1])
         elif kind == LOGIN:
-            if value.lstrip(b" ")[:4].lower() in _LOGINS:
-                head.bound = True
+            head.bound = head.bound or names_shared_login(value)
         elif kind == DATE:
             head.dated = True
         elif kind == CUT:

@@ -9,7 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from l7proxy.core.head import HOP_BY_HOP, LONGEST_BODY, NEVER_NAMED, Refusal, RequestHead, ResponseHead
+from l7proxy.core.head import (
+    HOP_BY_HOP,
+    LONGEST_BODY,
+    NEVER_NAMED,
+    Refusal,
+    RequestHead,
+    ResponseHead,
+    names_shared_login,
+)
 from l7proxy.core.paths import normal_path
 from l7proxy.core.proxystatus import Cause
 
@@ -19,8 +27,6 @@ _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)")
 _ABSOLUTE = re.compile(r"(?i:https?)://([^/?]*)(.*)")
 _AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
 _TOKENS = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-SHARED_LOGIN = re.compile(rb"(?i)(?:ntlm|nego)")
-"""How values begin that authenticate a connection and not a request: NTLM and Negotiate (RFC 4559)."""
 LONGEST_METHOD = 32
 
 
@@ -222,7 +228,7 @@ def _expect(head: RequestHead, values: list[bytes]) -> None:
 
 
 def _more(head: RequestHead, found: dict[bytes, list[bytes]]) -> None:
-    head.bound = any(SHARED_LOGIN.match(value) for value in found.get(b"authorization", ()))
+    head.bound = any(names_shared_login(value) for value in found.get(b"authorization", ()))
     head.referer = found.get(b"referer", [b""])[-1]
     head.agent = found.get(b"user-agent", [b""])[-1]
     upgrades = _tokens(found.get(b"upgrade", ()))
@@ -291,7 +297,7 @@ def _kept(
             head.upgrade = value.lower()
         elif name == b"date" and name not in dropped:
             head.dated = True
-        elif name == b"www-authenticate" and SHARED_LOGIN.match(value):
+        elif name == b"www-authenticate" and names_shared_login(value):
             head.bound = True
         if name not in dropped:
             yield line

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import struct
 import time
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 from l7proxy.core.framing import LAST_CHUNK, Chunked, FramingError, chunk
 from l7proxy.core.head import Refusal, RequestHead, ResponseHead
 from l7proxy.core.headers import own_tail, status_line
+from l7proxy.core.proxyprotocol import Malformed, read_proxy_header
 from l7proxy.core.proxystatus import Cause, proxy_status
 from l7proxy.core.scan import scan_request
 from l7proxy.http.exchange import Exchange
@@ -38,8 +40,8 @@ RATE_AFTER_S = 10.0
 _RESET = struct.pack("ii", 1, 0)
 
 # What a connection is at: a head is awaited; a request's body passes; the answer is awaited, or passes; a tunnel;
-# what comes is forgotten until the client leaves; closed.
-HEAD, BODY, ANSWER, TUNNEL, LINGER, CLOSED = range(6)
+# what comes is forgotten until the client leaves; closed; a PROXY header is awaited.
+HEAD, BODY, ANSWER, TUNNEL, LINGER, CLOSED, PROXY = range(7)
 
 _monotonic = time.monotonic
 
@@ -122,6 +124,8 @@ class ClientConnection(asyncio.Protocol):
             return
         self.fd = wire.get_extra_info("socket").fileno()
         self._idle_since_at = _monotonic()
+        if self.front.listener.proxy_protocol and self.front.trusted.trust(self.peer):
+            self.state = PROXY
         self.front.clients.add(self)
         proxy.connections += 1
 
@@ -144,21 +148,42 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         state = self.state
         if state == HEAD:
-            if self._held:
+            if self._full:
+                self._hold(data)
+            elif self._held:
                 self._pump(data)
             else:
                 self._pumping = True
                 self._begin(data)
                 self._pumping = False
                 if self._held and self.state == HEAD and not self._head_since_at:
-                    held, self._held = self._held, b""
-                    self._pump(bytes(held))
+                    self._go_on()
         elif state == BODY:
             self._take_body(data)
         elif state == ANSWER:
             self._hold(data)
         elif state == TUNNEL and self.exchange is not None:
             self.exchange.from_client(data)
+        elif state == PROXY:
+            self._read_proxy(data)
+
+    def _read_proxy(self, data: bytes) -> None:
+        """The PROXY header, and what follows it."""
+        data = bytes(self._held) + data
+        found = read_proxy_header(data)
+        if found is None:
+            self._held = data
+        elif isinstance(found, Malformed):
+            self.proxy.refusals.write("connection refused", fields={"reason": found.reason, "client": self.peer})
+            self.abort()
+        else:
+            if found.source is not None:
+                self.peer = found.source
+            self._held = b""
+            self._head_since_at = 0.0
+            self.state = HEAD
+            if len(data) > found.used_bytes:
+                self.data_received(data[found.used_bytes :])
 
     def eof_received(self) -> bool:
         """Stay for the answer to a request that is whole; a client that leaves midway is gone."""
@@ -173,12 +198,17 @@ class ClientConnection(asyncio.Protocol):
 
     def _await_answer(self) -> None:
         exchange = self.exchange
+        if exchange is not None:
+            seen = exchange.status, exchange.sent_bytes
+            asyncio.get_running_loop().call_later(HALF_CLOSED_S, self._leave_unless_answered, exchange, seen)
 
-        def leave_unless_answered() -> None:
-            if self.exchange is exchange and exchange is not None and not exchange.status:
-                self.abort()
-
-        asyncio.get_running_loop().call_later(HALF_CLOSED_S, leave_unless_answered)
+    def _leave_unless_answered(self, exchange: Exchange, seen: tuple[int, int]) -> None:
+        if self.exchange is not exchange:
+            return
+        if (exchange.status, exchange.sent_bytes) == seen:
+            self.abort()
+        else:
+            self._await_answer()
 
     # requests
 
@@ -197,11 +227,16 @@ class ClientConnection(asyncio.Protocol):
         try:
             while True:
                 self._held = b""
-                if not self._begin(data) or self.state != HEAD or not self._held:
+                if not self._begin(data) or self.state != HEAD or not self._held or self._full:
                     return
                 data = bytes(self._held)
         finally:
             self._pumping = False
+
+    def _go_on(self) -> None:
+        """Go on with what is held: it begins with a request."""
+        held, self._held = self._held, b""
+        self._pump(bytes(held))
 
     def _begin(self, data: bytes) -> bool:
         """Begin with the request in `data`; what follows it is held. False: there is none, or none that is taken."""
@@ -280,6 +315,9 @@ class ClientConnection(asyncio.Protocol):
         except FramingError as error:
             exchange.start_refused(Cause.MALFORMED_BODY, str(error))
             return
+        if self._too_large(len(piece)):
+            exchange.start_refused(Cause.BODY_TOO_LARGE, "the body is above limits.body")
+            return
         if last:
             self.state = ANSWER
         exchange.start(piece, last)
@@ -294,8 +332,7 @@ class ClientConnection(asyncio.Protocol):
         except FramingError as error:
             exchange.refuse(Cause.MALFORMED_BODY, str(error))
             return
-        most = self.proxy.snapshot.config.limits.body_bytes
-        if most is not None and exchange.received_bytes + len(piece) > most:
+        if self._too_large(exchange.received_bytes + len(piece)):
             exchange.refuse(Cause.BODY_TOO_LARGE, "the body is above limits.body")
             return
         if last:
@@ -304,6 +341,13 @@ class ClientConnection(asyncio.Protocol):
                 self._hold(rest)
         if piece or last:
             exchange.body(piece, last)
+
+    def _too_large(self, received_bytes: int) -> bool:
+        """Whether the body is above its limit, with what its present chunk will still bring."""
+        most = self.proxy.snapshot.config.limits.body_bytes
+        if most is None:
+            return False
+        return received_bytes + (self._chunked.left if self._chunked is not None else 0) > most
 
     def _unframe(self, data: bytes) -> tuple[bytes, bool, bytes]:
         """The body's bytes in `data`, whether it is whole with them, and what follows. Raises: FramingError."""
@@ -454,9 +498,8 @@ class ClientConnection(asyncio.Protocol):
         self._idle_since_at = now
         if self._paused_at:
             self.resume()
-        if self._held and not self._pumping:
-            held, self._held = self._held, b""
-            self._pump(bytes(held))
+        if self._held and not self._pumping and not self._full:
+            self._go_on()
 
     def _part(self) -> None:
         """Close, but not before the client has its answer: what it still sends is read and forgotten for a while."""
@@ -488,7 +531,8 @@ class ClientConnection(asyncio.Protocol):
         except BlockingIOError:
             sent = 0
         except OSError:
-            return  # the client is gone; the loop is about to tell
+            self.abort()  # the client is gone; after its half close the loop would not tell
+            return
         if sent != len(data):
             self._backed_up = True
             transport.write(data[sent:])
@@ -502,6 +546,8 @@ class ClientConnection(asyncio.Protocol):
         self._full = False
         if self.exchange is not None:
             self.exchange.client_ready()
+        elif self.state == HEAD and self._held and not self._head_since_at:
+            self._go_on()
 
     def pause(self) -> None:
         """Read no more until `resume`."""
@@ -554,8 +600,11 @@ class ClientConnection(asyncio.Protocol):
             if self._head_since_at:
                 if now - self._head_since_at > timeouts.head_s:
                     self._refuse(Refusal(Cause.HEAD_TIMEOUT, f"no whole head within {timeouts.head_s:g}s"))
-            elif now - self._idle_since_at > timeouts.keepalive_s:
+            elif not self._held and now - self._idle_since_at > timeouts.keepalive_s:
                 self.close()
+        elif state == PROXY:
+            if now - self._idle_since_at > timeouts.head_s:
+                self.abort()
         elif exchange is not None:
             if state == BODY and not self._paused_at and exchange.status < 200:
                 self._sweep_body(exchange, now, timeouts.idle_s)
@@ -563,6 +612,8 @@ class ClientConnection(asyncio.Protocol):
         elif state == LINGER and now - self._idle_since_at > LINGER_S:
             self.abort()
         self._sweep_unsent(now, timeouts.idle_s)
+        if self._paused_at and self.fd >= 0 and _is_reset(self.fd):
+            self.abort()
 
     def _sweep_body(self, exchange: Exchange, now: float, idle_s: float) -> None:
         if now - self.read_at > idle_s:
@@ -582,6 +633,13 @@ class ClientConnection(asyncio.Protocol):
             self._unsent, self._unsent_since_at = unsent, now
         elif now - self._unsent_since_at > idle_s:
             self.doom(f"the client took nothing for {idle_s:g}s")
+
+
+def _is_reset(fd: int) -> bool:
+    """Whether a connection that is not read from has been reset by its peer."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return bool(poll.poll(0))
 
 
 _NONE: Mapping[BackendState, UpstreamLink] = MappingProxyType({})

@@ -473,7 +473,7 @@ class Exchange:
             self._drop_link()
         if not self.tunnel:
             self.cause = self.cause or Cause.CLIENT_LEFT
-            self.status = self.status or Cause.CLIENT_LEFT.status
+            self.status = Cause.CLIENT_LEFT.status
         if reason:
             self._log("connection closed", reason, self.cause, ours=False)
         self._account(_monotonic())

@@ -15,6 +15,10 @@ from l7proxy.core.model import overlap
 from l7proxy.holders import orphaned_workers
 
 BACKLOG = 4096
+KEEPALIVE_IDLE_S = 600
+"""Clients' connections that are quiet are probed before IPVS forgets them, which is after 900 s by default."""
+KEEPALIVE_EVERY_S = 30
+KEEPALIVE_TRIES = 4
 
 
 def listen(endpoint: Endpoint, served: Mapping[Endpoint, socket.socket] | None = None) -> socket.socket:
@@ -30,6 +34,11 @@ def listen(endpoint: Endpoint, served: Mapping[Endpoint, socket.socket] | None =
     beside = [mine for other, mine in (served or {}).items() if overlap(other, endpoint)]
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit these (tcp(7)).
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_EVERY_S)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_TRIES)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # Only for the moment: a lasting SO_REUSEPORT would let a second l7proxy take half of the connections unnoticed.

@@ -262,7 +262,7 @@ class Racing:
             raise EOFError
         if self.idle_s < PATIENCE_S:
             until = asyncio.get_running_loop().time() + self.idle_s
-            while not reader._buffer and not reader.at_eof():  # type: ignore[attr-defined]  # noqa: ASYNC110
+            while not reader._buffer and not reader.at_eof():  # type: ignore[attr-defined]
                 if asyncio.get_running_loop().time() >= until:
                     self.closed += 1
                     raise EOFError
@@ -289,10 +289,9 @@ async def get_often(proxy: Running, times: int, pause: tuple[float, float], seen
 @live
 async def test_a_backend_that_closes_after_a_few_answers_costs_no_get(tmp_path: Path, most: int) -> None:
     racing, seen = Racing(most=most), Counter[int]()
-    async with running(tmp_path, Origin(racing.answer)) as proxy:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(16):
-                group.create_task(get_often(proxy, 150, (0, 0), seen))
+    async with running(tmp_path, Origin(racing.answer)) as proxy, asyncio.TaskGroup() as group:
+        for _ in range(16):
+            group.create_task(get_often(proxy, 150, (0, 0), seen))
     assert seen == {200: 2400}
     assert racing.closed >= 2400 // most - 16
 
@@ -300,10 +299,9 @@ async def test_a_backend_that_closes_after_a_few_answers_costs_no_get(tmp_path: 
 @live
 async def test_a_backend_that_closes_idle_connections_just_then_costs_no_get(tmp_path: Path) -> None:
     racing, seen = Racing(idle_s=0.05), Counter[int]()
-    async with running(tmp_path, Origin(racing.answer)) as proxy:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(60):
-                group.create_task(get_often(proxy, 40, (0.045, 0.055), seen))
+    async with running(tmp_path, Origin(racing.answer)) as proxy, asyncio.TaskGroup() as group:
+        for _ in range(60):
+            group.create_task(get_often(proxy, 40, (0.045, 0.055), seen))
     assert seen == {200: 2400}
     assert racing.closed > 20
 

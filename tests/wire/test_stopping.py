@@ -194,12 +194,11 @@ async def test_clients_that_ask_all_the_time_lose_nothing_when_it_stops(tmp_path
     for round_ in range(10):
         outcome = Counter[str]()
         origin = Origin(named)
-        async with running(tmp_path, origin) as proxy:
-            async with asyncio.TaskGroup() as group:
-                for index in range(32):
-                    group.create_task(asks_until_told(proxy.port, think_s, outcome, index))
-                await proxy.until(lambda: outcome["200"] >= 200)  # noqa: B023 -- awaited here
-                proxy.server.request_stop()
+        async with running(tmp_path, origin) as proxy, asyncio.TaskGroup() as group:
+            for index in range(32):
+                group.create_task(asks_until_told(proxy.port, think_s, outcome, index))
+            await proxy.until(lambda: outcome["200"] >= 200)  # noqa: B023 -- awaited here
+            proxy.server.request_stop()
         assert failures(outcome) == {}, f"round {round_}: {outcome}"
         assert outcome["refused"] == 32
 

@@ -253,7 +253,7 @@ async def test_a_tunnel_ends_when_either_end_is_reset(tmp_path: Path) -> None:
                     assert await (ends.reader if who == "client" else reader).read() == b""
                 except ConnectionResetError:
                     pass
-            await proxy.until(lambda: not proxy.server.proxy.connections)  # noqa: B023 -- awaited here
+            await proxy.until(lambda: not proxy.server.proxy.connections)
             ends.over.set()
             writer.close()
 
