@@ -7,10 +7,12 @@ dataclasses, but class-level defaults, so that one is made by setting what diffe
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from l7proxy.core.proxystatus import Cause
 
+_SHARED_LOGIN = re.compile(rb"(?i)(?:^|,)[ \t]*(?:ntlm|negotiate)(?:[ \t,]|$)")
 LONGEST_BODY = 2**63 - 1
 """What a Content-Length or the size of a chunk can say."""
 
@@ -47,12 +49,13 @@ NEVER_NAMED = frozenset(
 
 
 def names_shared_login(value: bytes) -> bool:
-    """Whether a value of Authorization or WWW-Authenticate names a scheme that authenticates a connection, not a request.
+    """Whether a value of Authorization or WWW-Authenticate names a scheme that authenticates a connection: NTLM or
+    Negotiate (RFC 4559), anywhere in a list.
 
-    Those are NTLM and Negotiate (RFC 4559). Wherever their names stand counts: too many bound connections do no harm.
+    >>> names_shared_login(b'Basic realm="a, b", NTLM'), names_shared_login(b'Basic realm="ntlm"')
+    (True, False)
     """
-    lower = value.lower()
-    return b"ntlm" in lower or b"negotiate" in lower
+    return _SHARED_LOGIN.search(value) is not None
 
 
 @dataclass(frozen=True, slots=True)

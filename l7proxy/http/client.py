@@ -368,8 +368,12 @@ class ClientConnection(asyncio.Protocol):
     def _hold(self, data: bytes) -> None:
         """Keep what comes before its turn; more than a head's worth of it waits in the kernel."""
         self._held = bytearray(self._held) + data if self._held else bytearray(data)
-        if len(self._held) > self.proxy.snapshot.config.limits.head_bytes:
+        if len(self._held) > self._most_held:
             self.pause()
+
+    @property
+    def _most_held(self) -> int:
+        return self.proxy.snapshot.config.limits.head_bytes
 
     # what an exchange asks for
 
@@ -500,13 +504,15 @@ class ClientConnection(asyncio.Protocol):
             self.resume()
         if self._held and not self._pumping and not self._full:
             self._go_on()
+            if self._paused_at and self.state != BODY:
+                self.resume()
 
     def _part(self) -> None:
         """Close, but not before the client has its answer: what it still sends is read and forgotten for a while."""
         transport = self.transport
         if transport is None:
             return
-        if self.state == ANSWER and not self._held and not self._paused_at:
+        if self.state == TUNNEL or (self.state == ANSWER and not self._held and not self._paused_at):
             self.close()
             return
         self._held = b""
@@ -556,8 +562,8 @@ class ClientConnection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on."""
-        if self._paused_at and self.transport is not None:
+        """Read on, unless too much is held still."""
+        if self._paused_at and self.transport is not None and len(self._held) <= self._most_held:
             now = _monotonic()
             self._body_since_at += now - self._paused_at  # the client cannot help that time
             self.read_at = now
@@ -612,7 +618,7 @@ class ClientConnection(asyncio.Protocol):
         elif state == LINGER and now - self._idle_since_at > LINGER_S:
             self.abort()
         self._sweep_unsent(now, timeouts.idle_s)
-        if self._paused_at and self.fd >= 0 and _is_reset(self.fd):
+        if self._paused_at and self.fd >= 0 and _has_left(self.fd, self.state == BODY):
             self.abort()
 
     def _sweep_body(self, exchange: Exchange, now: float, idle_s: float) -> None:
@@ -635,10 +641,10 @@ class ClientConnection(asyncio.Protocol):
             self.doom(f"the client took nothing for {idle_s:g}s")
 
 
-def _is_reset(fd: int) -> bool:
-    """Whether a connection that is not read from has been reset by its peer."""
+def _has_left(fd: int, midway: bool) -> bool:
+    """Whether a connection that is not read from was reset by its peer, or closed `midway` through what it sends."""
     poll = select.poll()
-    poll.register(fd, 0)
+    poll.register(fd, select.POLLRDHUP if midway else 0)
     return bool(poll.poll(0))
 
 

@@ -1,8 +1,12 @@
-"""Limits and deadlines (each configurable, none on the whole of a body): who is slow is cut off, who is steady is not."""
+"""Limits and deadlines, none of them on the whole of a body.
+
+One rule: who is slow is cut off, who is steady is not.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 
@@ -103,10 +107,8 @@ async def test_a_body_above_the_limit_after_the_answer_began_is_a_break(tmp_path
         await reader.readuntil(b"begun")
         writer.write(b"1f5\r\n" + b"x" * 501 + b"\r\n0\r\n\r\n")
         async with asyncio.timeout(PATIENCE_S):
-            try:
+            with contextlib.suppress(ConnectionResetError):
                 assert await reader.read() == b""
-            except ConnectionResetError:
-                pass
         writer.close()
 
 
@@ -176,9 +178,12 @@ async def test_a_steady_answer_may_last_longer_than_every_timeout(tmp_path: Path
 
 
 @live
-async def test_a_body_slower_than_the_rate_is_cut_off_and_a_faster_one_is_not(tmp_path: Path) -> None:
-    """Never idle, but below 1,000 bytes/s: cut off once the first 10 s are over. Three times that: served."""
-    total = 33_000
+async def test_a_body_slower_than_the_rate_is_cut_off_and_a_faster_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never idle, but below 1,000 bytes/s: cut off once the time without a rate is over. Three times that: served."""
+    total = 9_000
+    monkeypatch.setattr("l7proxy.http.client.RATE_AFTER_S", 1.0)
 
     async def answer(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await take(reader, total)
@@ -200,12 +205,12 @@ async def test_a_body_slower_than_the_rate_is_cut_off_and_a_faster_one_is_not(tm
         async with asyncio.TaskGroup() as group:
             dripping = group.create_task(drip(to_slow, 20))
             group.create_task(drip(to_fast, 300))
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(PATIENCE_S):
                 try:
                     got = await slow.read()
                 except ConnectionResetError:
                     got = b""
-            assert 8 < time.monotonic() - begun_at < 14
+            assert 0.8 < time.monotonic() - begun_at < 4
             assert got == b"" or status_of(got) == 408
             dripping.cancel()
             async with asyncio.timeout(PATIENCE_S):
@@ -294,7 +299,9 @@ async def test_a_client_connection_in_use_is_kept(tmp_path: Path) -> None:
         await asyncio.sleep(0.6 if b" /slow " in head else 0)
         await named(origin, head, reader, writer)
 
-    async with running(tmp_path, Origin(answer), more="timeouts: {head: 300ms, idle: 300ms, keepalive: 300ms}") as proxy:
+    async with running(
+        tmp_path, Origin(answer), more="timeouts: {head: 300ms, idle: 300ms, keepalive: 300ms}"
+    ) as proxy:
         reader, writer = await proxy.connect()
         for target in (b"/slow", b"/", b"/", b"/slow"):
             writer.write(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % target)

@@ -191,9 +191,7 @@ async def test_a_client_that_goes_while_the_backend_is_being_connected_to_is_499
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     origin, logged = Origin(named), Logged(capfd)
-    async with running(
-        tmp_path, stuck_port(), upstream="    timeouts: {connect: 5s}", access_log=True
-    ) as proxy:
+    async with running(tmp_path, stuck_port(), upstream="    timeouts: {connect: 5s}", access_log=True) as proxy:
         _, writer = await proxy.connect()
         writer.write(GET)
         await proxy.until(lambda: proxy.server.proxy.counters.in_flight == 1)

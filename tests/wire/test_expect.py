@@ -157,7 +157,8 @@ async def test_another_expectation_is_417(tmp_path: Path, value: str) -> None:
     origin = Origin(body_back)
     async with running(tmp_path, origin) as proxy:
         got = await proxy.talk(
-            f"POST / HTTP/1.1\r\nHost: a\r\nExpect: {value}\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello".encode()
+            f"POST / HTTP/1.1\r\nHost: a\r\nExpect: {value}\r\nConnection: close\r\nContent-Length: 5\r\n\r\n".encode()
+            + b"hello"
         )
     assert status_of(got) == 417
     assert got.count(b"HTTP/1.1") == 1

@@ -6,6 +6,7 @@ One rule (RFC 9110 9.2.2, RFC 9112 9.3.1): a request that may have been begun is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from pathlib import Path
@@ -19,8 +20,10 @@ from tests.wire.harness import (
     Running,
     abort,
     body_back,
+    dechunk,
     fields_of,
     free_port,
+    length_of,
     live,
     named,
     one_answer,
@@ -181,6 +184,51 @@ async def test_what_is_idempotent_goes_to_another_backend_if_no_byte_came(
             assert status_of(await proxy.talk(request(method))) == 204
     assert len(good.heads) == 4
     assert len(bad.heads) <= 4
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("pause_s", [0.0, 0.03], ids=["at once", "in pieces"])
+@pytest.mark.parametrize("size", [10, 1_000_000])
+@live
+async def test_a_body_that_is_sent_again_is_whole(tmp_path: Path, size: int, pause_s: float, framing: str) -> None:
+    """A PUT may be repeated. Its body goes again from its first byte, or the answer is 502: a long one is not kept."""
+    body, whole = random.Random(size).randbytes(size), list[bytes]()  # noqa: S311 -- any bytes do
+
+    async def hang_up_later(
+        origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await asyncio.sleep(pause_s / 2)
+        abort(writer)
+        raise EOFError
+
+    async def keep(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if fields_of(head, b"content-length"):
+            whole.append(await reader.readexactly(length_of(head)))
+        else:
+            whole.append(await dechunk(reader))
+        await named(origin, head, reader, writer)
+
+    def framed(piece: bytes) -> bytes:
+        return piece if framing == "length" else b"%x\r\n%b\r\n" % (len(piece), piece)
+
+    first, second = Origin(hang_up_later), Origin(keep)
+    statuses = Counter[int]()
+    async with running(tmp_path, first, second) as proxy:
+        for _ in range(4):
+            reader, writer = await proxy.connect()
+            field = b"Content-Length: %d" % size if framing == "length" else b"Transfer-Encoding: chunked"
+            writer.write(b"PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + field + b"\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                for at in range(4):
+                    writer.write(framed(body[at * size // 4 : (at + 1) * size // 4]))
+                    await asyncio.sleep(pause_s)
+                writer.write(b"" if framing == "length" else b"0\r\n\r\n")
+            async with asyncio.timeout(PATIENCE_S):
+                statuses[status_of((await one_answer(reader))[0])] += 1
+            writer.close()
+    assert statuses == ({200: 4} if size == 10 else {200: statuses[200], 502: 4 - statuses[200]})
+    assert statuses[200] >= 2
+    assert whole == [body] * statuses[200]
 
 
 @live

@@ -266,7 +266,11 @@ async def test_a_tunnel_whose_one_end_stalls_takes_no_memory(tmp_path: Path, who
 async def test_each_event_of_a_stream_arrives_before_the_next_is_made(tmp_path: Path, framing: str) -> None:
     """Server-sent events: an echo a piece, so that anything held back is a standstill."""
     count = 50
-    first = {"length": b"Content-Length: %d\r\n" % (count * 10), "chunked": b"Transfer-Encoding: chunked\r\n", "close": b""}
+    first = {
+        "length": b"Content-Length: %d\r\n" % (count * 10),
+        "chunked": b"Transfer-Encoding: chunked\r\n",
+        "close": b"",
+    }
     told: asyncio.Queue[int] = asyncio.Queue()
 
     async def answer(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
