@@ -150,11 +150,13 @@ async def test_a_client_that_goes_while_it_uploads_much_frees_the_backend(tmp_pa
         await proxy.until(lambda: not proxy.server.proxy.connections)
 
 
-@pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("what", ["a body", "requests"])
 @live
-async def test_a_client_that_is_held_back_and_goes_is_noticed(tmp_path: Path, what: str, how: str) -> None:
-    """The backend takes nothing and says nothing: the proxy has stopped reading from a client that then goes."""
+async def test_a_client_that_is_held_back_and_goes_is_noticed(tmp_path: Path, what: str) -> None:
+    """The backend takes nothing and says nothing: the proxy has stopped reading from a client that then goes.
+
+    With a reset: a FIN waits in the client behind what it could not send, where nobody sees it.
+    """
     ended = asyncio.Event()
 
     async def answer(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -179,8 +181,7 @@ async def test_a_client_that_is_held_back_and_goes_is_noticed(tmp_path: Path, wh
                 except BlockingIOError:
                     quiet += 1
                 await asyncio.sleep(0.005)
-            if how == "reset":
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         async with asyncio.timeout(SOON_S):
             await proxy.until(lambda: not proxy.server.proxy.connections)
     assert len(origin.heads) == 1
