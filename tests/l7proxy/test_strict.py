@@ -67,11 +67,11 @@ def good(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> RequestHead:
         ([HOST, b"Transfer-Encoding: gzip, chunked"], 501),
         ([HOST, b"Transfer-Encoding: x-chunked, chunked"], 501),
         ([HOST, b"Transfer-Encoding: chunked, gzip"], 400),
-        ([HOST, b"Transfer-Encoding: identity"], 400),
+        ([HOST, b"Transfer-Encoding: identity"], 501),
         ([HOST, b"Transfer-Encoding: chunked, chunked"], 400),
         ([HOST, b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"], 400),
         ([HOST, b"Transfer-Encoding: chunked", b"transfer-encoding: identity"], 400),
-        ([HOST, b"Transfer-Encoding: chunked;q=1"], 400),
+        ([HOST, b"Transfer-Encoding: chunked;q=1"], 501),
         ([HOST, b"Transfer-Encoding: , chunked ,"], 400),
         ([HOST, b"Transfer-Encoding: ", b"Transfer-Encoding: chunked"], 400),
         ([HOST, b"Transfer-Encoding: \x0bchunked"], 400),
@@ -81,8 +81,6 @@ def good(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> RequestHead:
         ([HOST, b"Connection: transfer-encoding"], 400),
         ([HOST, b"Connection: Cookie"], 400),
         ([HOST, b"Connection: authorization"], 400),
-        ([HOST, b"Connection: X-Forwarded-For"], 400),
-        ([HOST, b"Connection: x_forwarded-for"], 400),
         ([HOST, b'Connection: "x"'], 400),
         ([HOST, b"Connection: a b"], 400),
         ([HOST, b"X: a\x00"], 400),
@@ -205,6 +203,8 @@ def test_absolute_form_overrules_host_and_makes_it_where_http10_sent_none() -> N
         (b"[2001:DB8::1]:80", "[2001:db8::1]"),
         (b"[::1]", "[::1]"),
         (b"my_host", "my_host"),
+        (b"shop:", "shop"),
+        (b"[::1]:", "[::1]"),
     ],
 )
 def test_hosts_are_compared_without_port_and_case(value: bytes, host: str) -> None:
@@ -319,6 +319,7 @@ def test_what_the_log_and_the_loop_want_is_found() -> None:
         [b"Upgrade: websocket"],
         [b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAA"],
         [b"X_Forwarded_For: 1.2.3.4", b"X-Forwarded_Host: evil"],
+        [b"Connection: X-Forwarded-For, forwarded", b"X-Forwarded-For: 1.2.3.4", b"Forwarded: for=1.2.3.4"],
         [b"X_Other: 1", b"Content_Length: 5", b"Transfer_Encoding: chunked"],
     ],
 )
@@ -377,9 +378,10 @@ def answer(*lines: bytes, start: bytes = b"HTTP/1.1 200 OK") -> ResponseHead:
 
 
 def test_answers_lose_what_is_about_the_connection() -> None:
-    kept = [b"Date: x", b"Set-Cookie: a=1", b"set-cookie: b=2", b"Server: origin", b"X:\xe4", b"Location: /"]
+    kept = [b"Set-Cookie: a=1", b"set-cookie: b=2", b"Server: origin", b"X:\xe4", b"Location: /"]
     dropped = [
-        b"Connection: close, X-Hop, Set-Cookie, Date, Location",
+        b"Connection: close, X-Hop, Set-Cookie, Date",
+        b"Date: x",
         b"X-Hop: 1",
         b"Keep-Alive: timeout=5",
         b"Transfer-Encoding: chunked",
@@ -389,7 +391,8 @@ def test_answers_lose_what_is_about_the_connection() -> None:
     ]
     head = answer(*dropped, *kept)
     assert head.lines == kept
-    assert (head.chunked, head.length, head.keep_alive, head.dated) == (True, None, False, True)
+    assert (head.chunked, head.length, head.keep_alive, head.dated) == (True, None, False, False)
+    assert answer(b"date: x").dated
 
 
 @pytest.mark.parametrize("start", [b"HTTP/1.1 204 No Content", b"HTTP/1.1 103 Early Hints"])
