@@ -16,6 +16,9 @@ _SHARED_LOGIN = re.compile(rb"(?i)(?:^|,)[ \t]*(?:ntlm|negotiate)(?:[ \t,]|$)")
 LONGEST_BODY = 2**63 - 1
 """What a Content-Length or the size of a chunk can say."""
 
+LONGEST_HOST = 261
+"""Of a name 255 (RFC 3986 3.2.2), and a port: it is kept for each connection, and among the hosts that are known."""
+
 HOP_BY_HOP = frozenset(
     {
         b"connection",

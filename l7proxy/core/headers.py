@@ -95,7 +95,9 @@ def status_line(head: ResponseHead) -> bytes:
     key = head.status, head.phrase
     found = _starts.get(key)
     if found is None:
-        if len(_starts) >= 256:
-            _starts.clear()
-        found = _starts[key] = b"HTTP/1.1 %d %b" % key
+        found = b"HTTP/1.1 %d %b" % key
+        if len(found) <= 64:
+            if len(_starts) >= 256:
+                _starts.clear()
+            _starts[key] = found
     return found

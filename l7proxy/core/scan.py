@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from l7proxy.core.head import RequestHead, ResponseHead, names_shared_login
+from l7proxy.core.head import LONGEST_HOST, RequestHead, ResponseHead, names_shared_login
 from l7proxy.core.paths import normal_path
 
 PRINTABLE = bytes(range(0x20, 0x7F))
@@ -21,6 +21,10 @@ _HOST = re.compile(rb"[ \t]*((?:[A-Za-z0-9-]+\.)*[A-Za-z0-9-]+)(:[0-9]{1,4})?[ \
 _LENGTH = re.compile(rb" *([0-9]{1,15}) *")
 MOST_KNOWN = 2048
 """Names, spellings and hosts that are remembered; whoever sends more of them only makes this process think again."""
+LONGEST_KNOWN = 64
+"""Of a name."""
+MOST_ANSWER_LINES = 256
+"""An answer with more is not ordinary: to cut lines out takes as long as there are lines, each time."""
 
 
 # What a header line is to us; FULL is not ordinary. Plain numbers: a member of an Enum is looked up each time.
@@ -80,14 +84,15 @@ def _learn(name: bytes, kinds: dict[bytes, int], known: dict[bytes, int]) -> int
     kind = kinds.get(lower, PASS)
     if kinds is _REQUEST and lower.startswith(b"x-forwarded-"):
         kind = CLAIM
-    if len(known) >= MOST_KNOWN:
-        known.clear()
-    known[name] = kind
+    if len(name) <= LONGEST_KNOWN:
+        if len(known) >= MOST_KNOWN:
+            known.clear()
+        known[name] = kind
     return kind
 
 
 def _read_host(value: bytes) -> tuple[bytes, str] | None:
-    match = _HOST.fullmatch(value)
+    match = _HOST.fullmatch(value) if len(value) <= LONGEST_HOST else None
     if match is None:
         return None
     found = (value.strip(b" \t"), match[1].lower().decode("ascii"))
@@ -179,7 +184,8 @@ def scan_request(data: bytes, most_headers: int = 100) -> RequestHead | None:  #
 def scan_response(data: bytes) -> ResponseHead | None:
     """The head in `data` (without its empty line), or None."""
     lines = data.split(b"\r\n")
-    if len(data.translate(None, PRINTABLE)) != 2 * (len(lines) - 1):
+    count = len(lines) - 1
+    if len(data.translate(None, PRINTABLE)) != 2 * count or count > MOST_ANSWER_LINES:
         return None
     start = lines[0]
     if start[:9] != b"HTTP/1.1 " or not start[9:12].isdigit() or start[12:13] != b" ":

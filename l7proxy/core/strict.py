@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from l7proxy.core.head import (
     HOP_BY_HOP,
     LONGEST_BODY,
+    LONGEST_HOST,
     NEVER_NAMED,
     Refusal,
     RequestHead,
@@ -23,7 +24,8 @@ from l7proxy.core.proxystatus import Cause
 
 _START = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([0-9])\.([0-9])")
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
-_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)")
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
+"""Without a pattern for the blanks around the value: two that can match the same are tried in every combination."""
 _ABSOLUTE = re.compile(r"(?i:https?)://([^/?]*)(.*)")
 _AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
 _TOKENS = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -118,7 +120,7 @@ def _fields(lines: Sequence[bytes]) -> list[tuple[bytes, bytes, bytes]]:
         match = _LINE.fullmatch(line)
         if match is None:
             raise _RefusedError(Cause.MALFORMED_REQUEST, _what_is_wrong(line))
-        fields.append((match[1].lower(), match[2].rstrip(b" \t"), line))
+        fields.append((match[1].lower(), match[2].strip(b" \t"), line))
     return fields
 
 
@@ -201,7 +203,7 @@ def _place(head: RequestHead, hosts: list[bytes] | None) -> tuple[bytes, bool]:
 
 
 def _is_authority(text: bytes) -> bool:
-    match = _AUTHORITY.fullmatch(text)
+    match = _AUTHORITY.fullmatch(text) if len(text) <= LONGEST_HOST else None
     return match is not None and (not match[2] or int(match[2]) <= 65535)
 
 
