@@ -106,7 +106,7 @@ class Engine:
         """Accept no more clients, finish what runs within timeouts.drain, cut off the rest."""
         proxy = self.proxy
         proxy.draining = True
-        await self.listeners.close()
+        await self.listeners.close(for_good=self.pace is Pace.BRISK and not self._is_worker)
         fronts = self.listeners.fronts
         loop = asyncio.get_running_loop()
         deadline_at = loop.time() + proxy.snapshot.config.timeouts.drain_s

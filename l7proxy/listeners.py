@@ -23,7 +23,7 @@ from l7proxy.agent import Agent
 from l7proxy.core.model import Config, Listener
 from l7proxy.counts import Collect
 from l7proxy.http.front import Front
-from l7proxy.http.listening import BACKLOG, listen
+from l7proxy.http.listening import BACKLOG, LATE_S, listen, turn_away
 from l7proxy.runtime import Proxy
 
 log = logging.getLogger("l7proxy")
@@ -146,9 +146,14 @@ class Listeners:
         for front in self.fronts:
             front.sweep(now)
 
-    async def close(self) -> None:
+    async def close(self, *, for_good: bool = False) -> None:
         """Accept no more clients; the admin endpoint and the agent go on. Who queues is let in: a socket that is closed
-        resets them, and they may have sent a request."""
+        resets them, and they may have sent a request. `for_good`: no other process has the sockets."""
+        if for_good:
+            for served in self._served.values():
+                if isinstance(served.by, Front) and served.server.is_serving():
+                    turn_away(served.socket)
+            await asyncio.sleep(LATE_S)
         queued: list[tuple[Front, socket.socket]] = []
         for served in self._served.values():
             if isinstance(served.by, Front) and served.server.is_serving():

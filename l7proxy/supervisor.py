@@ -30,6 +30,7 @@ from l7proxy.counts import WorkerCounts
 from l7proxy.crew import LEAVES_LATER_S, Crew, Member, Order, State
 from l7proxy.engine import Engine, size_of
 from l7proxy.health import ToldHealth, take_health, told, told_all
+from l7proxy.http.listening import LATE_S, turn_away
 from l7proxy.inheritance import SIGNALS, Inheritance, become, inherited_sockets, program
 from l7proxy.listeners import Listeners, client_roles, discard, end, open_at, own_roles, roles
 from l7proxy.loading import Loaded, load_file
@@ -319,9 +320,12 @@ class Supervisor:
         log.info("draining", extra={"in_flight": in_flight, "at_most": at_most, "workers": len(crew.members)})
         crew.notice()
         await self._until(lambda: False, timeouts.notice_s, 2)
-        clients = client_roles(self._loaded.config)
-        for bind in clients:
-            self._sockets.pop(bind).close()
+        clients = [self._sockets.pop(bind) for bind in client_roles(self._loaded.config)]
+        for each in clients:
+            turn_away(each)
+        await self._until(lambda: False, LATE_S, 2)
+        for each in clients:
+            each.close()
         crew.drain(crew.members, Pace.BRISK, timeouts.drain_s)
         await self._until(lambda: not crew.members, timeouts.drain_s + LEAVES_LATER_S, 2)
         if crew.members:

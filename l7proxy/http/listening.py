@@ -5,8 +5,11 @@ One rule: an address that cannot be bound says which, why, and what to do.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import socket
+import struct
 from collections.abc import Iterable, Mapping
 
 from director.kit.errors import HostError
@@ -19,6 +22,17 @@ KEEPALIVE_IDLE_S = 600
 """Clients' connections that are quiet are probed before IPVS forgets them, which is after 900 s by default."""
 KEEPALIVE_EVERY_S = 30
 KEEPALIVE_TRIES = 4
+LATE_S = 0.1
+"""How long the last packet of a handshake may take, when a socket is about to be closed."""
+_SO_ATTACH_FILTER = 26
+_NO_MORE_SYN = (
+    (0x30, 0, 0, 13),  # the flags of a TCP header
+    (0x54, 0, 0, 0x12),  # of them SYN and ACK
+    (0x15, 0, 1, 0x02),  # only SYN?
+    (0x06, 0, 0, 0),  # drop it
+    (0x06, 0, 0, 0xFFFFFFFF),
+)
+"""A filter for SO_ATTACH_FILTER (socket(7)), as quadruples of struct sock_filter (linux/filter.h)."""
 
 
 def listen(endpoint: Endpoint, served: Mapping[Endpoint, socket.socket] | None = None) -> socket.socket:
@@ -52,6 +66,15 @@ def listen(endpoint: Endpoint, served: Mapping[Endpoint, socket.socket] | None =
         bound.close()
         raise HostError(f"{endpoint} {_advice(error, endpoint)}") from error
     return bound
+
+
+def turn_away(bound: socket.socket) -> None:
+    """Let nobody queue any more, in whatever process the socket is. Who tries is refused once it is closed: their first
+    packet is dropped, and comes again after a second. Without that, who came in the moment before would be reset."""
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in _NO_MORE_SYN))
+    with contextlib.suppress(OSError):  # a kernel that has no filters: that moment is short
+        said = struct.pack("HP", len(_NO_MORE_SYN), ctypes.addressof(program))
+        bound.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, said)
 
 
 def _share_port(sockets: Iterable[socket.socket], may: bool) -> None:

@@ -31,13 +31,13 @@ ALL = "  - {name: all, upstream: up}"
 """The route of every request."""
 
 
-def live(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
+def live(test: Callable[P, Coroutine[None, None, None]], within_s: float = 3 * PATIENCE_S) -> Callable[P, None]:
     """Run an async test on the loop the product runs on."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         async def bounded() -> None:
-            async with asyncio.timeout(3 * PATIENCE_S):
+            async with asyncio.timeout(within_s):
                 await test(*args, **kwargs)
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -94,15 +94,19 @@ class Process:
             self.process = subprocess.Popen([*before, *(program or L7PROXY), "run", str(path)], stdout=to, stderr=log)
 
     async def __aenter__(self) -> Self:
-        await self.logged("serving")
+        try:
+            await self.logged("serving", 3 * PATIENCE_S)  # a busy machine takes long to start a Python
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
 
-    async def logged(self, text: str) -> None:
-        async with asyncio.timeout(PATIENCE_S):
+    async def logged(self, text: str, within_s: float = PATIENCE_S) -> None:
+        async with asyncio.timeout(within_s):
             while text not in self.log.read_text():  # noqa: ASYNC110 -- a file has no event
                 await asyncio.sleep(0.02)
 

@@ -61,7 +61,14 @@ async def test_a_stop_closes_after_the_answer_that_runs_and_says_so(tmp_path: Pa
 def refuses(port: int) -> bool:
     """Whether a new connection is refused."""
     with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) != 0
+        client.settimeout(0.02)  # shortly before it is closed, whoever tries gets no answer
+        try:
+            client.connect(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            return True
+        except TimeoutError:
+            return False
+        return False
 
 
 @live
@@ -190,8 +197,8 @@ def failures(outcome: Counter[str]) -> dict[str, int]:
 @pytest.mark.parametrize("think_s", [0.0, 0.01])
 @live
 async def test_clients_that_ask_all_the_time_lose_nothing_when_it_stops(tmp_path: Path, think_s: float) -> None:
-    """32 clients, ten times over."""
-    for round_ in range(10):
+    """32 clients, four times over."""
+    for round_ in range(4):
         outcome = Counter[str]()
         origin = Origin(named)
         async with running(tmp_path, origin) as proxy, asyncio.TaskGroup() as group:

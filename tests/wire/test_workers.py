@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import re
@@ -27,6 +28,10 @@ from tests.wire.test_stopping import asks_until_told, failures
 pytestmark = pytest.mark.unit
 
 
+patiently = functools.partial(live, within_s=100.0)
+"""Each test starts half a dozen Pythons, one after the other."""
+
+
 class Workers(Process):
     """A program that may be several processes, with an admin endpoint."""
 
@@ -46,6 +51,9 @@ class Workers(Process):
         await super().__aexit__()
         for pid in children:
             kill(pid)
+
+    async def logged(self, text: str, within_s: float = 3 * PATIENCE_S) -> None:
+        await super().logged(text, within_s)
 
     async def times(self, text: str, count: int) -> None:
         async with asyncio.timeout(3 * PATIENCE_S):
@@ -106,7 +114,7 @@ def several(tmp_path: Path, origin: Origin | int, workers: int | str, **more: st
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@live
+@patiently
 async def test_not_one_request_fails_in_a_restart(tmp_path: Path, workers: int) -> None:
     origin = await Origin(named).start()
     path, port, admin = several(tmp_path, origin, workers)
@@ -138,7 +146,7 @@ async def test_not_one_request_fails_in_a_restart(tmp_path: Path, workers: int) 
     await origin.stop()
 
 
-@live
+@patiently
 async def test_not_one_request_fails_when_a_worker_is_asked_to_end(tmp_path: Path) -> None:
     origin = await Origin(named).start()
     path, port, admin = several(tmp_path, origin, 2)
@@ -158,7 +166,7 @@ async def test_not_one_request_fails_when_a_worker_is_asked_to_end(tmp_path: Pat
     await origin.stop()
 
 
-@live
+@patiently
 async def test_a_worker_that_dies_is_replaced_and_told(tmp_path: Path) -> None:
     origin = await Origin(named).start()
     path, port, admin = several(tmp_path, origin, 2)
@@ -174,7 +182,7 @@ async def test_a_worker_that_dies_is_replaced_and_told(tmp_path: Path) -> None:
     await origin.stop()
 
 
-@live
+@patiently
 async def test_a_reload_is_for_all_workers_and_may_change_their_number(tmp_path: Path) -> None:
     old, new = await Origin(named, "old").start(), await Origin(named, "new").start()
     path, port, admin = several(tmp_path, old, 2)
@@ -214,7 +222,7 @@ async def test_a_reload_is_for_all_workers_and_may_change_their_number(tmp_path:
     await new.stop()
 
 
-@live
+@patiently
 async def test_one_process_becomes_several_by_a_reload(tmp_path: Path) -> None:
     origin = await Origin(named).start()
     path, port, admin = several(tmp_path, origin, 1)
@@ -233,7 +241,7 @@ async def test_one_process_becomes_several_by_a_reload(tmp_path: Path) -> None:
     await origin.stop()
 
 
-@live
+@patiently
 async def test_an_address_in_use_refuses_the_whole_reload(tmp_path: Path) -> None:
     origin = await Origin(named).start()
     path, port, admin = several(tmp_path, origin, 2)
@@ -275,7 +283,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("lines", "told"), BROKEN)
-@live
+@patiently
 async def test_a_new_program_that_cannot_start_changes_nothing(tmp_path: Path, lines: str, told: str) -> None:
     origin = await Origin(named).start()
     path, port, admin = several(tmp_path, origin, 2)
@@ -302,7 +310,7 @@ async def test_a_new_program_that_cannot_start_changes_nothing(tmp_path: Path, l
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@live
+@patiently
 async def test_a_bad_file_refuses_the_restart(tmp_path: Path, workers: int) -> None:
     origin = await Origin(named).start()
     path, port, admin = several(tmp_path, origin, workers)
@@ -317,7 +325,7 @@ async def test_a_bad_file_refuses_the_restart(tmp_path: Path, workers: int) -> N
     await origin.stop()
 
 
-@live
+@patiently
 async def test_workers_serve_on_without_their_supervisor_and_are_named(tmp_path: Path) -> None:
     origin = await Origin(named).start()
     path, port, admin = several(tmp_path, origin, 2)
@@ -341,7 +349,7 @@ async def test_workers_serve_on_without_their_supervisor_and_are_named(tmp_path:
     await origin.stop()
 
 
-@live
+@patiently
 async def test_health_and_counts_are_everybodys(tmp_path: Path) -> None:
     sick = [False]
 
@@ -398,7 +406,7 @@ async def until_all(proxy: Workers, status: int) -> None:
             await asyncio.sleep(0.02)
 
 
-@live
+@patiently
 async def test_a_stop_says_so_finishes_and_leaves_nobody(tmp_path: Path) -> None:
     go = asyncio.Event()
 
@@ -441,7 +449,7 @@ async def test_a_stop_says_so_finishes_and_leaves_nobody(tmp_path: Path) -> None
     await origin.stop()
 
 
-@live
+@patiently
 async def test_a_stop_under_load_loses_nothing(tmp_path: Path) -> None:
     origin, outcome = await Origin(named).start(), Counter[str]()
     path, port, admin = several(tmp_path, origin, 2)
@@ -459,7 +467,7 @@ async def test_a_stop_under_load_loses_nothing(tmp_path: Path) -> None:
     await origin.stop()
 
 
-@live
+@patiently
 async def test_a_second_signal_stops_all_at_once(tmp_path: Path) -> None:
     async def answer(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -482,7 +490,7 @@ async def test_a_second_signal_stops_all_at_once(tmp_path: Path) -> None:
     await origin.stop()
 
 
-@live
+@patiently
 async def test_a_worker_has_its_addresses_and_no_other_descriptor(tmp_path: Path) -> None:
     agent = free_port()
     path, port, admin = several(tmp_path, 8001, 2, more=f"agent: {{bind: '127.0.0.1:{agent}'}}")
@@ -514,7 +522,7 @@ def gains_no_privileges(pid: int) -> bool:
     return re.search(r"NoNewPrivs:\s+1", Path(f"/proc/{pid}/status").read_text()) is not None
 
 
-@live
+@patiently
 async def test_a_start_that_fails_is_a_sentence_and_leaves_nobody(tmp_path: Path) -> None:
     path, _, _ = several(tmp_path, 8001, 2)
     script = tmp_path / "l7proxy"
