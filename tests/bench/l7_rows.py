@@ -56,9 +56,9 @@ class Run:
 
     @contextmanager
     def up(self, row: str, tls: bool = False, body_bytes: int = 1024, real_time: bool = False) -> Iterator[Fleet]:
-        """The proxies, started for a row. HAProxy splices bodies that are worth it only."""
+        """The proxies, started for a row; with large bodies, HAProxy tuned further too."""
         certificate = self._certificate() if tls else None
-        peers = [name for name in self.peers if name != "haproxy-splice" or body_bytes > 1_000_000]
+        peers = [name for name in self.peers if name != "haproxy-further" or body_bytes > 16384]
         with fleet(self.folder, peers, certificate, CIPHER, body_bytes, real_time) as up:
             self.skipped.update({f"{row}: {PEERS[name].title}": why for name, why in up.skipped.items()})
             yield up
@@ -123,7 +123,14 @@ class Run:
         path, its_key = self.folder / "certificate.pem", self.folder / "key.pem"
         if not path.exists():
             words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-            words += ["-days", "30", "-subj", "/CN=example.org", "-addext", "subjectAltName=DNS:*.example.org"]
+            words += [
+                "-days",
+                "30",
+                "-subj",
+                "/CN=example.org",
+                "-addext",
+                "subjectAltName=DNS:*.example.org,IP:127.0.0.1",
+            ]
             subprocess.run([*words, "-keyout", its_key, "-out", path], check=True, capture_output=True)
             path.write_text(path.read_text() + its_key.read_text())
         return path
