@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -22,7 +23,7 @@ from tests.bench.l7_rows import ROWS, Run
 from tests.bench.l7_told import conditions, idle_lines
 
 FULL = {"rounds": 5, "seconds": 2.0}
-SHORT = {"rounds": 2, "seconds": 1.0}
+SHORT = {"rounds": 1, "seconds": 1.0}
 
 
 def listed(text: str, known: Sequence[str], what: str) -> list[str]:
@@ -79,6 +80,7 @@ def main() -> None:
     peers = here(listed(said.peers, list(PEERS), "proxy"), skipped)
     if (os.cpu_count() or 1) < 2:
         raise SystemExit("two cores are needed: one for the proxy, one for the load and the origin")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was started must end
     if said.ahead:
         go_ahead()
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
