@@ -22,6 +22,7 @@ from l7proxy.core.proxyprotocol import Malformed, read_proxy_header
 from l7proxy.core.proxystatus import Cause, proxy_status
 from l7proxy.core.scan import scan_request
 from l7proxy.http.exchange import Exchange
+from l7proxy.http.link import Piece
 from l7proxy.http.parser import read_request
 from l7proxy.http.replies import http_date, reply_bytes
 from l7proxy.runtime import BackendState, Proxy, Snapshot
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from l7proxy.http.front import Front
     from l7proxy.http.link import UpstreamLink
 
+LARGE_BYTES = 8 * 1024
+"""A piece of this size is not copied to be joined with its head."""
 LINGER_S = 2.0
 """How long a client that was told to go may still send: closed at once, its answer might be lost with a reset."""
 HALF_CLOSED_S = 0.5
@@ -416,7 +419,7 @@ class ClientConnection(asyncio.Protocol):
         """A 1xx answer."""
         self._write(b"\r\n".join((status_line(head), *head.lines, b"\r\n")))
 
-    def answer(self, head: ResponseHead, piece: bytes, last: bool) -> None:
+    def answer(self, head: ResponseHead, piece: Piece, last: bool) -> None:
         """The answer's head, with what has come of its body."""
         exchange = self.exchange
         if exchange is None:
@@ -435,13 +438,16 @@ class ClientConnection(asyncio.Protocol):
                 if piece:
                     piece = chunk(piece)
                 if last:
-                    piece += LAST_CHUNK
+                    piece = bytes(piece) + LAST_CHUNK
         if not self._stays(exchange):
             self.keep_alive = False
             lines.append(b"Connection: close")
         elif request.http10:
             lines.append(b"Connection: keep-alive")
-        self._write(b"%b\r\n%b\r\n\r\n%b" % (status_line(head), b"\r\n".join(lines), piece))
+        if len(piece) < LARGE_BYTES:
+            self._write(b"".join((status_line(head), b"\r\n", b"\r\n".join(lines), b"\r\n\r\n", piece)))
+        else:
+            self._write_both(b"%b\r\n%b\r\n\r\n" % (status_line(head), b"\r\n".join(lines)), piece)
 
     def _stays(self, exchange: Exchange) -> bool:
         """Whether the connection goes on after the present answer."""
@@ -449,12 +455,12 @@ class ClientConnection(asyncio.Protocol):
             return False
         return self.keep_alive and exchange.body_done and not self.proxy.draining
 
-    def more(self, piece: bytes, last: bool) -> None:
+    def more(self, piece: Piece, last: bool) -> None:
         """More of the answer's body, or of a tunnel."""
         if self._recode:
             piece = chunk(piece) if piece else b""
             if last:
-                piece += LAST_CHUNK
+                piece = bytes(piece) + LAST_CHUNK
         if piece:
             self._write(piece)
 
@@ -523,7 +529,7 @@ class ClientConnection(asyncio.Protocol):
 
     # writing and flow control
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: Piece) -> None:
         transport = self.transport
         if transport is None:
             return
@@ -541,7 +547,28 @@ class ClientConnection(asyncio.Protocol):
             return
         if sent != len(data):
             self._backed_up = True
-            transport.write(data[sent:])
+            transport.write(memoryview(data)[sent:])
+
+    def _write_both(self, start: bytes, piece: Piece) -> None:
+        """Write a head and a large piece without joining them."""
+        if self._backed_up or self.transport is None:
+            self._write(start)
+            self._write(piece)
+            return
+        try:
+            sent = os.writev(self.fd, (start, piece))
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.abort()
+            return
+        if sent < len(start):
+            self._backed_up = True
+            self.transport.write(start[sent:])
+            self.transport.write(piece)
+        elif sent < len(start) + len(piece):
+            self._backed_up = True
+            self.transport.write(memoryview(piece)[sent - len(start) :])
 
     def pause_writing(self) -> None:
         self._full = True

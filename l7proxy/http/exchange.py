@@ -22,7 +22,7 @@ from l7proxy.core.model import AccessLogFormat, DangerousPath, Route
 from l7proxy.core.paths import Danger, danger_of, normalised
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.retry import IDEMPOTENT, MOST_REPLAYED_BYTES, Failure, Retry, retry
-from l7proxy.http.link import HEAD, UpstreamLink
+from l7proxy.http.link import HEAD, Piece, UpstreamLink
 from l7proxy.http.pool import ConnectError
 from l7proxy.runtime import BackendState, Proxy, UpstreamState
 
@@ -56,9 +56,9 @@ class Client(Protocol):
 
     def interim(self, head: ResponseHead) -> None: ...
 
-    def answer(self, head: ResponseHead, piece: bytes, last: bool) -> None: ...
+    def answer(self, head: ResponseHead, piece: Piece, last: bool) -> None: ...
 
-    def more(self, piece: bytes, last: bool) -> None: ...
+    def more(self, piece: Piece, last: bool) -> None: ...
 
     def switch(self, head: ResponseHead, early: bytes) -> bytes: ...
 
@@ -342,7 +342,7 @@ class Exchange:
         if not self.head.http10 and (head.status != 100 or self.head.expects_continue):
             self.client.interim(head)
 
-    def answer(self, head: ResponseHead, piece: bytes, last: bool) -> None:
+    def answer(self, head: ResponseHead, piece: Piece, last: bool) -> None:
         """The answer's head, with what has come of its body."""
         self.status = head.status
         self.first_byte_at = _monotonic()
@@ -356,7 +356,7 @@ class Exchange:
         elif self.link is not None:
             self.link.heard_at = self.first_byte_at
 
-    def more(self, piece: bytes, last: bool) -> None:
+    def more(self, piece: Piece, last: bool) -> None:
         """More of the answer's body, or of the tunnel."""
         self.sent_bytes += len(piece)
         self.client.more(piece, last)

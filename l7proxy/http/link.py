@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from l7proxy.core.framing import Chunked, FramingError
 from l7proxy.core.head import ResponseHead
@@ -19,6 +19,9 @@ from l7proxy.http.parser import read_response
 if TYPE_CHECKING:
     from l7proxy.http.pool import LinkPool
 
+Piece: TypeAlias = bytes | memoryview
+LARGE_BYTES = 8 * 1024
+"""What has this size is handed on as a view of what was read, not as a copy."""
 LARGEST_HEAD = 256 * 1024
 MOST_INTERIM = 100
 """1xx answers before the final one."""
@@ -33,9 +36,9 @@ class Asker(Protocol):
 
     def switched(self, head: ResponseHead, early: bytes) -> None: ...
 
-    def answer(self, head: ResponseHead, piece: bytes, last: bool) -> None: ...
+    def answer(self, head: ResponseHead, piece: Piece, last: bool) -> None: ...
 
-    def more(self, piece: bytes, last: bool) -> None: ...
+    def more(self, piece: Piece, last: bool) -> None: ...
 
     def bad_answer(self, cause: Cause, reason: str) -> None: ...
 
@@ -169,9 +172,9 @@ class UpstreamLink(asyncio.Protocol):
             if isinstance(head, str):
                 asker.bad_answer(Cause.MALFORMED_RESPONSE, head)
                 return
-            data = data[end + 4 :]
             if head.status >= 200:
                 break
+            data = data[end + 4 :]
             if head.status == 101:
                 self._held = b""
                 self.phase = TUNNEL
@@ -185,9 +188,10 @@ class UpstreamLink(asyncio.Protocol):
             if self.asker is not asker:
                 return
         self._held = b""
-        self._begin_body(asker, head, data)
+        end += 4
+        self._begin_body(asker, head, data[end:] if len(data) < LARGE_BYTES else memoryview(data)[end:])
 
-    def _begin_body(self, asker: Asker, head: ResponseHead, data: bytes) -> None:
+    def _begin_body(self, asker: Asker, head: ResponseHead, data: Piece) -> None:
         length = head.length
         if self._bodiless or head.status in {204, 304}:
             length = 0
@@ -195,7 +199,7 @@ class UpstreamLink(asyncio.Protocol):
             self.phase = CHUNKED
             chunked = self._chunked = Chunked()
             try:
-                data = chunked.feed(data)
+                data = chunked.feed(bytes(data))
             except FramingError as error:
                 asker.bad_answer(Cause.RESPONSE_CODING, str(error))
                 return
