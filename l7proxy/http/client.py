@@ -120,8 +120,7 @@ class ClientConnection(asyncio.Protocol):
         self.peer = str(peer[0]).partition("%")[0] if peer else "-"
         if proxy.connections >= proxy.most_clients:
             self.state = CLOSED
-            status = proxy_status(proxy.snapshot.name, Cause.TOO_MANY_CONNECTIONS)
-            wire.write(reply_bytes(503, Cause.TOO_MANY_CONNECTIONS.text, proxy_status=status))
+            wire.write(self._no_room())
             wire.close()
             proxy.refusals.write("connection refused", fields={"reason": proxy.full_because, "client": self.peer})
             return
@@ -131,6 +130,11 @@ class ClientConnection(asyncio.Protocol):
             self.state = PROXY
         self.front.clients.add(self)
         proxy.connections += 1
+
+    def _no_room(self) -> bytes:
+        """What a client is told for whom there is no room."""
+        status = proxy_status(self.proxy.snapshot.name, Cause.TOO_MANY_CONNECTIONS)
+        return reply_bytes(503, Cause.TOO_MANY_CONNECTIONS.text, proxy_status=status)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.fd = -1
@@ -525,7 +529,7 @@ class ClientConnection(asyncio.Protocol):
         self.state = LINGER
         self._idle_since_at = _monotonic()
         self.resume()
-        transport.write_eof()
+        self.write_eof()
 
     # writing and flow control
 
