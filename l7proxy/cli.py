@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from director.kit.configfile import InvalidConfigError, read_text
+from director.kit.configfile import InvalidConfigError
 from director.kit.errors import DirectorError
 from l7proxy import commands
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from l7proxy.core.model import Config
     from l7proxy.inheritance import Inheritance
     from l7proxy.loading import Loaded
 
@@ -63,6 +62,7 @@ def run(file: str, log_level: str) -> None:
     left = inherited()  # before anything is opened: it names descriptors
     logs.configure(log_level)
     loaded = load_file(file) if left is None else _loaded_or_left(file, left)
+    loaded.log_warnings()
     from l7proxy import descriptors
     from l7proxy.http.stack import assert_stack
     from l7proxy.listeners import open_sockets
@@ -87,7 +87,12 @@ def run(file: str, log_level: str) -> None:
 @click.argument("file")
 def check(file: str) -> None:
     """Say what is wrong in FILE, all of it, or what is in it."""
-    config = _load(file)
+    from l7proxy.loading import load_file
+
+    loaded = load_file(file)
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    config = loaded.config
     counts = [
         (len(config.listeners), "listener"),
         (len(config.routes), "route"),
@@ -121,9 +126,10 @@ def rehearse(file: str) -> None:
     import l7proxy.supervisor
     import l7proxy.worker  # noqa: F401 -- that it can be imported is what is rehearsed
     from l7proxy.http.stack import assert_stack
+    from l7proxy.loading import load_file
 
     assert_stack()
-    _load(file)
+    load_file(file)
 
 
 def _run(main: Coroutine[Any, Any, Result]) -> Result:
@@ -143,12 +149,6 @@ def _loaded_or_left(file: str, left: Inheritance) -> Loaded:
         return load_text(left.text, left.source)
     except InvalidConfigError:
         return load_file(file)
-
-
-def _load(file: str) -> Config:
-    from l7proxy.core.config import load_config
-
-    return load_config(read_text(file), file)
 
 
 def main() -> NoReturn:

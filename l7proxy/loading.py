@@ -1,29 +1,41 @@
 """A configuration from its file, with what only this host can fill in.
 
-One rule: what comes out has no gaps: `auto` workers are so many.
+One rule: what comes out has no gaps: `auto` workers are so many, and certificates are what their files hold.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from director.kit.configfile import read_text
+from director.kit.configfile import Finding, read_text
+from l7proxy import certificates
 from l7proxy.core.config import load_config
-from l7proxy.core.model import Config
+from l7proxy.core.model import Certificate, Config
+from l7proxy.core.schema import ConfigSection
+
+log = logging.getLogger("l7proxy")
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A file's text, and what it means."""
+    """A file's text, and what it means. `warnings` are what does not keep it from being served."""
 
     source: str
     text: str
     config: Config
+    warnings: tuple[str, ...] = ()
+
+    def log_warnings(self) -> None:
+        """One line each."""
+        for each in self.warnings:
+            log.warning("the configuration is served as it is", extra={"problem": each})
 
 
 def load_file(path: str) -> Loaded:
-    """Read the file at `path`.
+    """Read the file at `path`, and those that it names.
 
     Raises: InvalidConfigError.
     """
@@ -35,6 +47,28 @@ def load_text(text: str, source: str) -> Loaded:
 
     Raises: InvalidConfigError.
     """
-    config = load_config(text, source)
+    held: dict[Certificate, Certificate] = {}
+
+    def of_files(section: ConfigSection) -> Iterator[Finding]:
+        for name, listener in section.listeners.items():
+            if listener.tls is None:
+                continue
+            named = Certificate(listener.tls.certificate, listener.tls.key)
+            found = certificates.read(named)
+            if isinstance(found, Certificate):
+                held[named] = found
+            else:
+                yield from ((("listeners", name, "tls", about), message) for about, message in found)
+
+    config = load_config(text, source, of_files)
+    listeners = tuple(
+        replace(listener, tls=held[listener.tls]) if listener.tls is not None else listener
+        for listener in config.listeners
+    )
+    warnings = [
+        f"{source}: listeners.{listener.name}.tls.certificate: {warning}"
+        for listener in listeners
+        if listener.tls is not None and (warning := certificates.warning(listener.tls))
+    ]
     workers = config.workers or len(os.sched_getaffinity(0))
-    return Loaded(source, text, replace(config, workers=workers))
+    return Loaded(source, text, replace(config, workers=workers, listeners=listeners), tuple(warnings))

@@ -135,6 +135,7 @@ class Server:
         try:
             # In a thread: a large file takes longer to read than a request may wait.
             loaded = await asyncio.to_thread(load_file, self._path)
+            loaded.log_warnings()
             if replaced or loaded.config.workers > 1:
                 await self._hand_over(loaded)
             else:

@@ -6,8 +6,9 @@ One rule: what has no findings can be built. `findings` names everything that sp
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_network
+from itertools import chain
 
 from director.kit.checks.check import AnyCheckSection, Check, goes_through_vip, resolve, timing_findings
 from director.kit.configfile import Finding, load
@@ -75,12 +76,17 @@ def parse_path(text: str) -> PathPattern:
     return PathPattern(kind, path)
 
 
-def load_config(text: str, source: str) -> Config:
-    """The configuration in `text`; `source` names it in messages.
+def no_findings(_: ConfigSection) -> Iterator[Finding]:
+    """Nothing more is wrong."""
+    yield from ()
+
+
+def load_config(text: str, source: str, more: Callable[[ConfigSection], Iterable[Finding]] = no_findings) -> Config:
+    """The configuration in `text`; `source` names it in messages. `more` looks at what only an edge can: files.
 
     Raises: InvalidConfigError with every problem that was found.
     """
-    return build(load(text, source, ConfigSection, findings))
+    return build(load(text, source, ConfigSection, lambda section: chain(findings(section), more(section))))
 
 
 def findings(section: ConfigSection) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ One rule: everything here is complete. Defaults are already in, names are resolv
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 
@@ -78,10 +78,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """PEM files: the certificate with its chain, and its key."""
+    """PEM files: the certificate with its chain, and its key; and what they held when the configuration was read."""
 
     chain: str
     key: str
+    chain_pem: bytes = field(default=b"", repr=False)
+    key_pem: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

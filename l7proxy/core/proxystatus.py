@@ -39,6 +39,7 @@ class Cause(Enum):
 
     # What the client sent.
     MALFORMED_REQUEST = (400, "http_request_error", "malformed request")
+    NOT_TLS = (400, "http_request_error", "this port speaks TLS: ask it by https://")
     MALFORMED_BODY = (400, "http_request_error", "malformed body")
     DANGEROUS_PATH = (400, "http_request_denied", "this path is not served")
     METHOD_NOT_ALLOWED = (405, "http_request_denied", "method not allowed")

@@ -6,9 +6,11 @@ look here for it.
 
 from __future__ import annotations
 
+from l7proxy.certificates import context_of
 from l7proxy.core.forwarded import TrustedNetworks
 from l7proxy.core.model import Listener
 from l7proxy.http.client import ClientConnection
+from l7proxy.http.tls import TlsConnection
 from l7proxy.runtime import Proxy
 
 
@@ -24,12 +26,13 @@ class Front:
     def configure(self, listener: Listener) -> None:
         """Serve as `listener` says from now on."""
         self.listener = listener
+        self.tls = context_of(listener.tls) if listener.tls is not None else None
         self.health = listener.health
         self.trusting = bool(listener.trusted_proxies)
         self.trusted = TrustedNetworks(listener.trusted_proxies)
 
     def __call__(self) -> ClientConnection:
-        return ClientConnection(self)
+        return ClientConnection(self) if self.tls is None else TlsConnection(self, self.tls)
 
     def close_idle(self, idle_s: float = 0.0) -> None:
         """Close connections on which nothing has been answered for so long."""

@@ -21,8 +21,8 @@ from typing import ParamSpec, SupportsIndex
 import pytest
 import uvloop
 
-from l7proxy.core.config import load_config
 from l7proxy.listeners import open_sockets
+from l7proxy.loading import load_file
 from l7proxy.server import Server
 
 P = ParamSpec("P")
@@ -373,7 +373,7 @@ async def running(
             access_log=str(access_log).lower(),
         )
     )
-    config = load_config(path.read_text(), str(path))
+    config = load_file(str(path)).config
     server = Server(str(path), config)
     sockets = open_sockets(config)
     failure: BaseException | None = None
