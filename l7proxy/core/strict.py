@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from ipaddress import IPv6Address
 
 from l7proxy.core.head import (
     HOP_BY_HOP,
@@ -96,7 +97,9 @@ def _read_request(data: bytes, most_headers: int, drop_underscores: bool) -> Req
     head.lines = []
     claims = []
     for name, _, line in fields:
-        if b"_" in name and drop_underscores:
+        if b"_" in name and (
+            drop_underscores or (plain := name.replace(b"_", b"-")) in dropped or plain in NEVER_NAMED
+        ):
             continue
         if is_claim(name):
             if b"_" not in name and name not in dropped:
@@ -204,7 +207,17 @@ def _place(head: RequestHead, hosts: list[bytes] | None) -> tuple[bytes, bool]:
 
 def _is_authority(text: bytes) -> bool:
     match = _AUTHORITY.fullmatch(text) if len(text) <= LONGEST_HOST else None
-    return match is not None and (not match[2] or int(match[2]) <= 65535)
+    if match is None or (match[2] and int(match[2]) > 65535):
+        return False
+    return not text.startswith(b"[") or _is_ipv6(match[1][1:-1])
+
+
+def _is_ipv6(text: bytes) -> bool:
+    try:
+        IPv6Address(text.decode("ascii"))
+    except ValueError:
+        return False
+    return True
 
 
 def _connection(head: RequestHead, values: list[bytes]) -> frozenset[bytes]:
