@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from l7proxy.core.head import Refusal
 from l7proxy.core.proxystatus import Cause
 from l7proxy.http.client import ANSWER, BODY, CLOSED, HEAD, LINGER, PROXY, TUNNEL, ClientConnection
+from l7proxy.http.link import Piece
 
 if TYPE_CHECKING:
     from l7proxy.http.front import Front
@@ -246,7 +247,7 @@ class TlsConnection(ClientConnection):
 
     # what is said
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: Piece) -> None:
         if not self._may_say:
             if self._stage == PLAIN:
                 _send(self, data)
@@ -268,6 +269,9 @@ class TlsConnection(ClientConnection):
             asyncio.get_running_loop().call_soon(self.doom, f"TLS: {_said(error)}")
             return
         _send(self, b"".join(records))
+
+    def _write_both(self, start: bytes, piece: Piece) -> None:
+        self._write(b"".join((start, piece)))
 
     def _say_end(self) -> None:
         """close_notify, once."""
