@@ -539,7 +539,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._backed_up:
             if transport.get_write_buffer_size():
-                transport.write(data)
+                transport.write(bytes(data))  # a view may be good for this call only
                 return
             self._backed_up = False
         try:
@@ -551,7 +551,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if sent != len(data):
             self._backed_up = True
-            transport.write(memoryview(data)[sent:])
+            transport.write(bytes(memoryview(data)[sent:]))
 
     def _write_both(self, start: bytes, piece: Piece) -> None:
         """Write a head and a large piece without joining them."""
@@ -569,10 +569,10 @@ class ClientConnection(asyncio.Protocol):
         if sent < len(start):
             self._backed_up = True
             self.transport.write(start[sent:])
-            self.transport.write(piece)
+            self.transport.write(bytes(piece))
         elif sent < len(start) + len(piece):
             self._backed_up = True
-            self.transport.write(memoryview(piece)[sent - len(start) :])
+            self.transport.write(bytes(memoryview(piece)[sent - len(start) :]))
 
     def pause_writing(self) -> None:
         self._full = True

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from l7proxy.http.pool import LinkPool
 
 Piece: TypeAlias = bytes | memoryview
+"""A view is one of the buffer that all links read into: it is good until the call that hands it on returns."""
 LARGE_BYTES = 8 * 1024
-"""What has this size is handed on as a view of what was read, not as a copy."""
+"""What is smaller is handed on as a copy."""
 LARGEST_HEAD = 256 * 1024
 MOST_INTERIM = 100
 """1xx answers before the final one."""
+
+_buffer = bytearray(256 * 1024)
+_view = memoryview(_buffer)
 
 IDLE, HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, TUNNEL, DONE = range(7)
 
@@ -51,7 +55,7 @@ class Asker(Protocol):
     def link_ready(self) -> None: ...
 
 
-class UpstreamLink(asyncio.Protocol):
+class UpstreamLink(asyncio.BufferedProtocol):
     """One connection to a backend. `answered` is whether a byte of the present answer has come."""
 
     def __init__(self, pool: LinkPool) -> None:
@@ -129,28 +133,40 @@ class UpstreamLink(asyncio.Protocol):
             transport.write(data[sent:])
         return True
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return _buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         asker = self.asker
         phase = self.phase
         if asker is None:
             self.abort()
         elif phase == HEAD:
             self.answered = True
-            self._read_head(asker, self._held + data if self._held else data)
+            end = -1 if self._held else _buffer.find(b"\r\n\r\n", 0, nbytes)
+            if end >= 0:
+                head = scan_response(bytes(_view[:end]))
+                if head is not None:
+                    piece = _view[end + 4 : nbytes]
+                    self._begin_body(asker, head, bytes(piece) if nbytes - end < LARGE_BYTES else piece)
+                    return
+            self._read_head(asker, self._held + bytes(_view[:nbytes]))
         elif phase == LENGTH:
-            left = self._left - len(data)
+            left = self._left - nbytes
             self._left = left
             if left > 0:
-                asker.more(data, False)
+                asker.more(_view[:nbytes], False)
             else:
                 self.phase = DONE
-                asker.more(data if left == 0 else data[:left], True)
+                if left < 0:
+                    self.reusable = False
+                asker.more(_view[: nbytes + left], True)
         elif phase == CHUNKED:
-            self._read_chunks(asker, data)
+            self._read_chunks(asker, bytes(_view[:nbytes]))
         elif phase == DONE:
             self.reusable = False
         else:
-            asker.more(data, False)
+            asker.more(_view[:nbytes], False)
 
     def _read_head(self, asker: Asker, data: bytes) -> None:
         while True:
@@ -188,8 +204,7 @@ class UpstreamLink(asyncio.Protocol):
             if self.asker is not asker:
                 return
         self._held = b""
-        end += 4
-        self._begin_body(asker, head, data[end:] if len(data) < LARGE_BYTES else memoryview(data)[end:])
+        self._begin_body(asker, head, data[end + 4 :])
 
     def _begin_body(self, asker: Asker, head: ResponseHead, data: Piece) -> None:
         length = head.length
