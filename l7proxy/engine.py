@@ -7,10 +7,12 @@ Where configurations and health come from is its owner's matter: a file and a pr
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Mapping
 from socket import socket
+from typing import Any
 
 from director.kit.net import Endpoint
 from l7proxy import descriptors
@@ -25,6 +27,8 @@ from l7proxy.runtime import HealthSource, Proxy, make_snapshot, pools_of
 
 log = logging.getLogger("l7proxy")
 
+COLLECT_AFTER = 20_000
+"""Objects made and not freed before cycles are looked for."""
 SWEEP_EVERY_S = 0.5
 QUIET_S = 1.0
 """How long a connection must have been idle for a drain to close it: on one that is busier, the next request may be on
@@ -66,8 +70,23 @@ class Engine:
         Raises: HostError.
         """
         self.proxy.group = group
+        asyncio.get_running_loop().set_exception_handler(self._on_exception)
+        # What is there now stays; exchanges leave no cycles. Looking through all of it would stop traffic for a while.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(COLLECT_AFTER, 20, 20)
         config = self.proxy.snapshot.config
         await self.listeners.commit(config, await self.listeners.prepare(config, sockets))
+
+    def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback failed in itself: uvloop has closed its connection, which ends the exchange; this tells."""
+        error = context.get("exception")
+        self.proxy.failures.write(
+            "connection failed in itself",
+            level=logging.ERROR,
+            fields={"reason": str(context.get("message", ""))},
+            error=error if isinstance(error, Exception) else None,
+        )
 
     async def change(
         self, config: Config, health: HealthSource, opened: Mapping[Endpoint, Served], workers: int = 1

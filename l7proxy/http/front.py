@@ -6,6 +6,8 @@ look here for it.
 
 from __future__ import annotations
 
+import logging
+
 from l7proxy.certificates import context_of
 from l7proxy.core.forwarded import TrustedNetworks
 from l7proxy.core.model import Listener
@@ -47,4 +49,8 @@ class Front:
     def sweep(self, now: float) -> None:
         """Look at every connection's deadlines."""
         for connection in list(self.clients):
-            connection.sweep(now)
+            try:
+                connection.sweep(now)
+            except Exception as error:  # noqa: BLE001 -- told with its traceback; it must not end the sweeper
+                self.proxy.failures.write("connection failed in itself", level=logging.ERROR, error=error)
+                connection.abort()
