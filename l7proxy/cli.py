@@ -13,7 +13,7 @@ import click
 
 from director.kit.configfile import InvalidConfigError
 from director.kit.errors import DirectorError
-from l7proxy import commands
+from l7proxy import CODE, commands
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -43,7 +43,7 @@ Signals:
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="lvs-director", prog_name="l7proxy", message="%(prog)s %(version)s")
+@click.version_option(package_name="lvs-director", prog_name="l7proxy", message=f"%(prog)s %(version)s ({CODE})")
 def cli() -> None:
     """An HTTP reverse proxy: listeners, routes by host and path, upstreams with checks."""
 

@@ -18,6 +18,7 @@ from director.kit.errors import DirectorError, HostError
 from director.kit.health import HealthState
 from director.kit.net import Endpoint
 from director.kit.prober import Prober
+from l7proxy import CODE
 from l7proxy.control import Pace
 from l7proxy.core.model import Config
 from l7proxy.counts import counts_of, lasting
@@ -85,7 +86,7 @@ class Server:
             ]
             config = self.proxy.snapshot.config
             await self._engine.begin(sockets, group)
-            log.info("serving", extra={"binds": ",".join(map(str, config.binds)), **size_of(config)})
+            log.info("serving", extra={"binds": ",".join(map(str, config.binds)), "code": CODE, **size_of(config)})
             try:
                 await self._control()
                 await self._drain()

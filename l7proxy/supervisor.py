@@ -23,6 +23,7 @@ from director.kit.errors import DirectorError
 from director.kit.health import HealthState
 from director.kit.net import Endpoint
 from director.kit.prober import Prober
+from l7proxy import CODE
 from l7proxy.control import Pace
 from l7proxy.core.load import combine
 from l7proxy.core.model import Config
@@ -138,7 +139,7 @@ class Supervisor:
                 await self._engine.begin(self._own_copies(self._loaded.config), group)
                 await begin()
                 config = self._loaded.config
-                extra = {"binds": ",".join(map(str, config.binds)), "workers": len(self._crew.serving)}
+                extra = {"binds": ",".join(map(str, config.binds)), "code": CODE, "workers": len(self._crew.serving)}
                 log.info("serving", extra={**extra, **size_of(config)})
                 await self._control()
                 await self._drain()

@@ -2,22 +2,20 @@
 
 One rule: these are made only by `scan.py` (the ordinary) and `strict.py` (everything else), which agree on what both
 can read. Objects of the hot path: no
-dataclasses, but class-level defaults, so that one is made by setting what differs.
+dataclasses, but class-level defaults, so that one is made by setting what differs. Where `_scan.pyx` is compiled, its
+classes stand here in place of these, with the same attributes.
 """
 
 from __future__ import annotations
 
-import re
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from l7proxy.core.proxystatus import Cause
 
-_SHARED_LOGIN = re.compile(rb"(?i)(?:^|,)[ \t]*(?:ntlm|negotiate)(?:[ \t,]|$)")
 LONGEST_BODY = 2**63 - 1
 """What a Content-Length or the size of a chunk can say."""
-
-LONGEST_HOST = 261
-"""Of a name 255 (RFC 3986 3.2.2), and a port: it is kept for each connection, and among the hosts that are known."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -51,16 +49,6 @@ NEVER_NAMED = frozenset(
 """End-to-end headers that Connection must not take away: a client could blind a backend with it."""
 
 
-def names_shared_login(value: bytes) -> bool:
-    """Whether a value of Authorization or WWW-Authenticate names a scheme that authenticates a connection: NTLM or
-    Negotiate (RFC 4559), anywhere in a list.
-
-    >>> names_shared_login(b'Basic realm="a, b", NTLM'), names_shared_login(b'Basic realm="ntlm"')
-    (True, False)
-    """
-    return _SHARED_LOGIN.search(value) is not None
-
-
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """What answers a request that goes no further, and why, for the log."""
@@ -72,8 +60,8 @@ class Refusal:
 class RequestHead:
     """A request's head, understood.
 
-    `start` is the request line for the backend and `lines` are the header lines that go on, as they came, without
-    their line ends; Host is one of them unless `authority` came otherwise (`lines` then has it anew) or not at all
+    `start` is the request line for the backend and `fields` the header lines that go on, as they came, each with its
+    line end; Host is one of them unless `authority` came otherwise (`fields` then has it anew) or not at all
     (HTTP/1.0, `authority` is empty). `claims` are the lines in which a client says where it comes from; they go on only
     from trusted proxies. `host` and `path` (in normal form) are what routes look at, `target` is what came.
     """
@@ -87,7 +75,7 @@ class RequestHead:
     odd: bool = False
     """Whether the path may be dangerous: it has an escape, two dots or a backslash."""
     http10: bool = False
-    lines: list[bytes]
+    fields: bytes = b""
     claims: tuple[bytes, ...] = ()
     length: int | None = None
     """What Content-Length says."""
@@ -107,17 +95,22 @@ class RequestHead:
     agent: bytes = b""
 
     @property
+    def lines(self) -> list[bytes]:
+        """`fields`, one by one."""
+        return self.fields.split(b"\r\n")[:-1]
+
+    @property
     def has_body(self) -> bool:
         """Whether bytes of a body follow."""
         return self.chunked or bool(self.length)
 
 
 class ResponseHead:
-    """An answer's head, understood. `lines` are the header lines that go on, without those about the connection."""
+    """An answer's head, understood. `fields` are the header lines that go on, without those about the connection."""
 
     status: int = 200
     phrase: bytes = b""
-    lines: list[bytes]
+    fields: bytes = b""
     length: int | None = None
     chunked: bool = False
     keep_alive: bool = True
@@ -127,3 +120,13 @@ class ResponseHead:
     """What a 101 switches to."""
     bound: bool = False
     """Whether who has authenticated is known to the connection (NTLM, Negotiate): it must not change hands."""
+
+    @property
+    def lines(self) -> list[bytes]:
+        """`fields`, one by one."""
+        return self.fields.split(b"\r\n")[:-1]
+
+
+if not TYPE_CHECKING:
+    with suppress(ImportError):
+        from l7proxy.core._scan import RequestHead, ResponseHead  # noqa: F401 -- for who imports from here

@@ -69,22 +69,22 @@ def names_in_via(via: bytes, name: bytes) -> bool:
 def request_bytes(head: RequestHead, tail: bytes, authority: bytes) -> bytes:
     """A request's head for a backend; `authority` is the Host for a client that sent none."""
     if head.authority and not head.chunked and not head.upgrade:
-        return b"\r\n".join((head.start, *head.lines, tail))
-    more = []
+        return b"".join((head.start, b"\r\n", head.fields, tail))
+    more = [head.start]
     if not head.authority:
         more.append(b"Host: " + authority)
     if head.chunked:
         more.append(b"Transfer-Encoding: chunked")
     if head.upgrade:
         more += [b"Connection: Upgrade", b"Upgrade: " + head.upgrade]
-    return b"\r\n".join((head.start, *more, *head.lines, tail))
+    return b"\r\n".join((*more, head.fields + tail))
 
 
 def decrement_max_forwards(head: RequestHead) -> None:
     """One hop less is left (RFC 9110 7.6.2)."""
     if head.max_forwards is not None:
         kept = [line for line in head.lines if line[:13].lower() != b"max-forwards:"]
-        head.lines = [*kept, b"Max-Forwards: %d" % (head.max_forwards - 1)]
+        head.fields = b"\r\n".join((*kept, b"Max-Forwards: %d\r\n" % (head.max_forwards - 1)))
 
 
 _starts: dict[tuple[int, bytes], bytes] = {}

@@ -10,8 +10,31 @@ that are not empty, no Transfer-Encoding, Expect or Upgrade, a Connection that s
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from l7proxy.core.head import LONGEST_HOST, RequestHead, ResponseHead, names_shared_login
+from l7proxy.core.head import RequestHead, ResponseHead
+from l7proxy.core.linekinds import (
+    AGENT,
+    CLAIM,
+    CLAIMS,
+    CODING,
+    CONNECTION,
+    CUT,
+    DATE,
+    FULL,
+    HOST,
+    LENGTH,
+    LOGIN,
+    LONGEST_HOST,
+    MOST_ANSWER_LINES,
+    PASS,
+    REFERER,
+    REQUEST,
+    RESPONSE,
+    VIA,
+    names_shared_login,
+)
 from l7proxy.core.paths import normal_path
 
 PRINTABLE = bytes(range(0x20, 0x7F))
@@ -23,51 +46,6 @@ MOST_KNOWN = 2048
 """Names, spellings and hosts that are remembered; whoever sends more of them only makes this process think again."""
 LONGEST_KNOWN = 64
 """Of a name."""
-MOST_ANSWER_LINES = 256
-"""An answer with more is not ordinary: to cut lines out takes as long as there are lines, each time."""
-
-
-# What a header line is to us; FULL is not ordinary. Plain numbers: a member of an Enum is looked up each time.
-PASS, HOST, LENGTH, CONNECTION, CUT, CLAIM, VIA, REFERER, AGENT, CODING, DATE, LOGIN, FULL = range(13)
-
-_REQUEST: dict[bytes, int] = {
-    b"host": HOST,
-    b"content-length": LENGTH,
-    b"connection": CONNECTION,
-    b"keep-alive": CUT,
-    b"proxy-connection": CUT,
-    b"proxy-authorization": CUT,
-    b"proxy-authenticate": CUT,
-    b"proxy-authentication-info": CUT,
-    b"trailer": CUT,
-    b"te": CUT,
-    b"http2-settings": CUT,
-    b"transfer-encoding": FULL,
-    b"upgrade": FULL,
-    b"expect": FULL,
-    b"forwarded": CLAIM,
-    b"x-real-ip": CLAIM,
-    b"authorization": LOGIN,
-    b"via": VIA,
-    b"referer": REFERER,
-    b"user-agent": AGENT,
-}
-_RESPONSE: dict[bytes, int] = {
-    b"content-length": LENGTH,
-    b"connection": CONNECTION,
-    b"keep-alive": CUT,
-    b"proxy-connection": CUT,
-    b"proxy-authenticate": CUT,
-    b"proxy-authorization": CUT,
-    b"proxy-authentication-info": CUT,
-    b"trailer": CUT,
-    b"te": CUT,
-    b"http2-settings": CUT,
-    b"upgrade": CUT,
-    b"transfer-encoding": CODING,
-    b"date": DATE,
-    b"www-authenticate": LOGIN,
-}
 
 _request_lines: dict[bytes, int] = {}
 _response_lines: dict[bytes, int] = {}
@@ -82,7 +60,7 @@ def _learn(name: bytes, kinds: dict[bytes, int], known: dict[bytes, int]) -> int
         return FULL
     lower = name.lower()
     kind = kinds.get(lower, PASS)
-    if kinds is _REQUEST and lower.startswith(b"x-forwarded-"):
+    if kinds is REQUEST and lower.startswith(CLAIMS):
         kind = CLAIM
     if len(name) <= LONGEST_KNOWN:
         if len(known) >= MOST_KNOWN:
@@ -123,7 +101,7 @@ def scan_request(data: bytes, most_headers: int = 100) -> RequestHead | None:  #
         name, _, value = line.partition(b":")
         kind = known.get(name)
         if kind is None:
-            kind = _learn(name, _REQUEST, known)
+            kind = _learn(name, REQUEST, known)
         if not value:
             return None
         if not kind:
@@ -165,7 +143,8 @@ def scan_request(data: bytes, most_headers: int = 100) -> RequestHead | None:  #
         return None
     for cut in cuts:
         lines.remove(cut)
-    head.lines = lines
+    lines.append(b"")
+    head.fields = b"\r\n".join(lines)
     head.start = start
     if method != b"GET":
         head.method = method
@@ -201,7 +180,7 @@ def scan_response(data: bytes) -> ResponseHead | None:
         name, _, value = line.partition(b":")
         kind = known.get(name)
         if kind is None:
-            kind = _learn(name, _RESPONSE, known)
+            kind = _learn(name, RESPONSE, known)
         if not value:
             return None
         if not kind:
@@ -234,8 +213,15 @@ def scan_response(data: bytes) -> ResponseHead | None:
         return None
     for cut in cuts:
         lines.remove(cut)
-    head.lines = lines
+    lines.append(b"")
+    head.fields = b"\r\n".join(lines)
     if status != 200:
         head.status = status
     head.phrase = start[13:]
     return head
+
+
+plain_scan_request, plain_scan_response = scan_request, scan_response
+if not TYPE_CHECKING:
+    with suppress(ImportError):
+        from l7proxy.core._scan import scan_request, scan_response

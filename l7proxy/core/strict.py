@@ -10,16 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv6Address
 
-from l7proxy.core.head import (
-    HOP_BY_HOP,
-    LONGEST_BODY,
-    LONGEST_HOST,
-    NEVER_NAMED,
-    Refusal,
-    RequestHead,
-    ResponseHead,
-    names_shared_login,
-)
+from l7proxy.core.head import HOP_BY_HOP, LONGEST_BODY, NEVER_NAMED, Refusal, RequestHead, ResponseHead
+from l7proxy.core.linekinds import LONGEST_HOST, names_shared_login
 from l7proxy.core.paths import normal_path
 from l7proxy.core.proxystatus import Cause
 
@@ -53,8 +45,8 @@ def read_request(data: bytes, *, most_headers: int = 100, drop_underscores: bool
     """The head in `data` (without its empty line), or why it is refused.
 
     >>> head = read_request(b"GET http://a.example/x HTTP/1.1\\r\\nHost: b.example")
-    >>> head.start, head.host, head.lines
-    (b'GET /x HTTP/1.1', 'a.example', [b'Host: a.example'])
+    >>> head.start, head.host, head.fields
+    (b'GET /x HTTP/1.1', 'a.example', b'Host: a.example\\r\\n')
     >>> read_request(b"GET / HTTP/1.1").reason
     'no Host'
     """
@@ -94,7 +86,7 @@ def _read_request(data: bytes, most_headers: int, drop_underscores: bool) -> Req
     _more(head, found)
     if b"via" not in dropped:
         head.via = b",".join(found.get(b"via", ()))
-    head.lines = []
+    kept = []
     claims = []
     for name, _, line in fields:
         if b"_" in name and (
@@ -105,13 +97,14 @@ def _read_request(data: bytes, most_headers: int, drop_underscores: bool) -> Req
             if b"_" not in name and name not in dropped:
                 claims.append(line)
         elif name == b"host":
-            head.lines.append(b"Host: " + head.authority if came_otherwise else line)
+            kept.append(b"Host: " + head.authority if came_otherwise else line)
         elif name in dropped or (name == b"expect" and not head.expects_continue):
             continue
         else:
-            head.lines.append(line)
+            kept.append(line)
     if came_otherwise and b"host" not in found:
-        head.lines.insert(0, b"Host: " + head.authority)
+        kept.insert(0, b"Host: " + head.authority)
+    head.fields = b"".join([line + b"\r\n" for line in kept])
     head.claims = tuple(claims)
     return head
 
@@ -283,7 +276,7 @@ def read_response(data: bytes) -> ResponseHead | str:
         if [coding.lower() for coding in codings] != [b"chunked"]:
             return "a Transfer-Encoding that is not chunked"
         head.chunked = True
-    head.lines = list(_kept(head, fields, dropped))
+    head.fields = b"".join([line + b"\r\n" for line in _kept(head, fields, dropped)])
     lengths = {value for name, value, _ in fields if name == b"content-length"}
     for length in lengths:
         if not length.isdigit() or len(length) > 19 or int(length) > LONGEST_BODY:

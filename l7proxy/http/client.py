@@ -421,37 +421,37 @@ class ClientConnection(asyncio.Protocol):
 
     def interim(self, head: ResponseHead) -> None:
         """A 1xx answer."""
-        self._write(b"\r\n".join((status_line(head), *head.lines, b"\r\n")))
+        self._write(b"%b\r\n%b\r\n" % (status_line(head), head.fields))
 
     def answer(self, head: ResponseHead, piece: Piece, last: bool) -> None:
         """The answer's head, with what has come of its body."""
         exchange = self.exchange
         if exchange is None:
             return
-        lines = head.lines
+        fields = head.fields
         request = exchange.head
         if not head.dated:
-            lines.append(b"Date: " + http_date())
+            fields += b"Date: %b\r\n" % http_date()
         self._recode = False
         if head.length is None and request.method != b"HEAD" and head.status not in {304, 204}:
             if request.http10:
                 self.keep_alive = False
             else:
                 self._recode = True
-                lines.append(b"Transfer-Encoding: chunked")
+                fields += b"Transfer-Encoding: chunked\r\n"
                 if piece:
                     piece = chunk(piece)
                 if last:
                     piece = bytes(piece) + LAST_CHUNK
         if not self._stays(exchange):
             self.keep_alive = False
-            lines.append(b"Connection: close")
+            fields += b"Connection: close\r\n"
         elif request.http10:
-            lines.append(b"Connection: keep-alive")
+            fields += b"Connection: keep-alive\r\n"
         if len(piece) < LARGE_BYTES:
-            self._write(b"".join((status_line(head), b"\r\n", b"\r\n".join(lines), b"\r\n\r\n", piece)))
+            self._write(b"".join((status_line(head), b"\r\n", fields, b"\r\n", piece)))
         else:
-            self._write_both(b"%b\r\n%b\r\n\r\n" % (status_line(head), b"\r\n".join(lines)), piece)
+            self._write_both(b"%b\r\n%b\r\n" % (status_line(head), fields), piece)
 
     def _stays(self, exchange: Exchange) -> bool:
         """Whether the connection goes on after the present answer."""
@@ -473,8 +473,8 @@ class ClientConnection(asyncio.Protocol):
         self._recode = False
         self.state = TUNNEL
         self.keep_alive = False
-        head.lines += [b"Connection: Upgrade", b"Upgrade: " + head.upgrade]
-        self._write(b"%b\r\n%b\r\n\r\n%b" % (status_line(head), b"\r\n".join(head.lines), early))
+        fields = b"%bConnection: Upgrade\r\nUpgrade: %b\r\n" % (head.fields, head.upgrade)
+        self._write(b"%b\r\n%b\r\n%b" % (status_line(head), fields, early))
         waiting = bytes(self._held)
         self._held = b""
         self.resume()

@@ -10,6 +10,8 @@ from random import Random
 import h11
 from hypothesis import strategies as st
 
+from l7proxy.core.head import RequestHead, ResponseHead
+
 STARTS = [
     b"GET / HTTP/1.1",
     b"GET /a/b?c=d&e=%20 HTTP/1.1",
@@ -334,3 +336,13 @@ def _length(headers: Iterable[tuple[bytes, bytes]], default: int | None) -> int 
     if b"transfer-encoding" in found:
         return -1
     return int(found[b"content-length"]) if b"content-length" in found else default
+
+
+def facts(head: RequestHead | ResponseHead) -> dict[str, object]:
+    """All that a head says."""
+    return {name: getattr(head, name) for name in dir(head) if name[0] != "_"}
+
+
+def same_to_the_byte(one: RequestHead | ResponseHead | None, other: RequestHead | ResponseHead | None) -> None:
+    """What the first tier found in C, and in Python. (Where it is not compiled, they are one.)"""
+    assert (facts(one) if one is not None else None) == (facts(other) if other is not None else None)

@@ -20,7 +20,7 @@ from l7proxy.core import strict
 from l7proxy.core.framing import LAST_CHUNK, chunk
 from l7proxy.core.head import HOP_BY_HOP, NEVER_NAMED, Refusal, RequestHead, ResponseHead
 from l7proxy.core.headers import own_tail, request_bytes, status_line
-from l7proxy.core.scan import scan_request, scan_response
+from l7proxy.core.scan import plain_scan_request, plain_scan_response, scan_request, scan_response
 from l7proxy.http.parser import read_request, read_response
 from tests.l7proxy import heads
 
@@ -34,7 +34,7 @@ ROUNDS = 60
 
 def plain(head: RequestHead | ResponseHead) -> dict[str, object]:
     """All that a head says, without the blanks around what goes to the log."""
-    found: dict[str, object] = {name: getattr(head, name) for name in type(head).__annotations__}
+    found: dict[str, object] = heads.facts(head)
     for name in ("agent", "referer"):
         if isinstance(head, RequestHead):
             found[name] = getattr(head, name).strip(b" \t")
@@ -46,6 +46,7 @@ def plain(head: RequestHead | ResponseHead) -> dict[str, object]:
 def tiers_agree(data: bytes, drop: bool = True) -> RequestHead | Refusal:
     """What both tiers make of a request; the first one may leave it to the second."""
     first, second = scan_request(data), read_request(data, drop_underscores=drop)
+    heads.same_to_the_byte(first, plain_scan_request(data))
     if first is not None:
         assert isinstance(second, RequestHead), (data, second)
         assert plain(first) == plain(second), data
@@ -55,6 +56,7 @@ def tiers_agree(data: bytes, drop: bool = True) -> RequestHead | Refusal:
 
 def answer_tiers_agree(data: bytes) -> ResponseHead | str:
     first, second = scan_response(data), read_response(data)
+    heads.same_to_the_byte(first, plain_scan_response(data))
     if first is not None:
         assert isinstance(second, ResponseHead), (data, second)
         assert plain(first) == plain(second), data

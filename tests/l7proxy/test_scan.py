@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from l7proxy.core.head import RequestHead, ResponseHead
-from l7proxy.core.scan import scan_request, scan_response
+from l7proxy.core.scan import plain_scan_request, plain_scan_response, scan_request, scan_response
+from tests.l7proxy import heads
 
 pytestmark = pytest.mark.unit
 
@@ -13,7 +16,10 @@ HOST = b"Host: shop.example.org"
 
 
 def scan(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> RequestHead | None:
-    return scan_request(b"\r\n".join((start, *lines)))
+    data = b"\r\n".join((start, *lines))
+    found = scan_request(data)
+    heads.same_to_the_byte(found, plain_scan_request(data))
+    return found
 
 
 def good(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> RequestHead:
@@ -140,7 +146,10 @@ def test_what_does_not_begin_ordinarily_neither(start: bytes) -> None:
 
 
 def answer(*lines: bytes, start: bytes = b"HTTP/1.1 200 OK") -> ResponseHead | None:
-    return scan_response(b"\r\n".join((start, *lines)))
+    data = b"\r\n".join((start, *lines))
+    found = scan_response(data)
+    heads.same_to_the_byte(found, plain_scan_response(data))
+    return found
 
 
 def test_an_ordinary_answer() -> None:
@@ -197,3 +206,28 @@ def test_an_answer_that_is_not_ordinary_is_left_to_the_second_tier(lines: list[b
 )
 def test_other_status_lines_neither(start: bytes) -> None:
     assert answer(start=start) is None
+
+
+PIECES = [
+    b"GET ", b"POST ", b"/", b"/a.b/", b"?", b"%41", b"..", b" HTTP/1.1", b"HTTP/1.1 200 ", b"OK", b"HTTP/1.1 503 x",
+    b"\r\n", b"\r\n", b"\r\n", b"\r",
+    b"\n", b" ", b":", b": ", b"Host: a", b"Host:B.c:80", b"hOST: ", b"Content-Length:",
+    b"12", b"Connection: ", b"close", b"keep-alive", b"Keep-Alive: x", b"X-Forwarded-", b"For: 1", b"Forwarded: x",
+    b"Via: 1.1 a", b"User-Agent: ", b"Referer: b", b"Authorization: ", b"NTLM", b"Transfer-Encoding: ", b"chunked",
+    b"Date: x",
+    b"X: y", b"Accept: */*", b"Upgrade: z", b"_", b"\t", b"\x80", b"\0", b"q" * 300,
+]  # fmt: skip
+
+
+@settings(max_examples=2000)
+@given(st.lists(st.sampled_from(PIECES), max_size=20).map(b"".join), st.integers(0, 5))
+@example(b"GET / HTTP/1.1\r\nHost: a\r", 100)
+@example(b"GET / HTTP/1.1\r\nHost: a\r\n", 100)
+@example(b"GET / HTTP/1.1\r\nHost: " + b"A" * 300, 100)
+@example(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: " + b"y" * 70_000, 100)
+@example(b"GET / HTTP/1.1\r\nHost: a" + b"\r\nTE: x\r\nX: y" * 3000, 10_000)
+def test_both_scanners_are_one(tail: bytes, most_headers: int) -> None:
+    for data in (tail, b"GET / HTTP/1.1\r\nHost: a\r\n" + tail, b"PUT /" + tail + b" HTTP/1.1\r\nHost: a.b:8"):
+        heads.same_to_the_byte(scan_request(data, most_headers), plain_scan_request(data, most_headers))
+    for data in (tail, b"HTTP/1.1 200 OK\r\n" + tail):
+        heads.same_to_the_byte(scan_response(data), plain_scan_response(data))
