@@ -144,7 +144,7 @@ def _refused(found: Certificate, error: OSError) -> tuple[About, str]:
     """What OpenSSL says, as far as it says anything, in words that help."""
     reason = getattr(error, "reason", None) or ""
     said = reason.lower().replace("_", " ")
-    if reason in {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"}:
+    if reason in {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}:
         return "key", (
             f"{found.key} is not the key of the first certificate in {found.chain}: name the pair that was made "
             "together; the certificate stands before its chain"
