@@ -1,4 +1,4 @@
-"""The command line: run and check.
+"""The command line: run, check and schema.
 
 One rule: an operator's mistake is a sentence and an exit code, never a traceback. Heavy parts are imported where they
 are used, so that `check` and `--help` start fast.
@@ -100,6 +100,19 @@ def check(file: str) -> None:
         (sum(len(upstream.backends) for upstream in config.upstreams.values()), "backend"),
     ]
     click.echo(f"{file}: ok: " + ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts))
+
+
+@cli.command()
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print the reference of all keys instead.")
+def schema(as_markdown: bool) -> None:
+    """Print the JSON Schema of l7proxy.yaml: editors complete and check a file by it."""
+    import json
+
+    from director.kit.reference import markdown
+    from l7proxy.core.schema import ConfigSection
+
+    found = ConfigSection.model_json_schema()
+    click.echo(markdown(found, "l7proxy.yaml"), nl=False) if as_markdown else click.echo(json.dumps(found, indent=2))
 
 
 @cli.command(commands.WORKER, hidden=True)

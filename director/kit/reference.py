@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from director.kit.duration import format_duration
+
 Schema = Mapping[str, Any]
 
 
@@ -69,14 +71,15 @@ def _default(value: Schema) -> str:
     if default is None or default in ([], {}) or isinstance(default, Mapping):
         return ""
     if isinstance(default, float) and _is_duration(value):
-        return f"`{default:g}s`"
+        return f"`{format_duration(default)}`" if default else ""
     if isinstance(default, list):
         return " ".join(f"`{item}`" for item in default)
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
 def _is_duration(value: Schema) -> bool:
-    return "pattern" in value or any("pattern" in branch for branch in value.get("anyOf", ()))
+    """A duration is the text that has examples beside its pattern (`kit/duration.py`); a name has a pattern only."""
+    return any({"pattern", "examples"} <= branch.keys() for branch in (value, *value.get("anyOf", ())))
 
 
 def _type(value: Schema) -> str:
@@ -93,18 +96,30 @@ def _type(value: Schema) -> str:
             return " or ".join(dict.fromkeys(_type(branch) for branch in branches))
     match value.get("type"):
         case "integer" | "number":
-            return f"{value['minimum']} to {value['maximum']}" if "maximum" in value else "number"
+            return _range(value)
         case "array":
             return f"list of {_type(value.get('items', {}))}"
         case "object":
-            return f"names, each with a {_type(value.get('additionalProperties', {}))}"
+            inner = [value["additionalProperties"]] if "additionalProperties" in value else []
+            inner += value.get("patternProperties", {}).values()
+            return f"names, each with {_article(_type(inner[0]))}"
         case "boolean":
             return "`true` \\| `false`"
-        case "string" if "pattern" in value:
-            return "duration, such as " + " or ".join(f"`{item}`" for item in value.get("examples", ["2s"]))
+        case "string" if _is_duration(value):
+            return "duration, such as " + " or ".join(f"`{item}`" for item in value["examples"])
         case "string" if value.get("format", "").startswith("ip"):
             return "IP address"
         case "string" if value.get("format") == "hostname":
             return "host name"
         case _:
             return "text"
+
+
+def _range(value: Schema) -> str:
+    if "maximum" in value:
+        return f"{value['minimum']} to {value['maximum']}"
+    return f"{value['minimum']} or more" if "minimum" in value else "number"
+
+
+def _article(words: str) -> str:
+    return ("an " if words.lstrip("[")[:1] in set("aeiou") else "a ") + words

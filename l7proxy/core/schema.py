@@ -44,7 +44,8 @@ def _listed(value: object) -> object:
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)]
 EndpointText = Annotated[str, AfterValidator(_endpoint)]
-BindTexts = Annotated[tuple[EndpointText, ...], BeforeValidator(_listed), Field(min_length=1)]
+_ONE_OR_SEVERAL = BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])
+BindTexts = Annotated[tuple[EndpointText, ...], _ONE_OR_SEVERAL, Field(min_length=1)]
 Flag = Annotated[bool, Field(strict=True)]
 FileText = Annotated[str, AfterValidator(_absolute)]
 Count = Annotated[int, Field(strict=True, ge=0)]
@@ -62,17 +63,20 @@ class ListenerSection(Section):
 
     bind: BindTexts = Field(description="address:port to listen at, or a list of them")
     trusted_proxies: Annotated[
-        tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_listed), Field(validate_default=False)
-    ] = Field((), description="networks whose X-Forwarded-* headers are believed and extended; others' are replaced")
+        tuple[Annotated[str, AfterValidator(_network)], ...], _ONE_OR_SEVERAL, Field(validate_default=False)
+    ] = Field(
+        (),
+        description="networks whose X-Forwarded-*, Forwarded and X-Real-IP are believed; what others say is replaced",
+    )
     health: str | None = Field(
-        None, description="a path that l7proxy answers with 200 by itself, for the director's check; default none"
+        None, description="a path that l7proxy answers by itself, for the director's check: 200, or 503 while it drains"
     )
 
     proxy_protocol: Flag = Field(
         False,
-        description="connections from `trusted_proxies` begin with a PROXY header, version 1 or 2; default false",
+        description="connections from `trusted_proxies` begin with a PROXY header, version 1 or 2",
     )
-    tls: TlsSection | None = Field(None, description="clients speak TLS here")
+    tls: TlsSection | None = Field(None, description="clients speak TLS here; default: plain HTTP")
 
     @field_validator("health")
     @classmethod
@@ -86,7 +90,7 @@ class ListenerSection(Section):
 class MatchSection(Section):
     """Which requests a route takes; what is left out matches anything."""
 
-    host: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)] = Field(
+    host: Annotated[tuple[str, ...], _ONE_OR_SEVERAL, Field(min_length=1)] = Field(
         (), description="a name, *.example.org, or a list of them"
     )
     path: str = Field("/", description="/prefix by whole segments, `= /exact`, or `~ regular expression`")
@@ -95,39 +99,41 @@ class MatchSection(Section):
 class RouteSection(Section):
     """`{match: {host: shop.example.org, path: /v1}, upstream: shop}`; the order of routes does not matter."""
 
-    name: Name | None = Field(None, description="what logs call it; default its host and path")
+    name: Name | None = Field(None, description="what logs and metrics call it; default: its host and path")
     match: MatchSection = MatchSection()
     upstream: str = Field(description="the upstream that answers")
     dangerous_path: Literal["refuse", "normalise", "forward"] = Field(
         "refuse",
         description="a path that climbs (`..`, also behind %2e, %2f, `;` or a backslash) or holds %00: refuse is 400, "
-        "normalise sends the normal form that routes have seen, forward sends it as it came; default refuse",
+        "normalise sends the normal form that routes have seen, forward sends it as it came",
     )
 
 
 class UpstreamTimeoutsSection(Section):
     """Timeouts towards backends."""
 
-    connect: Duration = Field(3.0, description="to open a connection; default 3s")
-    response: Duration = Field(30.0, description="from the request sent to the head of the answer; default 30s")
-    idle: Duration = Field(60.0, description="between two pieces of a body; default 60s")
-    keepalive: Duration = Field(4.0, description="an unused connection is kept this long; default 4s")
+    connect: Duration = Field(3.0, description="to open a connection; then another backend is tried")
+    response: Duration = Field(30.0, description="from the whole request sent to the head of the answer")
+    idle: Duration = Field(60.0, description="between two pieces of a body, either way")
+    keepalive: Duration = Field(4.0, description="an unused connection is kept this long; less than the backend does")
 
 
 class BackendSection(Section):
     """`a: {address: 10.0.1.11:8000, weight: 2}`"""
 
     address: EndpointText = Field(description="address:port")
-    weight: Annotated[int, Field(strict=True, ge=0, le=1000)] = Field(1, description="its share; 0 drains; default 1")
+    weight: Annotated[int, Field(strict=True, ge=0, le=1000)] = Field(1, description="its share; 0 drains")
 
 
 class UpstreamSection(Section):
     """A pool of backends."""
 
     balance: Literal["round_robin"] = Field("round_robin", description="how backends take turns")
-    check: CheckSection | None = Field(None, description="how backends are probed; default `defaults.check`, or never")
+    check: CheckSection | None = Field(
+        None, description="how backends are probed; default: `defaults.check`, or never, and they count as up"
+    )
     timeouts: UpstreamTimeoutsSection = UpstreamTimeoutsSection()
-    backends: Annotated[dict[Name, BackendSection], Field(min_length=1)]
+    backends: Annotated[dict[Name, BackendSection], Field(min_length=1)] = Field(description="its members, by name")
 
 
 class DefaultsSection(Section):
@@ -152,7 +158,7 @@ class LimitsSection(Section):
         32 * 1024, description="size of a request's head; a larger one is answered 431"
     )
     body: Count | None = Field(
-        None, description="bytes of a request's body; a larger one is answered 413; default none: bodies are never held"
+        None, description="bytes of a request's body; a larger one is answered 413; default: none"
     )
     body_rate: Count = Field(
         256, description="bytes a second that a request's body must keep up on average, after 10 s; 0 is none"
@@ -162,20 +168,20 @@ class LimitsSection(Section):
 class ClientTimeoutsSection(Section):
     """Timeouts towards clients."""
 
-    head: Duration = Field(10.0, description="for the head of a request; default 10s")
-    idle: Duration = Field(30.0, description="between two pieces of a body, either way; default 30s")
-    keepalive: Duration = Field(30.0, description="an unused connection is kept this long; default 30s")
-    tunnel: Duration = Field(3600.0, description="between two bytes of an upgraded connection; default 1h")
-    drain: Duration = Field(30.0, description="on SIGTERM, requests may take this long to finish; default 30s")
+    head: Duration = Field(10.0, description="for the head of a request, from its first byte")
+    idle: Duration = Field(30.0, description="between two pieces of a body, either way")
+    keepalive: Duration = Field(30.0, description="an unused connection is kept this long")
+    tunnel: Duration = Field(3600.0, description="between two bytes of an upgraded connection")
+    drain: Duration = Field(30.0, description="on SIGTERM, requests may take this long to finish")
     notice: Duration = Field(
         0.0,
         description="on SIGTERM, before `drain`: clients still come in for this long, while the agent says drain and "
-        "the health path 503; more than the director's interval; default none",
+        "the health path 503; give it more than the director's interval; default: none",
     )
 
 
 class AdminSection(Section):
-    """The admin endpoint: GET /healthz and /v1/status."""
+    """The admin endpoint: GET /healthz, /v1/status and /metrics."""
 
     bind: EndpointText = Field(description="address:port; there is no login, so keep it local")
 
@@ -187,11 +193,17 @@ class AgentSection(Section):
 
 
 class ConfigSection(Section):
-    """The whole file."""
+    """What `l7proxy run` serves."""
 
-    listeners: Annotated[dict[Name, ListenerSection], Field(min_length=1)]
-    routes: Annotated[tuple[RouteSection, ...], Field(min_length=1)]
-    upstreams: Annotated[dict[Name, UpstreamSection], Field(min_length=1)]
+    listeners: Annotated[dict[Name, ListenerSection], Field(min_length=1)] = Field(
+        description="where clients come in, by name"
+    )
+    routes: Annotated[tuple[RouteSection, ...], Field(min_length=1)] = Field(
+        description="who answers what; the most specific one that fits wins"
+    )
+    upstreams: Annotated[dict[Name, UpstreamSection], Field(min_length=1)] = Field(
+        description="pools of backends, by name"
+    )
     defaults: DefaultsSection = DefaultsSection()
     timeouts: ClientTimeoutsSection = ClientTimeoutsSection()
     limits: LimitsSection = LimitsSection()
@@ -200,13 +212,17 @@ class ConfigSection(Section):
     access_log: Flag | Literal["none", "combined", "json"] = Field(
         "combined", description="a line for each exchange on standard output: combined, json or none; true is combined"
     )
-    via: Flag = Field(True, description="add Via to requests (RFC 9110 7.6.3); default true")
+    via: Flag = Field(
+        True, description="add Via to requests (RFC 9110 7.6.3), and refuse those that went through this l7proxy before"
+    )
     name: Name | None = Field(
-        None, description="what this l7proxy is called in Via and Proxy-Status, other than all others; default made up"
+        None,
+        description="what this l7proxy is called in Via and Proxy-Status, other than all others; default: made from "
+        "the host and `bind`",
     )
     underscores: Literal["drop", "forward"] = Field(
-        "drop", description="headers with `_` in their names, which CGI takes for `-`: drop or forward; default drop"
+        "drop", description="headers with `_` in their names, which CGI takes for `-`: drop or forward"
     )
     workers: Literal["auto"] | Annotated[int, Field(strict=True, ge=1, le=256)] = Field(
-        1, description="processes that serve; `auto` is one for each core; default 1"
+        1, description="processes that serve; `auto` is one for each core"
     )
