@@ -277,16 +277,15 @@ def read_response(data: bytes) -> ResponseHead | str:
             return "a Transfer-Encoding that is not chunked"
         head.chunked = True
     head.fields = b"".join([line + b"\r\n" for line in _kept(head, fields, dropped)])
-    lengths = {value for name, value, _ in fields if name == b"content-length"}
+    lengths = [value for name, value, _ in fields if name == b"content-length"]
+    if len(lengths) > 1:
+        return "two Content-Lengths"
     for length in lengths:
         if not length.isdigit() or len(length) > 19 or int(length) > LONGEST_BODY:
             return "a Content-Length that is no length"
-    if len({int(length) for length in lengths}) > 1:
-        return "two Content-Lengths"
-    if lengths:
         if head.chunked:
             return "Content-Length and Transfer-Encoding together"
-        head.length = int(lengths.pop())
+        head.length = int(length)
     return head
 
 
@@ -294,12 +293,8 @@ def _kept(
     head: ResponseHead, fields: Sequence[tuple[bytes, bytes, bytes]], dropped: frozenset[bytes] | set[bytes]
 ) -> Iterator[bytes]:
     bodiless = head.status < 200 or head.status == 204  # RFC 9110 8.6
-    measured = False
     for name, value, line in fields:
-        if name == b"content-length":
-            if not measured and not bodiless:
-                yield line
-            measured = True
+        if name == b"content-length" and bodiless:
             continue
         if name == b"upgrade" and head.status == 101:
             head.upgrade = value.lower()

@@ -47,6 +47,8 @@ def tiers_agree(data: bytes, drop: bool = True) -> RequestHead | Refusal:
     """What both tiers make of a request; the first one may leave it to the second."""
     first, second = scan_request(data), read_request(data, drop_underscores=drop)
     heads.same_to_the_byte(first, plain_scan_request(data))
+    alone = strict.read_request(data, drop_underscores=drop)
+    assert isinstance(alone, Refusal) == isinstance(second, Refusal), data  # aiohttp takes what strict takes
     if first is not None:
         assert isinstance(second, RequestHead), (data, second)
         assert plain(first) == plain(second), data
@@ -57,6 +59,7 @@ def tiers_agree(data: bytes, drop: bool = True) -> RequestHead | Refusal:
 def answer_tiers_agree(data: bytes) -> ResponseHead | str:
     first, second = scan_response(data), read_response(data)
     heads.same_to_the_byte(first, plain_scan_response(data))
+    assert isinstance(strict.read_response(data), str) == isinstance(second, str), data
     if first is not None:
         assert isinstance(second, ResponseHead), (data, second)
         assert plain(first) == plain(second), data
