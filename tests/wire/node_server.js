@@ -5,6 +5,7 @@ const http = require('http');
 const [port, idleMs] = process.argv.slice(2).map(Number);
 const seen = new Map();
 let connections = 0;
+let timedOut = 0;
 
 const server = http.createServer((request, response) => {
   const url = new URL(request.url, 'http://any');
@@ -15,7 +16,7 @@ const server = http.createServer((request, response) => {
   const end = () => {
     if (url.pathname.endsWith('/record')) {
       const twice = [...seen].filter(([, count]) => count > 1).map(([name]) => name);
-      response.end(JSON.stringify({ connections, seen: [...seen.keys()], twice }));
+      response.end(JSON.stringify({ connections, timed_out: timedOut, seen: [...seen.keys()], twice }));
     } else if (url.pathname.endsWith('/hints')) {
       response.writeEarlyHints({ link: '</style.css>; rel=preload; as=style' });
       response.end('hinted');
@@ -30,6 +31,9 @@ const server = http.createServer((request, response) => {
   };
   request.on('end', end).resume();
 });
-server.on('connection', () => { connections += 1; });
+server.on('connection', (socket) => {
+  connections += 1;
+  socket.on('timeout', () => { timedOut += 1; });
+});
 server.keepAliveTimeout = idleMs;
 server.listen(port, '127.0.0.1');

@@ -35,17 +35,20 @@ class Proxy:
 
     def records(self) -> list[dict[str, Any]]:
         """Its access log so far."""
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        whole = self.log.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+
+    def count(self, prefix: str) -> int:
+        """How many records there are of targets that begin with `prefix`."""
+        return self.log.read_text().count(f'"target":"{prefix}')
 
     def until(self, count: int, prefix: str) -> list[dict[str, Any]]:
         """The records of targets that begin with `prefix`, once there are `count`."""
         ends_at = time.monotonic() + PATIENCE_S
-        while True:
-            found = [record for record in self.records() if str(record["target"]).startswith(prefix)]
-            if len(found) >= count:
-                return found
-            assert time.monotonic() < ends_at, f"{len(found)} records of {prefix}, not {count}"
+        while self.count(prefix) < count:
+            assert time.monotonic() < ends_at, f"{self.count(prefix)} records of {prefix}, not {count}"
             time.sleep(0.05)  # a file has no event
+        return [record for record in self.records() if str(record["target"]).startswith(prefix)]
 
 
 @contextlib.contextmanager
