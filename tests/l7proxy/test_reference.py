@@ -23,7 +23,7 @@ upstreams: {shop: {backends: {a: {address: "10.0.1.11:8000"}}}}
 """
 
 
-def _rows() -> dict[tuple[str, str], list[str]]:
+def rows_of_the_reference() -> dict[tuple[str, str], list[str]]:
     """Of each section and key: value, default, and what it means."""
     rows = {}
     section = ""
@@ -55,25 +55,25 @@ def test_the_schema_is_json_for_editors() -> None:
 
 @pytest.mark.parametrize(("section", "key"), [("listener", "bind"), ("listener", "trusted_proxies"), ("match", "host")])
 def test_one_stands_for_a_list_of_one_also_in_an_editor(section: str, key: str) -> None:
-    assert _rows()[section, key][0] == "text or list of text"
+    assert rows_of_the_reference()[section, key][0] == "text or list of text"
 
 
 @pytest.mark.parametrize("section", ["listener", "upstream", "backend"])
 def test_names_lead_to_what_they_name(section: str) -> None:
-    values = [cells[0] for cells in _rows().values()]
+    values = [cells[0] for cells in rows_of_the_reference().values()]
     article = "an" if section[0] in "aeiou" else "a"
     assert f"names, each with {article} [{section}](#{section})" in values
 
 
 def test_a_name_is_no_duration() -> None:
-    rows = _rows()
+    rows = rows_of_the_reference()
     assert rows["the file", "name"][0] == rows["route", "name"][0] == "text"
     assert rows["client timeouts", "head"][0].startswith("duration")
 
 
 def test_defaults_are_those_that_a_file_without_them_gets() -> None:
     config = load_config(LEAST, "f")
-    rows = _rows()
+    rows = rows_of_the_reference()
 
     def default(section: str, key: str) -> str:
         return rows[section, key][1].strip("`")
