@@ -159,7 +159,7 @@ class Engine:
             late_s = time.monotonic() - due_at
             proxy.load = observe(proxy.load, proxy.connections, proxy.most_clients, late_s, period_s + late_s)
             now = time.monotonic()
-            self.listeners.sweep(now)
+            await self.listeners.sweep(now)
             for upstream in proxy.snapshot.upstreams.values():
                 for state in upstream.backends.values():
                     state.pool.sweep(now, upstream.upstream.timeouts.keepalive_s)

@@ -138,13 +138,13 @@ class Listeners:
             await served.server.start_serving()
         return [served for served in gone if not isinstance(served.by, Front)]
 
-    def sweep(self, now: float) -> None:
+    async def sweep(self, now: float) -> None:
         """Look at every connection's deadlines, and forget fronts whose last one is gone."""
         self.leaving = [front for front in self.leaving if front.clients]
         for front in self.leaving:
             front.close_idle()
         for front in self.fronts:
-            front.sweep(now)
+            await front.sweep(now)
 
     async def close(self, *, for_good: bool = False) -> None:
         """Accept no more clients; the admin endpoint and the agent go on. Who queues is let in: a socket that is closed

@@ -60,8 +60,8 @@ class Clients:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for _, writer in self._pairs:
-            writer.close()
+        for pair in self._pairs:
+            pair[1].close()
 
     async def burst(self, target: str, posts: int, apart_ms: int = 0) -> None:
         """One request of each client; `posts` of them are POST, the others GET.
