@@ -98,6 +98,13 @@ def test_curl_uses_one_connection_for_many_requests(site: Site) -> None:
     assert done.stdout.split() == [b"1"] + [b"0"] * (len(paths) - 1)
 
 
+def test_curl_that_offers_http_2_goes_on_in_http_1_1(site: Site) -> None:
+    done = curl("--http2", "-v", f"{site.url}/app/chunked")
+    assert b"> Upgrade: h2c" in done.stderr
+    assert b"< HTTP/1.1 200 OK" in done.stderr
+    assert done.stdout.count(b"piece ") == 100
+
+
 def test_curl_follows_a_redirect(site: Site) -> None:
     found = told(["-L", f"{site.url}/app/start"], "http_code", "num_redirects", "num_connects")
     assert found == [200, 1, 1]
