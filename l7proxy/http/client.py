@@ -420,7 +420,9 @@ class ClientConnection(asyncio.Protocol):
         self.bound = {**self.bound, backend: link}
 
     def interim(self, head: ResponseHead) -> None:
-        """A 1xx answer."""
+        """A 1xx answer. From a 100 on, the time for the body is the client's."""
+        if head.status == 100:
+            self.read_at = self._body_since_at = _monotonic()
         self._write(b"%b\r\n%b\r\n" % (status_line(head), head.fields))
 
     def answer(self, head: ResponseHead, piece: Piece, last: bool) -> None:
@@ -643,7 +645,7 @@ class ClientConnection(asyncio.Protocol):
             if now - self._idle_since_at > timeouts.head_s:
                 self.abort()
         elif exchange is not None:
-            if state == BODY and not self._paused_at and exchange.status < 200:
+            if state == BODY and not self._paused_at and exchange.status < 200 and not exchange.awaits_welcome:
                 self._sweep_body(exchange, now, timeouts.idle_s)
             exchange.sweep(now)
         elif state == LINGER and now - self._idle_since_at > LINGER_S:

@@ -96,6 +96,8 @@ class Exchange:
     unlogged = False
     """An answer to a health check: it is in no log and no count."""
     tunnel = False
+    _welcome = False
+    """Whether the backend has asked for the body (100)."""
     _tail = b""
     _untried: dict[str, int] | None = None
     _kept: list[bytes] | None = None
@@ -294,6 +296,12 @@ class Exchange:
 
     # the request's body
 
+    @property
+    def awaits_welcome(self) -> bool:
+        """Whether the client may hold its body back until the backend asks for it (RFC 9110 10.1.1): the time is the
+        backend's."""
+        return self.head.expects_continue and not self._welcome and not self.received_bytes
+
     def body(self, piece: bytes, last: bool) -> None:
         """More of the request's body has come."""
         if self.over:
@@ -339,6 +347,8 @@ class Exchange:
     def interim(self, head: ResponseHead) -> None:
         """A 1xx answer goes on (RFC 9110 15.2), a 100 only to who expects it."""
         self.sent_at = _monotonic()
+        if head.status == 100:
+            self._welcome = True
         if not self.head.http10 and (head.status != 100 or self.head.expects_continue):
             self.client.interim(head)
 
@@ -514,7 +524,7 @@ class Exchange:
             if now - max(link.heard_at, self.first_byte_at) > self.snapshot.config.timeouts.tunnel_s:
                 self._close_tunnel()
         elif link.phase == HEAD:
-            if self.body_done and now - self.sent_at > timeouts.response_s:
+            if (self.body_done or self.awaits_welcome) and now - self.sent_at > timeouts.response_s:
                 self.bad_answer(Cause.RESPONSE_TIMEOUT, "no answer in time")
         elif not link.paused and now - link.heard_at > timeouts.idle_s:
             self.bad_answer(Cause.READ_TIMEOUT, f"nothing came for {timeouts.idle_s:g}s")

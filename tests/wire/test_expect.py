@@ -221,3 +221,46 @@ async def test_a_body_that_would_be_too_large_is_refused_before_it_is_sent(tmp_p
     assert status_of(got) == 413
     assert got.count(b"HTTP/1.1") == 1
     assert origin.heads == []
+
+
+@pytest.mark.parametrize("framing", [LENGTH, CHUNKED])
+@live
+async def test_while_the_backend_makes_up_its_mind_the_clients_time_does_not_run(
+    tmp_path: Path, framing: tuple[bytes, bytes]
+) -> None:
+    async def answer(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.9)
+        await welcome(origin, head, reader, writer)
+
+    rest, body = framing
+    async with running(tmp_path, Origin(answer), more="timeouts: {idle: 300ms}") as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(expecting(rest))
+        assert await reader.readuntil(b"\r\n\r\n") == CONTINUE
+        await asyncio.sleep(0.1)
+        writer.write(body)
+        assert status_of(await reader.readuntil(b"\r\n\r\n")) == 200
+        writer.close()
+
+
+@live
+async def test_a_backend_that_says_nothing_to_an_expectation_is_504(tmp_path: Path) -> None:
+    async def answer(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with running(tmp_path, Origin(answer), upstream="    timeouts: {response: 300ms}") as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(expecting(LENGTH[0]))
+        got = await reader.read()
+        assert (status_of(got), fields_of(got, b"connection")) == (504, [b"close"])
+        writer.close()
+
+
+@live
+async def test_a_client_that_is_asked_for_its_body_and_sends_none_is_408(tmp_path: Path) -> None:
+    async with running(tmp_path, Origin(welcome), more="timeouts: {idle: 300ms}") as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(expecting(LENGTH[0]))
+        assert await reader.readuntil(b"\r\n\r\n") == CONTINUE
+        assert status_of(await reader.read()) == 408
+        writer.close()
