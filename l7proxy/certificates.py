@@ -11,7 +11,7 @@ import os
 import re
 import ssl
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -47,13 +47,14 @@ class _PassphraseWantedError(Exception):
     """A key asks for what nobody is there to type."""
 
 
-def read(named: Certificate) -> Certificate | list[tuple[About, str]]:
-    """`named` with what its files hold, or what keeps it from being served."""
+def read(named: Certificate, held: Mapping[str, str] | None = None) -> Certificate | list[tuple[About, str]]:
+    """`named` with what its files hold, or what keeps it from being served. `held` is what they held for who read them
+    before, by path (as latin-1)."""
     pems: dict[About, bytes] = {}
     wrong: list[tuple[About, str]] = []
     for about, path in (("certificate", named.chain), ("key", named.key)):
         try:
-            pems[about] = _content(path)
+            pems[about] = held[path].encode("latin-1") if held is not None and path in held else _content(path)
         except OSError as error:
             said = _ADVICE.get(error.errno or 0, f"cannot be read: {error.strerror or error}")
             wrong.append((about, f"{path} {said}"))

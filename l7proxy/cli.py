@@ -159,7 +159,7 @@ def _loaded_or_left(file: str, left: Inheritance) -> Loaded:
     from l7proxy.loading import load_file, load_text
 
     try:
-        return load_text(left.text, left.source)
+        return load_text(left.text, left.source, left.files)
     except InvalidConfigError:
         return load_file(file)
 

@@ -56,7 +56,8 @@ HealthChange = tuple[int, str, bool, str]
 class Prepare:
     """Get ready for a configuration. `binds` are the addresses of clients, whose sockets come along in this order.
 
-    `number` names the configuration in what follows; `workers` share its limits.
+    `number` names the configuration in what follows; `workers` share its limits. `files` is what the files that `text`
+    names held, so that all serve the same, also a worker that comes later.
     """
 
     id: int
@@ -66,6 +67,7 @@ class Prepare:
     binds: tuple[str, ...]
     workers: int
     health: tuple[HealthChange, ...]
+    files: dict[str, str] = field(default_factory=dict, repr=False)
     version: int = VERSION
     kind: Literal["prepare"] = "prepare"
 

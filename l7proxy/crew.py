@@ -225,6 +225,7 @@ class Crew:
                 tuple(map(str, binds)),
                 workers,
                 order.health,
+                dict(loaded.files),
             )
 
         said = await self._ask_all(members, asked, within_s, [order.sockets[bind] for bind in binds])

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -49,6 +49,8 @@ class Inheritance:
     health: tuple[HealthChange, ...]
     ended: Counts
     stops: bool = False
+    files: dict[str, str] = field(default_factory=dict, repr=False)
+    """What the files that `text` names held."""
 
 
 _ADAPTER = TypeAdapter(Inheritance)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from director.kit.configfile import Finding, read_text
 from l7proxy import certificates
@@ -21,12 +21,14 @@ log = logging.getLogger("l7proxy")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A file's text, and what it means. `warnings` are what does not keep it from being served."""
+    """A file's text, and what it means. `warnings` are what does not keep it from being served; `files` is what the
+    files that it names held, by path (as latin-1), for other processes that are to serve the same."""
 
     source: str
     text: str
     config: Config
     warnings: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def log_warnings(self) -> None:
         """One line each."""
@@ -42,8 +44,8 @@ def load_file(path: str) -> Loaded:
     return load_text(read_text(path), path)
 
 
-def load_text(text: str, source: str) -> Loaded:
-    """The same for a text that is there already.
+def load_text(text: str, source: str, files: Mapping[str, str] | None = None) -> Loaded:
+    """The same for a text that is there already, and with `files` for what the files that it names held.
 
     Raises: InvalidConfigError.
     """
@@ -54,7 +56,7 @@ def load_text(text: str, source: str) -> Loaded:
             if listener.tls is None:
                 continue
             named = Certificate(listener.tls.certificate, listener.tls.key)
-            found = certificates.read(named)
+            found = certificates.read(named, files)
             if isinstance(found, Certificate):
                 held[named] = found
             else:
@@ -70,5 +72,9 @@ def load_text(text: str, source: str) -> Loaded:
         for listener in listeners
         if listener.tls is not None and (warning := certificates.warning(listener.tls))
     ]
+    pems = {}
+    for each in held.values():
+        pems[each.chain] = each.chain_pem.decode("latin-1")
+        pems[each.key] = each.key_pem.decode("latin-1")
     workers = config.workers or len(os.sched_getaffinity(0))
-    return Loaded(source, text, replace(config, workers=workers, listeners=listeners), tuple(warnings))
+    return Loaded(source, text, replace(config, workers=workers, listeners=listeners), tuple(warnings), pems)

@@ -180,7 +180,7 @@ class Server:
         log.info("workers serve, this process becomes their supervisor", extra={"workers": len(crew.serving)})
         descriptors = {str(bind): each.detach() for bind, each in sockets.items()}
         self._crew = crew
-        self._left = Inheritance(self._path, loaded.text, 1, descriptors, (), health, {})
+        self._left = Inheritance(self._path, loaded.text, 1, descriptors, (), health, {}, files=dict(loaded.files))
 
     async def _drain(self) -> None:
         proxy, engine = self.proxy, self._engine

@@ -311,6 +311,7 @@ class Supervisor:
             self._crew.heirs(are_fresh=False),
             told_all({check: self._prober.state(check) for check in checks}),
             self._crew.ended,
+            files=dict(self._loaded.files),
         )
 
     async def _drain(self) -> None:

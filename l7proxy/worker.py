@@ -145,7 +145,7 @@ class Worker:
             if order.version != VERSION:
                 raise HostError(f"its supervisor is of another version of l7proxy ({order.version}, not {VERSION})")
             # In a thread: a large file takes longer to read than a request may wait.
-            loaded = await asyncio.to_thread(load_text, order.text, order.source)
+            loaded = await asyncio.to_thread(load_text, order.text, order.source, order.files)
         except BaseException:
             for each in sockets.values():
                 each.close()

@@ -255,23 +255,24 @@ class TlsConnection(ClientConnection):
         try:
             if len(data) <= RECORD_BYTES:
                 self._encrypt(data)
-                _send(self, self._outgoing.read())
-                return
-            encrypt, outgoing = self._encrypt, self._outgoing
-            view = memoryview(data)
-            records = []
-            for start in range(0, len(data), RECORD_BYTES):
-                encrypt(view[start : start + RECORD_BYTES])
-                records.append(outgoing.read())
+                sealed = self._outgoing.read()
+            else:
+                encrypt, outgoing = self._encrypt, self._outgoing
+                view = memoryview(data)
+                records = []
+                for start in range(0, len(data), RECORD_BYTES):
+                    encrypt(view[start : start + RECORD_BYTES])
+                    records.append(outgoing.read())
+                sealed = b"".join(records)
         except ssl.SSLError as error:
             self._may_say = False
             # Not from here: who writes goes on with what it was about.
             asyncio.get_running_loop().call_soon(self.doom, f"TLS: {_said(error)}")
             return
-        _send(self, b"".join(records))
+        _send(self, sealed)
 
     def _write_both(self, start: bytes, piece: Piece) -> None:
-        self._write(b"".join((start, piece)))
+        self._write(b"".join((start, piece)))  # not joined, the head would have a record and a system call of its own
 
     def _say_end(self) -> None:
         """close_notify, once."""
