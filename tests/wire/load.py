@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,8 +21,9 @@ ANSWERS_WITHIN_S = PATIENCE_S
 class Load:
     """`kept` clients on connections that are kept, `fresh` ones with a connection for each request."""
 
-    def __init__(self, port: int, kept: int, fresh: int, body: bytes = b"") -> None:
+    def __init__(self, port: int, kept: int, fresh: int, body: bytes = b"", tls: ssl.SSLContext | None = None) -> None:
         self._port = port
+        self._tls = tls
         self._kept = kept
         self._fresh = fresh
         head = f"{'POST' if body else 'GET'} /x HTTP/1.1\r\nHost: a\r\n"
@@ -79,7 +81,7 @@ class Load:
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         try:
             async with asyncio.timeout(ANSWERS_WITHIN_S):
-                return await asyncio.open_connection("127.0.0.1", self._port)
+                return await asyncio.open_connection("127.0.0.1", self._port, ssl=self._tls)
         except (OSError, TimeoutError) as error:
             self.failures[f"connect: {type(error).__name__}"] += 1
             await asyncio.sleep(0.05)

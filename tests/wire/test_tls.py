@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import socket
 import ssl
 import threading
@@ -422,6 +423,31 @@ async def test_renegotiation_is_refused(tmp_path: Path, pair: Pair) -> None:
             await process.wait()
         assert b"no renegotiation" in said
         assert statuses_of(await proxy.get()) == [200]
+
+
+@live
+async def test_a_key_update_is_answered_and_requests_go_on(tmp_path: Path, pair: Pair) -> None:
+    async with over_tls(tmp_path, pair, Origin(named)) as proxy:
+        process = await asyncio.create_subprocess_exec(
+            *["openssl", "s_client", "-connect", f"127.0.0.1:{proxy.port}", "-tls1_3", "-CAfile", str(pair[0]), "-msg"],
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            said = b""
+            while b"Verify return code" not in said:
+                said += await process.stdout.read(4096)
+            process.stdin.write(b"K\n")
+            while b"KEYUPDATE" not in said:
+                said += await process.stdout.read(4096)
+            process.stdin.write(LAST)
+            said += await process.stdout.read()
+            await process.wait()
+        assert re.search(rb"<<< TLS 1.3, Handshake \[length [0-9a-f]+\], KeyUpdate", said)
+        assert b"HTTP/1.1 200 OK" in said
 
 
 # how a connection ends

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.wire.harness import Origin, live, named, running, statuses_of
+from tests.wire.load import Load
 from tests.wire.sealed import SAID, Sealed, listens_with, make_certificate, trusting
 from tests.wire.test_running import problems, reloaded
-from tests.wire.test_workers import Workers, patiently, several
+from tests.wire.test_workers import Workers, all_gone, patiently, several
 
 pytestmark = pytest.mark.unit
 
@@ -120,4 +121,30 @@ async def test_workers_all_serve_what_was_read_once_also_those_that_come_later(t
         assert await shown() == {"two"}
         assert "Traceback" not in proxy.log.read_text()
         assert "PRIVATE KEY" not in proxy.log.read_text()
+    await origin.stop()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@patiently
+async def test_not_one_request_over_tls_fails_in_a_restart_or_a_reload(tmp_path: Path, workers: int) -> None:
+    files, origin = Files(tmp_path), await Origin(named).start()
+    path, port, admin = several(tmp_path, origin, workers, listener=listens_with(*files.served))
+    either = trusting(files.made["one"][0])
+    either.load_verify_locations(files.made["two"][0])
+    load = Load(port, kept=8, fresh=3, tls=either)
+    async with Workers(path, port, admin) as proxy:
+        before = await proxy.pids()
+        async with load.running():
+            await load.more(100)
+            files.put("two")
+            os.kill(proxy.pid, signal.SIGHUP)
+            await proxy.times("INFO l7proxy reloaded", 1)
+            await load.more(100)
+            os.kill(proxy.pid, signal.SIGUSR2)
+            await proxy.times("INFO l7proxy serving", 2)
+            await all_gone(before - {proxy.pid})
+            await load.more(100)
+        assert not load.failures
+        assert load.closed_by_answer, "kept connections went over to the new workers"
+        assert "Traceback" not in proxy.log.read_text()
     await origin.stop()
