@@ -49,8 +49,9 @@ SHARE = st.floats(0, 2)
 CHANGES = st.lists(
     st.tuples(st.integers(0, 10_000), st.sampled_from(["up", "down", "pending"]), st.booleans(), TEXT), max_size=4
 ).map(tuple)
+FILES = st.dictionaries(TEXT, TEXT, max_size=3)
 ORDERS: st.SearchStrategy[ToWorker] = st.one_of(
-    st.builds(Prepare, ID, ID, TEXT, TEXT, st.lists(TEXT, max_size=3).map(tuple), ID, CHANGES, ID),
+    st.builds(Prepare, ID, ID, TEXT, TEXT, st.lists(TEXT, max_size=3).map(tuple), ID, CHANGES, FILES, ID),
     st.builds(Commit, ID),
     st.builds(Abandon, ID),
     st.builds(Health, ID, CHANGES),
