@@ -155,7 +155,7 @@ cdef inline bytes _stripped(const octet *at, const octet *end):
 
 cdef inline int _stays(const octet *at, Py_ssize_t length) noexcept:
     """What Connection says: 1 to stay, 0 to close, -1 something else."""
-    if length == 11 and at[0] == c" " and (at[1] == c"k" or at[1] == c"K") and memcmp(at + 2, b"eep-alive", 9) == 0:
+    if length == 11 and (memcmp(at, b" keep-alive", 11) == 0 or memcmp(at, b" Keep-Alive", 11) == 0):
         return 1
     if length == 10 and memcmp(at, b"keep-alive", 10) == 0:
         return 1

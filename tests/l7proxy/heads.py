@@ -53,6 +53,8 @@ LINES = [
     b"REFERER: y ",
     b"Connection: keep-alive",
     b"connection: close",
+    b"Connection: Keep-Alive",
+    b"connection:Close",
     b"Keep-Alive: timeout=5",
     b"TE: trailers",
     b"Trailer: X-Sum",

@@ -69,6 +69,12 @@ def test_what_is_cut_may_stand_twice() -> None:
 def test_close_is_heard() -> None:
     assert not good(HOST, b"Connection: close").keep_alive
     assert not good(HOST, b"Connection: close", b"connection: keep-alive").keep_alive
+    assert not good(HOST, b"Connection: Close").keep_alive
+    assert not good(HOST, b"Connection:close").keep_alive
+    assert good(HOST, b"Connection: Keep-Alive").keep_alive
+    assert good(HOST, b"Connection:keep-alive").keep_alive
+    assert scan(HOST, b"Connection: Keep-alive") is None
+    assert scan(HOST, b"Connection: CLOSE") is None
 
 
 def test_logins_of_the_connection_are_seen() -> None:
