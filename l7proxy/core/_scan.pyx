@@ -94,7 +94,7 @@ cdef octet _lower[256]
 cdef Py_ssize_t LONGEST_HOST = _LONGEST_HOST
 cdef Py_ssize_t MOST_ANSWER_LINES = _MOST_ANSWER_LINES
 cdef object _kept_alive = []
-cdef char *_scratch = NULL
+cdef char *_scratch = NULL  # one thread scans: `names_shared_login` may let another one run in the middle
 cdef Py_ssize_t _scratch_size = 0
 
 

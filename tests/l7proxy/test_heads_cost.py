@@ -49,6 +49,9 @@ LINES: dict[str, Callable[[int], bytes]] = {
     "names with _": lambda size: b"\r\n".join(b"_%x: a" % n for n in range(size // 9)),
     "empty values": lambda size: b"\r\n".join(b"%x:" % n for n in range(size // 7)),
     "the same length again": lambda size: b"\r\n".join([b"Content-Length: 5"] * (size // 19)),
+    "logins": lambda size: b"Authorization: " + b", \tBasic x" * (size // 10),
+    "commas in Authorization": lambda size: b"Authorization: " + b",\t" * (size // 2),
+    "blanks in WWW-Authenticate": lambda size: b"WWW-Authenticate: ," + b" " * size,
     "lengths": lambda size: b"\r\n".join(b"Content-Length: 5%x" % n for n in range(size // 22)),
 }
 HEADS = {
@@ -84,10 +87,12 @@ def seconds(read: Callable[[], object]) -> float:
 
 
 def request(data: bytes) -> RequestHead | Refusal:
+    scan.plain_scan_request(data, 10**6)
     return scan.scan_request(data, 10**6) or read_request(data, most_headers=10**6)
 
 
 def answer(data: bytes) -> ResponseHead | str:
+    scan.plain_scan_response(data)
     return scan.scan_response(data) or read_response(data)
 
 
@@ -108,10 +113,10 @@ def test_what_is_remembered_of_heads_is_small() -> None:
     try:
         for n in range(300):
             odd = b"%05x" % n * (SIZE // 5)
-            scan.scan_request(b"GET / HTTP/1.1\r\nHost: a\r\n%b: b" % odd)
-            scan.scan_request(b"GET / HTTP/1.1\r\nHost: a\r\n%b" % odd)
-            scan.scan_request(b"GET / HTTP/1.1\r\nHost: %b" % odd)
-            scan.scan_response(b"HTTP/1.1 200 OK\r\n%b: b" % odd)
+            scan.plain_scan_request(b"GET / HTTP/1.1\r\nHost: a\r\n%b: b" % odd)
+            scan.plain_scan_request(b"GET / HTTP/1.1\r\nHost: a\r\n%b" % odd)
+            scan.plain_scan_request(b"GET / HTTP/1.1\r\nHost: %b" % odd)
+            scan.plain_scan_response(b"HTTP/1.1 200 OK\r\n%b: b" % odd)
             head = answer(b"HTTP/1.1 200 %b" % odd)
             assert isinstance(head, ResponseHead)
             assert headers.status_line(head).endswith(odd)
