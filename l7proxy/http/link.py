@@ -24,6 +24,7 @@ Piece: TypeAlias = bytes | memoryview
 LARGE_BYTES = 8 * 1024
 """What is smaller is handed on as a copy."""
 LARGEST_HEAD = 256 * 1024
+LONGEST_STATUS_LINE = 8 * 1024
 MOST_INTERIM = 100
 """1xx answers before the final one."""
 
@@ -77,7 +78,8 @@ class UpstreamLink(asyncio.BufferedProtocol):
         self._left = 0
         self._interim = 0
         self._chunked: Chunked | None = None
-        self._held = b""
+        self._held: bytearray | None = None
+        """The beginning of a head."""
         self._backed_up = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -143,14 +145,17 @@ class UpstreamLink(asyncio.BufferedProtocol):
             self.abort()
         elif phase == HEAD:
             self.answered = True
-            end = -1 if self._held else _buffer.find(b"\r\n\r\n", 0, nbytes)
+            if self._held is not None:
+                self._read_more_head(asker, self._held, _view[:nbytes])
+                return
+            end = _buffer.find(b"\r\n\r\n", 0, nbytes)
             if end >= 0:
                 head = scan_response(bytes(_view[:end]))
                 if head is not None:
                     piece = _view[end + 4 : nbytes]
                     self._begin_body(asker, head, bytes(piece) if nbytes - end < LARGE_BYTES else piece)
                     return
-            self._read_head(asker, self._held + bytes(_view[:nbytes]))
+            self._read_head(asker, bytes(_view[:nbytes]))
         elif phase == LENGTH:
             left = self._left - nbytes
             self._left = left
@@ -168,6 +173,14 @@ class UpstreamLink(asyncio.BufferedProtocol):
         else:
             asker.more(_view[:nbytes], False)
 
+    def _read_more_head(self, asker: Asker, held: bytearray, data: memoryview) -> None:
+        """Look at what is new alone: a head that comes byte by byte is not searched from its beginning each time."""
+        before = len(held)
+        held += data
+        looked_at = held.find(b"\n", 0, before) >= 0  # at its first line
+        if not looked_at or len(held) > LARGEST_HEAD or held.find(b"\r\n\r\n", max(0, before - 3)) >= 0:
+            self._read_head(asker, bytes(held))
+
     def _read_head(self, asker: Asker, data: bytes) -> None:
         while True:
             end = data.find(b"\r\n\r\n")
@@ -177,11 +190,14 @@ class UpstreamLink(asyncio.BufferedProtocol):
                         Cause.RESPONSE_HEAD_TOO_LARGE, f"the answer's head is larger than {LARGEST_HEAD} bytes"
                     )
                     return
-                first = data.find(b"\n")
+                first = data.find(b"\n", 0, LONGEST_STATUS_LINE)
                 if first == 0 or (first > 0 and data[first - 1] != 13):
                     asker.bad_answer(Cause.MALFORMED_RESPONSE, "a line end that is not CRLF")
                     return
-                self._held = data
+                if first < 0 and len(data) >= LONGEST_STATUS_LINE:
+                    asker.bad_answer(Cause.MALFORMED_RESPONSE, "what came is no HTTP answer")
+                    return
+                self._held = bytearray(data)
                 return
             text = data[:end]
             head = scan_response(text) or read_response(text)
@@ -192,7 +208,7 @@ class UpstreamLink(asyncio.BufferedProtocol):
                 break
             data = data[end + 4 :]
             if head.status == 101:
-                self._held = b""
+                self._held = None
                 self.phase = TUNNEL
                 asker.switched(head, data)
                 return
@@ -203,7 +219,7 @@ class UpstreamLink(asyncio.BufferedProtocol):
             asker.interim(head)
             if self.asker is not asker:
                 return
-        self._held = b""
+        self._held = None
         self._begin_body(asker, head, data[end + 4 :])
 
     def _begin_body(self, asker: Asker, head: ResponseHead, data: Piece) -> None:
