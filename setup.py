@@ -10,7 +10,18 @@ from typing import Any
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-COMPILED = ["l7proxy/core/_scan.pyx"]
+COMPILED = [
+    "l7proxy/core/_logline.pyx",
+    "l7proxy/core/_scan.pyx",
+    "l7proxy/core/headers.py",
+    "l7proxy/core/metering.py",
+    "l7proxy/core/routing.py",
+    "l7proxy/http/_quick.pyx",
+    "l7proxy/http/client.py",
+    "l7proxy/http/exchange.py",
+    "l7proxy/http/link.py",
+    "l7proxy/http/pool.py",
+]
 FASTER = ["-O3", "-g0"]
 
 
@@ -19,8 +30,8 @@ class BuildTogether(build_ext):
 
     def run(self) -> None:
         super().run()
-        for name in self.get_outputs():
-            if (made := Path(name)).exists():
+        for extension in self.extensions:
+            if (made := Path(self.get_ext_fullpath(extension.name))).exists():
                 made.touch()
 
 
@@ -35,7 +46,7 @@ def extensions() -> list[Any]:
     for source in COMPILED:
         name = source.rpartition(".")[0].replace("/", ".")
         found.append(Extension(name, [source], optional=True, extra_compile_args=FASTER))
-    directives = {"language_level": 3, "annotation_typing": False}
+    directives = {"language_level": 3, "annotation_typing": False, "nonecheck": True, "binding": False}
     return list(cythonize(found, build_dir="build", compiler_directives=directives, nthreads=2, quiet=True))
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from aiohttp import web
 
-from l7proxy.core.metering import merged
+from l7proxy.core.metering import Counters, merged
 from l7proxy.counts import Collect, WorkerCounts, collected
 from l7proxy.metrics import CONTENT_TYPE, exposition, facts_of
-from l7proxy.runtime import BackendState, Counters, Proxy
+from l7proxy.runtime import BackendState, Proxy
 
 
 def make_app(proxy: Proxy, collect: Collect | None = None) -> web.Application:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from l7proxy import metrics
 from l7proxy.core import metering
-from l7proxy.core.metering import Counts, merged
-from l7proxy.runtime import Counters, Proxy
+from l7proxy.core.metering import Counters, Counts, merged
+from l7proxy.runtime import Proxy
 
 GAUGES = metering.GAUGES | {"connections", "in_flight"}
 """Last parts of names. Those of /v1/status are such as `requests` and `upstreams/shop/a/requests`."""

@@ -19,7 +19,7 @@ from director.kit.health import HealthState, Status
 from l7proxy.accesslog import AccessLog
 from l7proxy.core.balance import RoundRobin, cycle
 from l7proxy.core.load import Load
-from l7proxy.core.metering import Meters
+from l7proxy.core.metering import Counters, Meters
 from l7proxy.core.model import Backend, Config, Upstream
 from l7proxy.core.routing import RouteTable
 from l7proxy.failurelog import FailureLog
@@ -32,21 +32,6 @@ class HealthSource(Protocol):
     def state(self, check: Check) -> HealthState:
         """What is known of `check`."""
         ...
-
-
-@dataclass(slots=True)
-class Counters:
-    """Plain counts since the start; `by_class` counts answers by the first digit of their status."""
-
-    requests: int = 0
-    ended: int = 0
-    bytes_sent: int = 0
-    by_class: list[int] = field(default_factory=lambda: [0] * 10)
-
-    @property
-    def in_flight(self) -> int:
-        """Requests that are not answered yet."""
-        return self.requests - self.ended
 
 
 class BackendState:

@@ -24,6 +24,17 @@ def own_tail(peer: str, scheme: str, authority: bytes, via: bytes, http10: bool 
     return b"\r\n".join([*lines, *_via(via, http10), b"\r\n"])
 
 
+def own_tail_around(peer: str, scheme: str, via: bytes) -> tuple[bytes, bytes]:
+    """What stands in `own_tail` before the authority, and after it.
+
+    >>> before, after = own_tail_around("192.0.2.1", "http", b"edge")
+    >>> before + b"a.example" + after == own_tail("192.0.2.1", "http", b"a.example", b"edge")
+    True
+    """
+    before, after = own_tail(peer, scheme, b"\0", via).split(b"\0")
+    return before, after
+
+
 def trusted_tail(head: RequestHead, peer: str, scheme: str, via: bytes, trusted: TrustedNetworks) -> tuple[str, bytes]:
     """Who asks, and the end of a request's head, where the peer is a trusted proxy: its claims stand, and grow."""
     chain: list[bytes] = []

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from l7proxy.core.proxystatus import Cause
 
@@ -251,3 +252,10 @@ def _json_name(name: str | None) -> bytes:
 
 _bare_names = _Names(_bare_name)
 _json_names = _Names(_json_name)
+
+plain_combined = combined
+if not TYPE_CHECKING:
+    with suppress(ImportError):
+        from l7proxy.core._logline import Combined
+
+        combined = Combined(_bare_names, _escaped, _moment)

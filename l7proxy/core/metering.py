@@ -100,6 +100,23 @@ def merged(parts: Iterable[Mapping[str, float]]) -> Counts:
     return whole
 
 
+class Counters:
+    """Plain counts since the start; `by_class` counts answers by the first digit of their status."""
+
+    __slots__ = ("by_class", "bytes_sent", "ended", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.ended = 0
+        self.bytes_sent = 0
+        self.by_class = [0] * 10
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered yet."""
+        return self.requests - self.ended
+
+
 class UpstreamMeter:
     """An upstream's cells."""
 

@@ -13,7 +13,6 @@ counts. What is sent to the backend is not touched by any of this.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 from director.kit.pattern import Pattern, compile_pattern
 from l7proxy.core.model import PathKind, PathPattern, Route
@@ -22,14 +21,16 @@ from l7proxy.core.paths import normal_path
 __all__ = ["RouteTable", "normal_path", "ties"]
 
 
-@dataclass(slots=True)
 class _Paths:
     """The routes of one host pattern, by path."""
 
-    exact: dict[str, Route] = field(default_factory=dict)
-    regexes: list[tuple[Pattern, Route]] = field(default_factory=list)
-    prefixes: dict[str, Route] = field(default_factory=dict)
-    longest: int = 0
+    __slots__ = ("exact", "longest", "prefixes", "regexes")
+
+    def __init__(self) -> None:
+        self.exact: dict[str, Route] = {}
+        self.regexes: list[tuple[Pattern, Route]] = []
+        self.prefixes: dict[str, Route] = {}
+        self.longest = 0
 
     def find(self, path: str) -> Route | None:
         found = self.exact.get(path)

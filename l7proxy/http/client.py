@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, cast
 
 from l7proxy.core.framing import LAST_CHUNK, Chunked, FramingError, chunk
 from l7proxy.core.head import Refusal, RequestHead, ResponseHead
-from l7proxy.core.headers import own_tail, status_line
+from l7proxy.core.headers import own_tail, own_tail_around, status_line
 from l7proxy.core.proxyprotocol import Malformed, read_proxy_header
 from l7proxy.core.proxystatus import Cause, proxy_status
 from l7proxy.core.scan import scan_request
 from l7proxy.http.exchange import Exchange
 from l7proxy.http.link import Piece
 from l7proxy.http.parser import read_request
+from l7proxy.http.quick import head_end, write
 from l7proxy.http.replies import http_date, reply_bytes
 from l7proxy.runtime import BackendState, Proxy, Snapshot
 
@@ -49,7 +50,7 @@ HEAD, BODY, ANSWER, TUNNEL, LINGER, CLOSED, PROXY = range(7)
 _monotonic = time.monotonic
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection:
     """One client connection."""
 
     __slots__ = (
@@ -66,7 +67,6 @@ class ClientConnection(asyncio.Protocol):
         "_pumping",
         "_recode",
         "_tail",
-        "_tail_authority",
         "_tail_of",
         "_unsent",
         "_unsent_since_at",
@@ -106,7 +106,7 @@ class ClientConnection(asyncio.Protocol):
         self._paused_at = 0.0
         self._half_closed = False
         self._idle_since_at = self._head_since_at = self._body_since_at = 0.0
-        self._tail = self._tail_authority = b""
+        self._tail = (b"", b"")
         self._tail_of: Snapshot | None = None
         self._unsent = 0
         self._unsent_since_at = 0.0
@@ -248,7 +248,7 @@ class ClientConnection(asyncio.Protocol):
     def _begin(self, data: bytes) -> bool:
         """Begin with the request in `data`; what follows it is held. False: there is none, or none that is taken."""
         limits = self.proxy.snapshot.config.limits
-        end = data.find(b"\r\n\r\n")
+        end = head_end(data)
         if end < 0 or end > limits.head_bytes:
             self._partial(data)
             return False
@@ -387,14 +387,15 @@ class ClientConnection(asyncio.Protocol):
     def tail(self, authority: bytes) -> bytes:
         """The end of a request's head, for a client that nobody vouches for."""
         exchange = self.exchange
-        if exchange is not None and exchange.head.http10:
-            return own_tail(self.peer, self.scheme, authority, self.proxy.snapshot.via, http10=True)
         snapshot = self.proxy.snapshot
-        if authority != self._tail_authority or self._tail_of is not snapshot:
-            self._tail_authority = authority
+        http10 = exchange is not None and exchange.head.http10
+        if http10 or not authority:
+            return own_tail(self.peer, self.scheme, authority, snapshot.via, http10)
+        if self._tail_of is not snapshot:
             self._tail_of = snapshot
-            self._tail = own_tail(self.peer, self.scheme, authority, snapshot.via)
-        return self._tail
+            self._tail = own_tail_around(self.peer, self.scheme, snapshot.via)
+        before, after = self._tail
+        return b"".join((before, authority, after))
 
     def reply(self, status: int, text: str, cause: Cause | None) -> None:
         """A whole answer of our own."""
@@ -545,7 +546,7 @@ class ClientConnection(asyncio.Protocol):
                 return
             self._backed_up = False
         try:
-            sent = os.write(self.fd, data)
+            sent = write(self.fd, data)
         except BlockingIOError:
             sent = 0
         except OSError:

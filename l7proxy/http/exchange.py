@@ -74,41 +74,7 @@ class Client(Protocol):
 
 
 class Exchange:
-    """One request and its answer. Class-level defaults: one is made for each request."""
-
-    route: Route | None = None
-    upstream: UpstreamState | None = None
-    backend: BackendState | None = None
-    link: UpstreamLink | None = None
-    status = 0
-    cause: Cause | None = None
-    retries = 0
-    received_bytes = 0
-    sent_bytes = 0
-    chosen_at = 0.0
-    """When the last connection began to be made, where one was."""
-    linked_at = 0.0
-    first_byte_at = 0.0
-    sent_at = 0.0
-    """When the request was whole on its way: the backend's time for an answer runs from here."""
-    body_done = True
-    over = False
-    unlogged = False
-    """An answer to a health check: it is in no log and no count."""
-    tunnel = False
-    _welcome = False
-    """Whether the backend has asked for the body (100)."""
-    _tail = b""
-    _untried: dict[str, int] | None = None
-    _kept: list[bytes] | None = None
-    """What came of the body and is not sent yet, or may have to be sent again."""
-    _kept_bytes = 0
-    _forgotten = False
-    """Whether something of the body was sent that is not kept: nothing can be sent twice any more."""
-    _unsent = 0
-    _unsent_since_at = 0.0
-    _ends = 0
-    """Of a tunnel: directions that have ended."""
+    """One request and its answer."""
 
     def __init__(self, client: Client, head: RequestHead) -> None:
         self.client = client
@@ -118,6 +84,39 @@ class Exchange:
         self.proxy = client.proxy
         self.snapshot = client.proxy.snapshot
         self.started_at = _monotonic()
+        self.route: Route | None = None
+        self.upstream: UpstreamState | None = None
+        self.backend: BackendState | None = None
+        self.link: UpstreamLink | None = None
+        self.status = 0
+        self.cause: Cause | None = None
+        self.retries = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.chosen_at = 0.0
+        """When the last connection began to be made, where one was."""
+        self.linked_at = 0.0
+        self.first_byte_at = 0.0
+        self.sent_at = 0.0
+        """When the request was whole on its way: the backend's time for an answer runs from here."""
+        self.body_done = True
+        self.over = False
+        self.unlogged = False
+        """An answer to a health check: it is in no log and no count."""
+        self.tunnel = False
+        self._welcome = False
+        """Whether the backend has asked for the body (100)."""
+        self._tail = b""
+        self._untried: dict[str, int] | None = None
+        self._kept: list[bytes] | None = None
+        """What came of the body and is not sent yet, or may have to be sent again."""
+        self._kept_bytes = 0
+        self._forgotten = False
+        """Whether something of the body was sent that is not kept: nothing can be sent twice any more."""
+        self._unsent = 0
+        self._unsent_since_at = 0.0
+        self._ends = 0
+        """Of a tunnel: directions that have ended."""
 
     # head -> route
 
@@ -128,7 +127,8 @@ class Exchange:
         head = self.head
         snapshot = self.snapshot
         front = client.front
-        proxy.counters.requests += 1
+        counters = proxy.counters
+        counters.requests += 1
         if front.trusting and front.trusted.trust(client.peer):
             self.asker, self._tail = trusted_tail(head, client.peer, client.scheme, snapshot.via, front.trusted)
         if not last:
@@ -217,7 +217,8 @@ class Exchange:
     def _go_to(self, backend: BackendState) -> None:
         self.backend = backend
         head = self.head
-        link = None if head.bound else backend.pool.take(head.method in IDEMPOTENT)
+        pool = backend.pool
+        link = None if head.bound else pool.take(head.method in IDEMPOTENT)
         if link is not None:
             self.linked_at = self.started_at
             self._send(link)
@@ -250,7 +251,8 @@ class Exchange:
         head = self.head
         self.link = link
         link.begin(self, head.method == b"HEAD")
-        backend.counters.requests += 1
+        counters = backend.counters
+        counters.requests += 1
         data = request_bytes(head, self._tail or self.client.tail(head.authority), backend.authority)
         kept = self._kept
         if kept:
@@ -544,7 +546,8 @@ class Exchange:
                 link.asker = None
                 self.client.bind(backend, link)
             else:
-                backend.pool.give_back(link, link.reusable and self.body_done, now)
+                pool = backend.pool
+                pool.give_back(link, link.reusable and self.body_done, now)
         self._account(now)
         self.client.ended(now)
 
@@ -583,7 +586,8 @@ class Exchange:
         counters.by_class[self.status // 100] += 1
         if self.unlogged:
             return
-        self.proxy.meters.account(
+        meters = self.proxy.meters
+        meters.account(
             self.route,
             self.status,
             self.cause,

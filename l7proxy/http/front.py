@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import cast
 
 from l7proxy.certificates import context_of
 from l7proxy.core.forwarded import TrustedNetworks
@@ -37,8 +38,9 @@ class Front:
         self.trusting = bool(listener.trusted_proxies)
         self.trusted = TrustedNetworks(listener.trusted_proxies)
 
-    def __call__(self) -> ClientConnection:
-        return ClientConnection(self) if self.tls is None else TlsConnection(self, self.tls)
+    def __call__(self) -> asyncio.Protocol:
+        connection = ClientConnection(self) if self.tls is None else TlsConnection(self, self.tls)
+        return cast("asyncio.Protocol", connection)
 
     def close_idle(self, idle_s: float = 0.0) -> None:
         """Close connections on which nothing has been answered for so long."""

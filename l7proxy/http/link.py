@@ -7,7 +7,6 @@ Bytes that nobody asked for end it. Whatever it has to say, it says to the excha
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from l7proxy.core.framing import Chunked, FramingError
@@ -15,6 +14,7 @@ from l7proxy.core.head import ResponseHead
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.scan import scan_response
 from l7proxy.http.parser import read_response
+from l7proxy.http.quick import copied, head_end_within, write
 
 if TYPE_CHECKING:
     from l7proxy.http.pool import LinkPool
@@ -56,7 +56,7 @@ class Asker(Protocol):
     def link_ready(self) -> None: ...
 
 
-class UpstreamLink(asyncio.BufferedProtocol):
+class UpstreamLink:
     """One connection to a backend. `answered` is whether a byte of the present answer has come."""
 
     def __init__(self, pool: LinkPool) -> None:
@@ -125,7 +125,7 @@ class UpstreamLink(asyncio.BufferedProtocol):
                 return True
             self._backed_up = False
         try:
-            sent = os.write(self.fd, data)
+            sent = write(self.fd, data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -148,12 +148,13 @@ class UpstreamLink(asyncio.BufferedProtocol):
             if self._held is not None:
                 self._read_more_head(asker, self._held, _view[:nbytes])
                 return
-            end = _buffer.find(b"\r\n\r\n", 0, nbytes)
+            end = head_end_within(_buffer, nbytes)
             if end >= 0:
-                head = scan_response(bytes(_view[:end]))
+                head = scan_response(copied(_buffer, 0, end))
                 if head is not None:
-                    piece = _view[end + 4 : nbytes]
-                    self._begin_body(asker, head, bytes(piece) if nbytes - end < LARGE_BYTES else piece)
+                    small = nbytes - end < LARGE_BYTES
+                    piece = copied(_buffer, end + 4, nbytes) if small else _view[end + 4 : nbytes]
+                    self._begin_body(asker, head, piece)
                     return
             self._read_head(asker, bytes(_view[:nbytes]))
         elif phase == LENGTH:

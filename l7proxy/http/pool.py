@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import select
-from dataclasses import dataclass
+from typing import cast
 
 from director.kit.errors import DirectorError
 from director.kit.net import Endpoint
@@ -30,12 +30,12 @@ class ConnectError(DirectorError):
         self.cause = cause
 
 
-@dataclass(slots=True)
 class IdleBudget:
     """How many links of all pools together are idle, and how many may be."""
 
-    most: int
-    kept: int = 0
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.kept = 0
 
 
 class LinkPool:
@@ -69,12 +69,13 @@ class LinkPool:
         """A new link. Raises: ConnectError."""
         loop = asyncio.get_running_loop()
         link = UpstreamLink(self)
+        protocol = cast("asyncio.BufferedProtocol", link)
         short = ""
         try:
             async with asyncio.timeout(connect_s):
                 while True:
                     try:
-                        await loop.create_connection(lambda: link, str(self.endpoint.address), self.endpoint.port)
+                        await loop.create_connection(lambda: protocol, str(self.endpoint.address), self.endpoint.port)
                         break
                     except OSError as error:
                         if error.errno not in {errno.EMFILE, errno.ENFILE}:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -40,7 +42,35 @@ def test_what_is_compiled_is_used() -> None:
     assert head.RequestHead.__module__ == "l7proxy.core._scan"
 
 
-def test_a_source_that_changed_is_what_runs(tmp_path: Path) -> None:
+ROOT = Path(l7proxy.__file__).parent
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [file for file in sorted(ROOT.rglob("*.pxd")) if file.with_suffix(".py").exists()],
+    ids=lambda file: file.stem,
+)
+def test_what_a_compiled_class_sets_is_declared(declared: Path) -> None:
+    """A compiled class has no other attributes than those of its .pxd."""
+    text = declared.read_text()
+    for node in ast.parse(declared.with_suffix(".py").read_text()).body:
+        if not isinstance(node, ast.ClassDef) or f"cdef class {node.name}:" not in text:
+            continue
+        body = text.partition(f"cdef class {node.name}:")[2].partition("cdef class ")[0]
+        known = set(re.findall(r"^ +cdef public .*?(\w+)$", body, re.MULTILINE))
+        used = {
+            each.attr
+            for each in ast.walk(node)
+            if isinstance(each, ast.Attribute)
+            and isinstance(each.ctx, ast.Store)
+            and isinstance(each.value, ast.Name)
+            and each.value.id == "self"
+        }
+        assert used == known, f"{declared} does not declare what {node.name} sets: {sorted(used ^ known)}"
+
+
+def test_a_source_that_changed_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("L7PROXY_PURE", raising=False)
     package = tmp_path / "l7proxy"
     (package / "core").mkdir(parents=True)
     source, made = package / "core" / "_scan.pyx", package / "core" / f"_scan{EXTENSION_SUFFIXES[0]}"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l7proxy.core.logline import Record, combined, json_lines
+from l7proxy.core.logline import Record, combined, json_lines, plain_combined
 from l7proxy.core.proxystatus import Cause
 
 pytestmark = pytest.mark.unit
@@ -176,6 +176,7 @@ def shown(raw: bytes) -> str:
     )
 )
 def test_each_record_is_one_line_with_its_fields_whatever_is_in_it(records: list[Record]) -> None:
+    assert combined(records, WALL_S) == plain_combined(records, WALL_S)
     for text in (combined(records, WALL_S), json_lines(records, WALL_S)):
         assert text.isascii()
         assert not re.search(rb"[\x00-\x09\x0b-\x1f]", text)
@@ -192,6 +193,15 @@ def test_each_record_is_one_line_with_its_fields_whatever_is_in_it(records: list
         agent = b"-" if one[20] is None else one[20]
         for group, raw in (("request", asked), ("host", one[7] or b"-"), ("agent", agent)):
             assert UNESCAPE.sub(plain, match[group]) == raw
+
+
+TIMES = st.floats(0, 1e9) | st.integers(0, 10**6).map(lambda ticks: ticks / 20_000) | st.just(0.0)
+
+
+@given(st.tuples(TIMES, TIMES, TIMES, TIMES, TIMES), st.integers(-(2**40), 2**40))
+def test_what_is_compiled_rounds_alike(times: tuple[float, float, float, float, float], status: int) -> None:
+    one = record(times=times, status=status)
+    assert combined([one], WALL_S) == plain_combined([one], WALL_S)
 
 
 def test_seconds_pass_within_a_batch() -> None:

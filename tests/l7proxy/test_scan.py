@@ -77,6 +77,17 @@ def test_close_is_heard() -> None:
     assert scan(HOST, b"Connection: CLOSE") is None
 
 
+@pytest.mark.parametrize("name", ["keep-alive", "close"])
+def test_connection_is_read_in_its_usual_spellings(name: str) -> None:
+    usual = {f" {name}", f" {name.title()}", name}
+    others = {f" {name.upper()}", f"{name.title()}", f"{name} ", f"  {name}", f"{name},", f" {name}d"}
+    for value in {*usual, *others, " Keep-alive"}:
+        found = scan(HOST, b"Connection:" + value.encode())
+        assert (found is not None) == (value in usual)
+        assert found is None or found.keep_alive == (name == "keep-alive")
+        assert (answer(b"Connection:" + value.encode()) is not None) == (value in usual)
+
+
 def test_logins_of_the_connection_are_seen() -> None:
     assert good(HOST, b"Authorization: NTLM x").bound
     assert good(HOST, b"authorization:negotiate x").bound
