@@ -9,6 +9,7 @@ from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 COMPILED = [
     "l7proxy/core/_logline.pyx",
@@ -26,12 +27,27 @@ FASTER = ["-O3", "-g0"]
 
 
 class BuildTogether(build_ext):
-    """Builds what has changed, and makes all of it equally new: l7proxy looks whether that is newer than its source."""
+    """Builds all of it or nothing: what is compiled relies on the rest. All becomes equally new: l7proxy looks whether
+    that is newer than its source."""
+
+    failed = False
+
+    def build_extension(self, ext: Any) -> None:
+        try:
+            super().build_extension(ext)
+        except Exception as error:
+            self.failed = True
+            raise CompileError(str(error)) from error  # which is a warning only
 
     def run(self) -> None:
         super().run()
         for extension in self.extensions:
-            if (made := Path(self.get_ext_fullpath(extension.name))).exists():
+            made = Path(self.get_ext_fullpath(extension.name))
+            built = Path(self.build_lib, self.get_ext_filename(extension.name))
+            if self.failed:
+                made.unlink(missing_ok=True)
+                built.unlink(missing_ok=True)
+            elif made.exists():
                 made.touch()
 
 
@@ -45,9 +61,12 @@ def extensions() -> list[Any]:
     found = []
     for source in COMPILED:
         name = source.rpartition(".")[0].replace("/", ".")
-        found.append(Extension(name, [source], optional=True, extra_compile_args=FASTER))
+        found.append(Extension(name, [source], extra_compile_args=FASTER))
     directives = {"language_level": 3, "annotation_typing": False, "nonecheck": True, "binding": False}
-    return list(cythonize(found, build_dir="build", compiler_directives=directives, nthreads=2, quiet=True))
+    made = list(cythonize(found, build_dir="build", compiler_directives=directives, nthreads=2, quiet=True))
+    for extension in made:
+        extension.optional = True  # of Extension's arguments, cythonize() loses this one
+    return made
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildTogether})
