@@ -267,8 +267,8 @@ class Exchange:
         if kept:
             if head.method not in IDEMPOTENT or self._kept_bytes > MOST_REPLAYED_BYTES:
                 self._forget()
-            if not self.body_done:
-                self.client.resume()
+        if not self.body_done and not link.full:
+            self.client.resume()
 
     @property
     def repeatable(self) -> bool:

@@ -72,6 +72,8 @@ class UpstreamLink:
         self.heard_at = 0.0
         """When bytes came last, while an answer's body passes."""
         self.paused = False
+        self.full = False
+        """Whether the backend takes less than it is sent."""
         self.owner: object | None = None
         """The client connection that has authenticated itself on this link: nobody else may have it."""
         self._bodiless = False
@@ -281,10 +283,12 @@ class UpstreamLink:
         return False
 
     def pause_writing(self) -> None:
+        self.full = True
         if self.asker is not None:
             self.asker.link_full()
 
     def resume_writing(self) -> None:
+        self.full = False
         if self.asker is not None:
             self.asker.link_ready()
 

@@ -12,7 +12,7 @@ import socket
 import struct
 import warnings
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +138,11 @@ class Origin:
 
         self._server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", self.port)
         return self
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """What it listens at."""
+        return self._server.sockets if self._server is not None else ()
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -1,0 +1,103 @@
+"""What connections leave behind, and what is waited for: links that go from one client to the next, bodies that meet a
+full backend, timers that run for the wrong side.
+
+One rule: each test is of one defect that was there once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from l7proxy.http.link import Asker, UpstreamLink
+from tests.wire.harness import (
+    Origin,
+    abort,
+    body_back,
+    free_port,
+    length_of,
+    live,
+    named,
+    one_answer,
+    running,
+    status_of,
+    take,
+)
+
+pytestmark = pytest.mark.unit
+
+
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let links send as little at once as they do over a network that is no loopback."""
+    made = UpstreamLink.connection_made
+
+    def connection_made(link: UpstreamLink, transport: asyncio.BaseTransport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        made(link, transport)
+
+    monkeypatch.setattr(UpstreamLink, "connection_made", connection_made)
+
+
+@live
+async def test_a_backend_that_is_full_from_the_first_piece_on_holds_the_client_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_buffers(monkeypatch)
+    total, written = 64 * 1024 * 1024, [0]
+
+    async def stalls(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await reader.read()
+
+    async with running(tmp_path, Origin(stalls)) as proxy:
+        _, writer = await proxy.connect()
+
+        async def send() -> None:
+            writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % total + bytes(300_000))
+            while written[0] < total:
+                writer.write(bytes(65536))
+                await writer.drain()
+                written[0] += 65536
+
+        sending = asyncio.create_task(send())
+        before = -1
+        while before != written[0]:
+            before = written[0]
+            await asyncio.sleep(0.3)
+        sending.cancel()
+        abort(writer)
+        assert written[0] < total / 4
+
+
+@live
+async def test_a_body_whose_first_chunk_is_cut_behind_much_that_was_held_goes_on(tmp_path: Path) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nX-Long: %b\r\n\r\n"
+    first = asyncio.Event()
+
+    async def answer(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if head.startswith(b"GET"):
+            await first.wait()
+            await named(origin, head, reader, writer)
+        else:
+            await body_back(origin, head, reader, writer)
+
+    async with running(tmp_path, Origin(answer), more="limits: {head_bytes: 1024, request_line: 512}") as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await asyncio.sleep(0.1)
+        writer.write(head % (b"x" * 800) + b"4;" + b"e" * 200)
+        await asyncio.sleep(0.1)
+        first.set()
+        await one_answer(reader)
+        writer.write(b"\r\nwiki\r\n0\r\n\r\n")
+        async with asyncio.timeout(3.0):
+            assert (await one_answer(reader))[1] == b"wiki"
+        writer.close()
+
+
