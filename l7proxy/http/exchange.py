@@ -542,12 +542,14 @@ class Exchange:
             counters.ended += 1
             counters.bytes_sent += self.sent_bytes
             counters.by_class[self.status // 100] += 1
-            if link.owner is not None and link.reusable and self.body_done:
+            link.resume()  # it may have been held back for a slow client until its last piece
+            whole = link.reusable and self.body_done and not link.unsent
+            if link.owner is not None and whole:
                 link.asker = None
                 self.client.bind(backend, link)
             else:
                 pool = backend.pool
-                pool.give_back(link, link.reusable and self.body_done, now)
+                pool.give_back(link, whole, now)
         self._account(now)
         self.client.ended(now)
 

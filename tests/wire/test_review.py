@@ -76,6 +76,55 @@ async def test_a_backend_that_is_full_from_the_first_piece_on_holds_the_client_b
 
 
 @live
+async def test_a_connection_that_has_not_sent_its_request_yet_is_not_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_buffers(monkeypatch)
+
+    async def answers_early(
+        origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if head.startswith(b"GET"):
+            await named(origin, head, reader, writer)
+            return
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+
+    backend = Origin(answers_early)
+    async with running(tmp_path, backend) as proxy:
+        for listening in backend.sockets:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader, writer = await proxy.connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n" + bytes(60_000))
+        assert status_of((await one_answer(reader))[0]) == 200
+        writer.close()
+        async with asyncio.timeout(3.0):
+            assert (await proxy.get()).endswith(b"origin")
+
+
+@live
+async def test_an_authenticated_connection_goes_on_after_an_answer_that_its_client_took_slowly(tmp_path: Path) -> None:
+    size = 1_000_000
+
+    async def answer(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 401 U\r\nWWW-Authenticate: NTLM\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+
+    backend = Origin(answer)
+    async with running(tmp_path, backend) as proxy:
+        for listening in proxy.server._listeners.sockets.values():
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        reader, writer = await proxy.connect()
+        async with asyncio.timeout(5.0):
+            for _ in range(3):
+                writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                await asyncio.sleep(0.1)
+                assert len((await one_answer(reader))[1]) == size
+        writer.close()
+    assert backend.connections == 1
+
+
+@live
 async def test_a_body_whose_first_chunk_is_cut_behind_much_that_was_held_goes_on(tmp_path: Path) -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nX-Long: %b\r\n\r\n"
     first = asyncio.Event()
