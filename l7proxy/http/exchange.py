@@ -220,7 +220,7 @@ class Exchange:
         pool = backend.pool
         link = None if head.bound else pool.take(head.method in IDEMPOTENT)
         if link is not None:
-            self.linked_at = self.started_at
+            self.linked_at = _monotonic() if self.retries else self.started_at
             self._send(link)
         else:
             self.chosen_at = _monotonic()
@@ -239,6 +239,7 @@ class Exchange:
             self.crashed(error)
             return
         if self.over:
+            link.uses = 1  # its end while idle is a stale connection's, though nothing was ever asked on it
             backend.pool.give_back(link, whole=True, now=_monotonic())
         else:
             self.linked_at = _monotonic()

@@ -125,6 +125,65 @@ async def test_an_authenticated_connection_goes_on_after_an_answer_that_its_clie
 
 
 @live
+async def test_a_connection_made_for_a_client_that_left_may_be_stale_too(tmp_path: Path) -> None:
+    """It was never used, but it was idle: that it ends just then is no failure of the next request."""
+    heads: list[int] = []
+
+    async def answer(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(origin.connections)
+        if origin.connections == 1:
+            abort(writer)
+            raise EOFError
+        await named(origin, head, reader, writer)
+
+    backend = Origin(answer)
+    async with running(tmp_path, backend) as proxy:
+        state = proxy.server.proxy.snapshot.upstreams["up"].backends["b0"]
+        _, writer = await proxy.connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
+        while not state.pool.made:
+            for connection in list(proxy.server._engine.listeners.fronts[0].clients):
+                if connection.exchange is not None:
+                    connection.abort()
+            await asyncio.sleep(0)
+        assert not heads
+        writer.close()
+        await proxy.until(lambda: state.pool.idle == 1)
+        assert status_of(await proxy.get()) == 200
+
+
+@live
+async def test_the_next_backend_has_its_own_time_for_an_answer(tmp_path: Path) -> None:
+    slow = asyncio.Event()
+
+    async def dies(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"/slow" in head:
+            await asyncio.sleep(1.2)
+            raise EOFError
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        slow.set()
+
+    async def thinks(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"/slow" in head:
+            await asyncio.sleep(1.5)
+        await named(origin, head, reader, writer)
+
+    timeouts = "    timeouts: {response: 2s}"
+    async with running(tmp_path, Origin(dies), Origin(thinks), upstream=timeouts) as proxy:
+        for _ in range(6):
+            await proxy.get()
+            if slow.is_set():
+                break
+        await proxy.get()
+        while proxy.server.proxy.counters.ended:
+            before = proxy.server.proxy.snapshot.upstreams["up"].backends["b0"].counters.requests
+            answer = await proxy.get("/slow")
+            assert status_of(answer) == 200
+            if proxy.server.proxy.snapshot.upstreams["up"].backends["b0"].counters.requests > before:
+                break
+
+
+@live
 async def test_a_body_whose_first_chunk_is_cut_behind_much_that_was_held_goes_on(tmp_path: Path) -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nX-Long: %b\r\n\r\n"
     first = asyncio.Event()
