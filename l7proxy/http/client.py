@@ -48,6 +48,8 @@ _RESET = struct.pack("ii", 1, 0)
 HEAD, BODY, ANSWER, TUNNEL, LINGER, CLOSED, PROXY = range(7)
 
 _monotonic = time.monotonic
+_PARTING = frozenset({400, 408, 413, 414, 417, 431, 501, 505})
+"""After these nobody can tell where the next request would begin."""
 
 
 class ClientConnection:
@@ -402,7 +404,8 @@ class ClientConnection:
         exchange = self.exchange
         if exchange is None:
             return
-        close = not self._stays(exchange) or (cause is not None and status in {400, 408, 413, 414, 417, 431, 501, 505})
+        # To HTTP/1.0 an answer of ours says close, whatever the client asked for.
+        close = not self._stays(exchange) or exchange.head.http10 or (cause is not None and status in _PARTING)
         if close:
             self.keep_alive = False
         why = proxy_status(self.proxy.snapshot.name, cause) if cause is not None else b""

@@ -153,6 +153,46 @@ async def test_a_connection_made_for_a_client_that_left_may_be_stale_too(tmp_pat
 
 
 @live
+async def test_a_client_that_waits_for_100_is_not_told_that_its_body_is_slow(tmp_path: Path) -> None:
+    async def thinks(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(1.5)
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await reader.readexactly(length_of(head))
+        await named(origin, head, reader, writer)
+
+    async with running(tmp_path, Origin(thinks), more="timeouts: {idle: 1s}") as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        await asyncio.sleep(0.6)
+        writer.write(b"wiki")
+        assert status_of((await one_answer(reader))[0]) == 200
+        writer.close()
+
+
+@live
+async def test_a_backend_that_never_says_100_is_given_up_in_time(tmp_path: Path) -> None:
+    async def silent(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with running(tmp_path, Origin(silent), upstream="    timeouts: {response: 1s}") as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        async with asyncio.timeout(4.0):
+            assert status_of((await one_answer(reader))[0]) == 504
+        writer.close()
+
+
+@live
+async def test_an_answer_of_our_own_to_http10_ends_the_connection_or_says_that_it_stays(tmp_path: Path) -> None:
+    routes = "  - {match: {path: /none}, upstream: up}"
+    async with running(tmp_path, Origin(named), routes=routes) as proxy:
+        async with asyncio.timeout(3.0):
+            answer = await proxy.talk(b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
+    assert status_of(answer) == 404
+
+
+@live
 async def test_the_next_backend_has_its_own_time_for_an_answer(tmp_path: Path) -> None:
     slow = asyncio.Event()
 
