@@ -32,6 +32,17 @@ _READ_BYTES = 256 * 1024
 _LENGTH = struct.Struct("!I")
 
 
+def taken_over(descriptor: int) -> socket.socket:
+    """The socket of a descriptor from another process. Not blocking: it was not there, and a copy made of one that
+    Python holds for blocking would make all of them so, for they share the flag.
+
+    Raises: OSError.
+    """
+    found = socket.socket(fileno=descriptor)
+    found.setblocking(False)
+    return found
+
+
 class ControlError(DirectorError):
     """The other side is gone, or is not what it should be."""
 
@@ -327,7 +338,7 @@ class Channel(Generic[Said, Message]):
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers = array.array("i")
                 numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
-                self._sockets.extend(socket.socket(fileno=number) for number in numbers)
+                self._sockets.extend(taken_over(number) for number in numbers)
         if flags & socket.MSG_CTRUNC:
             self._lose("sockets were lost on their way: too many open files")
             return False

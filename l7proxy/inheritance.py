@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from director.kit.errors import HostError
 from director.kit.net import Endpoint, parse_endpoint
-from l7proxy.control import HealthChange
+from l7proxy.control import HealthChange, taken_over
 from l7proxy.core.metering import Counts
 
 VARIABLE = "L7PROXY_INHERITED"
@@ -120,7 +120,7 @@ def inherited_sockets(left: Inheritance) -> dict[Endpoint, socket.socket]:
     for text, descriptor in left.sockets.items():
         endpoint = parse_endpoint(text)
         try:
-            each = socket.socket(fileno=descriptor)
+            each = taken_over(descriptor)
             host, port = each.getsockname()[:2]
             listens = each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         except OSError as error:

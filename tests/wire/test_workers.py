@@ -241,6 +241,28 @@ async def test_one_process_becomes_several_by_a_reload(tmp_path: Path) -> None:
     await origin.stop()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@patiently
+async def test_a_reload_after_a_restart_leaves_sockets_that_block_nobody(tmp_path: Path, workers: int) -> None:
+    """Descriptors that were inherited share their flags with those of all workers."""
+    origin = await Origin(named).start()
+    path, port, admin = several(tmp_path, origin, workers)
+    async with Workers(path, port, admin) as proxy:
+        before = await proxy.pids()
+        os.kill(proxy.pid, signal.SIGUSR2)
+        await proxy.times("INFO l7proxy serving", 2)
+        await all_gone(before - {proxy.pid})
+        for turn in (1, 2):
+            os.kill(proxy.pid, signal.SIGHUP)
+            await proxy.times("INFO l7proxy reloaded", turn)
+            async with asyncio.timeout(3):
+                assert set(await proxy.ask_all(20)) == {b"origin"}
+        os.kill(proxy.pid, signal.SIGTERM)
+        async with asyncio.timeout(8):
+            assert await proxy.ended() == 0
+    await origin.stop()
+
+
 @patiently
 async def test_an_address_in_use_refuses_the_whole_reload(tmp_path: Path) -> None:
     origin = await Origin(named).start()
