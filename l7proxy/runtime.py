@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import socket
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -150,7 +151,14 @@ class Proxy:
         if self.group is None:
             work.close()
             raise RuntimeError("the proxy does not run")
-        self.group.create_task(work)
+        self.group.create_task(self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[None, None, None]) -> None:
+        """What fails in itself is told; the group, and with it everything else, goes on."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 -- logged with its traceback
+            self.failures.write("exchange failed in itself", level=logging.ERROR, error=error)
 
 
 def instance_name(config: Config) -> str:

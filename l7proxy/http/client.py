@@ -415,9 +415,13 @@ class ClientConnection:
     def take_bound(self, backend: BackendState) -> UpstreamLink | None:
         """The link on which this client, and nobody else, is known to `backend`."""
         link = self.bound.get(backend)
-        if link is not None:
-            self.bound = {other: each for other, each in self.bound.items() if other is not backend}
-        return link if link is not None and link.transport is not None else None
+        if link is None:
+            return None
+        self.bound = {other: each for other, each in self.bound.items() if other is not backend}
+        if not link.is_quiet():
+            link.abort()
+            return None
+        return link
 
     def bind(self, backend: BackendState, link: UpstreamLink) -> None:
         """Keep a link for this client alone."""
@@ -652,8 +656,11 @@ class ClientConnection:
             if state == BODY and not self._paused_at and exchange.status < 200 and not exchange.awaits_welcome:
                 self._sweep_body(exchange, now, timeouts.idle_s)
             exchange.sweep(now)
-        elif state == LINGER and now - self._idle_since_at > LINGER_S:
-            self.abort()
+        elif state == LINGER:
+            if self._backed_up and self.transport is not None and self.transport.get_write_buffer_size():
+                self._idle_since_at = now  # it has its answer first, if it takes it
+            elif now - self._idle_since_at > LINGER_S:
+                self.abort()
         self._sweep_unsent(now, timeouts.idle_s)
         if self._paused_at and self.fd >= 0 and _has_left(self.fd, self.state == BODY):
             self.abort()

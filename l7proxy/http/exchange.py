@@ -64,6 +64,8 @@ class Client(Protocol):
 
     def break_off(self) -> None: ...
 
+    def doom(self, reason: str) -> None: ...
+
     def write_eof(self) -> None: ...
 
     def pause(self) -> None: ...
@@ -218,7 +220,7 @@ class Exchange:
         self.backend = backend
         head = self.head
         pool = backend.pool
-        link = None if head.bound else pool.take(head.method in IDEMPOTENT)
+        link = None if head.bound else pool.take()
         if link is not None:
             self.linked_at = _monotonic() if self.retries else self.started_at
             self._send(link)
@@ -230,20 +232,20 @@ class Exchange:
         upstream = self.upstream
         assert upstream is not None  # noqa: S101 -- as above
         try:
-            link = await backend.pool.connect(upstream.upstream.timeouts.connect_s)
-        except ConnectError as error:
-            if not self.over:
-                self._failed(Failure.NOT_CONNECTED, error.cause, str(error))
-            return
+            try:
+                link = await backend.pool.connect(upstream.upstream.timeouts.connect_s)
+            except ConnectError as error:
+                if not self.over:
+                    self._failed(Failure.NOT_CONNECTED, error.cause, str(error))
+                return
+            if self.over:
+                link.uses = 1  # its end while idle is a stale connection's, though nothing was ever asked on it
+                backend.pool.give_back(link, whole=True, now=_monotonic())
+            else:
+                self.linked_at = _monotonic()
+                self._send(link)
         except Exception as error:  # noqa: BLE001 -- logged with its traceback; the group of tasks must not end
             self.crashed(error)
-            return
-        if self.over:
-            link.uses = 1  # its end while idle is a stale connection's, though nothing was ever asked on it
-            backend.pool.give_back(link, whole=True, now=_monotonic())
-        else:
-            self.linked_at = _monotonic()
-            self._send(link)
 
     def _send(self, link: UpstreamLink) -> None:
         """Send the head and what has come of the body."""
@@ -265,9 +267,8 @@ class Exchange:
             failure = Failure.STALE_UNSENT if link.uses > 1 else Failure.NOT_CONNECTED
             self._failed(failure, Cause.CONNECTION_TERMINATED, "connection closed before anything was sent")
             return
-        if kept:
-            if head.method not in IDEMPOTENT or self._kept_bytes > MOST_REPLAYED_BYTES:
-                self._forget()
+        if kept and (head.method not in IDEMPOTENT or self._kept_bytes > MOST_REPLAYED_BYTES):
+            self._forget()
         if not self.body_done and not link.full:
             self.client.resume()
 
@@ -506,7 +507,9 @@ class Exchange:
     def crashed(self, error: Exception) -> None:
         """Something here is wrong in itself."""
         self.proxy.failures.write("exchange failed in itself", level=logging.ERROR, error=error)
-        if not self.over:
+        if self.over or self.status:  # it was answered; what failed came after
+            self.client.doom("failed in itself")
+        else:
             self._drop_link()
             self._reply(500, Cause.INTERNAL_ERROR.text, Cause.INTERNAL_ERROR)
 

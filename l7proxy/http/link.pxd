@@ -7,6 +7,7 @@ cdef class UpstreamLink:
     cdef public object owner
     cdef public object _chunked
     cdef public object _held
+    cdef public object _poll
     cdef public double idle_since_at
     cdef public double heard_at
     cdef public long long _left
@@ -17,9 +18,11 @@ cdef class UpstreamLink:
     cdef public bint answered
     cdef public bint reusable
     cdef public bint paused
+    cdef public bint full
     cdef public bint _bodiless
     cdef public bint _backed_up
 
+    cpdef bint is_quiet(self) except *
     cpdef begin(self, object asker, bint bodiless)
     cpdef bint write(self, bytes data) except *
     cpdef _begin_body(self, object asker, AnswerHead head, object data)

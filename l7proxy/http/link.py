@@ -7,6 +7,7 @@ Bytes that nobody asked for end it. Whatever it has to say, it says to the excha
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from l7proxy.core.framing import Chunked, FramingError
@@ -27,6 +28,8 @@ LARGEST_HEAD = 256 * 1024
 LONGEST_STATUS_LINE = 8 * 1024
 MOST_INTERIM = 100
 """1xx answers before the final one."""
+CLOSES_WITHIN_S = 30.0
+"""How long the last bytes of a tunnel may take: nobody looks after a link that is closing."""
 
 _buffer = bytearray(256 * 1024)
 _view = memoryview(_buffer)
@@ -83,17 +86,23 @@ class UpstreamLink:
         self._held: bytearray | None = None
         """The beginning of a head."""
         self._backed_up = False
+        self._poll = select.poll()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.fd = transport.get_extra_info("socket").fileno()
+        self._poll.register(self.fd, select.POLLIN)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.fd = -1
         self.transport = None
+        self._has_ended(exc)
+        self.pool.forget(self)
+
+    def _has_ended(self, exc: BaseException | None) -> None:
+        """No more will come."""
         asker = self.asker
         if asker is None:
-            self.pool.forget(self)
             return
         if self.phase == UNTIL_CLOSE and exc is None:
             self.phase = DONE
@@ -106,6 +115,10 @@ class UpstreamLink:
     def unsent(self) -> int:
         """Bytes that the backend has not taken yet."""
         return self.transport.get_write_buffer_size() if self._backed_up and self.transport is not None else 0
+
+    def is_quiet(self) -> bool:
+        """Whether nothing lies unread on an idle link, neither bytes nor its end, which the loop has not come to."""
+        return self.fd >= 0 and not self._poll.poll(0)
 
     def begin(self, asker: Asker, bodiless: bool) -> None:
         """Get ready for one more exchange; `bodiless` is whether its answer has no body in any case (HEAD)."""
@@ -280,6 +293,7 @@ class UpstreamLink:
         if self.phase == TUNNEL and self.asker is not None:
             self.asker.link_end()
             return True
+        self._has_ended(None)  # at once: what waits to be sent would hold the connection open
         return False
 
     def pause_writing(self) -> None:
@@ -309,10 +323,13 @@ class UpstreamLink:
             self.transport.write_eof()
 
     def close(self) -> None:
-        """Leave, sending what waits."""
+        """Leave, sending what waits, if it is taken soon."""
+        unsent = self.unsent
         self.fd = -1
         if self.transport is not None:
             self.transport.close()
+            if unsent:
+                asyncio.get_running_loop().call_later(CLOSES_WITHIN_S, self.abort)
 
     def abort(self) -> None:
         """Leave at once."""

@@ -13,5 +13,5 @@ cdef class LinkPool:
     cdef public long long made
     cdef public long long reused
 
-    cpdef Link take(self, bint repeatable)
+    cpdef Link take(self)
     cpdef give_back(self, Link link, bint whole, double now)

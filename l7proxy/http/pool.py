@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import select
 from typing import cast
 
 from director.kit.errors import DirectorError
@@ -54,12 +53,12 @@ class LinkPool:
         """How many links wait."""
         return len(self._idle)
 
-    def take(self, repeatable: bool) -> UpstreamLink | None:
-        """An idle link. For what must not be sent twice it is looked at once more: its end may be there unread."""
+    def take(self) -> UpstreamLink | None:
+        """An idle link. Each is looked at once more: what lies unread on it would answer the next request."""
         while self._idle:
             link = self._idle.pop()
             self._budget.kept -= 1
-            if repeatable or _is_quiet(link):
+            if link.is_quiet():
                 self.reused += 1
                 return link
             link.abort()
@@ -140,12 +139,3 @@ def _cause(error: OSError) -> Cause:
     if error.errno in {errno.EHOSTUNREACH, errno.ENETUNREACH}:
         return Cause.UNROUTABLE
     return Cause.CONNECTION_TIMEOUT if error.errno == errno.ETIMEDOUT else Cause.CONNECTION_FAILED
-
-
-def _is_quiet(link: UpstreamLink) -> bool:
-    """Whether nothing has come on an idle link, neither bytes nor its end."""
-    if link.fd < 0:
-        return False
-    poll = select.poll()
-    poll.register(link.fd, select.POLLIN)
-    return not poll.poll(0)

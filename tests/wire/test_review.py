@@ -21,27 +21,27 @@ from tests.wire.harness import (
     abort,
     body_back,
     free_port,
-    length_of,
     live,
     named,
     one_answer,
     running,
     status_of,
-    take,
 )
 
 pytestmark = pytest.mark.unit
 
 
-def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let links send as little at once as they do over a network that is no loopback."""
-    made = UpstreamLink.connection_made
+class SmallLink(UpstreamLink):
+    """A link that sends as little at once as one over a network that is no loopback."""
 
-    def connection_made(link: UpstreamLink, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        made(link, transport)
+        super().connection_made(transport)
 
-    monkeypatch.setattr(UpstreamLink, "connection_made", connection_made)
+
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all links be such."""
+    monkeypatch.setattr("l7proxy.http.pool.UpstreamLink", SmallLink)
 
 
 @live
@@ -65,12 +65,13 @@ async def test_a_backend_that_is_full_from_the_first_piece_on_holds_the_client_b
                 await writer.drain()
                 written[0] += 65536
 
-        sending = asyncio.create_task(send())
-        before = -1
-        while before != written[0]:
-            before = written[0]
-            await asyncio.sleep(0.3)
-        sending.cancel()
+        async with asyncio.TaskGroup() as group:
+            sending = group.create_task(send())
+            before = -1
+            while before != written[0]:
+                before = written[0]
+                await asyncio.sleep(0.3)
+            sending.cancel()
         abort(writer)
         assert written[0] < total / 4
 
@@ -153,42 +154,10 @@ async def test_a_connection_made_for_a_client_that_left_may_be_stale_too(tmp_pat
 
 
 @live
-async def test_a_client_that_waits_for_100_is_not_told_that_its_body_is_slow(tmp_path: Path) -> None:
-    async def thinks(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(1.5)
-        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        await reader.readexactly(length_of(head))
-        await named(origin, head, reader, writer)
-
-    async with running(tmp_path, Origin(thinks), more="timeouts: {idle: 1s}") as proxy:
-        reader, writer = await proxy.connect()
-        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
-        await asyncio.sleep(0.6)
-        writer.write(b"wiki")
-        assert status_of((await one_answer(reader))[0]) == 200
-        writer.close()
-
-
-@live
-async def test_a_backend_that_never_says_100_is_given_up_in_time(tmp_path: Path) -> None:
-    async def silent(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-
-    async with running(tmp_path, Origin(silent), upstream="    timeouts: {response: 1s}") as proxy:
-        reader, writer = await proxy.connect()
-        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
-        async with asyncio.timeout(4.0):
-            assert status_of((await one_answer(reader))[0]) == 504
-        writer.close()
-
-
-@live
 async def test_an_answer_of_our_own_to_http10_ends_the_connection_or_says_that_it_stays(tmp_path: Path) -> None:
     routes = "  - {match: {path: /none}, upstream: up}"
-    async with running(tmp_path, Origin(named), routes=routes) as proxy:
-        async with asyncio.timeout(3.0):
-            answer = await proxy.talk(b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
+    async with running(tmp_path, Origin(named), routes=routes) as proxy, asyncio.timeout(3.0):
+        answer = await proxy.talk(b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
     assert status_of(answer) == 404
 
 
@@ -223,6 +192,104 @@ async def test_the_next_backend_has_its_own_time_for_an_answer(tmp_path: Path) -
                 break
 
 
+@contextmanager
+def blocking_backend(port: int, more: bytes) -> Iterator[threading.Event]:
+    """A backend in a thread: one good answer, and `more` on the same connection when the event is set."""
+    now, said = threading.Event(), threading.Event()
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
+    listener.settimeout(5.0)
+
+    def good(connection: socket.socket) -> None:
+        connection.settimeout(5.0)
+        while b"\r\n\r\n" not in connection.recv(65536):
+            pass
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
+
+    def serve() -> None:
+        first, _ = listener.accept()
+        good(first)
+        now.wait(5.0)
+        first.sendall(more)
+        said.set()
+        second, _ = listener.accept()
+        good(second)
+        first.close()
+        second.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+
+    class Both(threading.Event):
+        def set(self) -> None:
+            now.set()
+            said.wait(5.0)
+
+    try:
+        yield Both()
+    finally:
+        listener.close()
+        thread.join(6.0)
+
+
+@live
+async def test_bytes_that_lie_unread_on_a_connection_answer_nobody(tmp_path: Path) -> None:
+    port = free_port()
+    leftover = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"
+    with blocking_backend(port, leftover) as more:
+        async with running(tmp_path, port) as proxy:
+            assert (await proxy.get()).endswith(b"good")
+            with socket.create_connection(("127.0.0.1", proxy.port)) as plain:
+                await proxy.until(lambda: proxy.server.proxy.connections == 1)
+                plain.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")  # the loop does not run yet
+                more.set()
+                plain.setblocking(False)
+                loop = asyncio.get_running_loop()
+                answer = b""
+                while piece := await loop.sock_recv(plain, 65536):
+                    answer += piece
+    assert answer.endswith(b"good")
+
+
+@live
+async def test_an_answer_that_ended_is_whole_though_its_request_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_buffers(monkeypatch)
+
+    async def refuses(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"HTTP/1.0 413 Too Large\r\n\r\ntoo large")
+        writer.write_eof()
+        await reader.read()
+
+    async with running(tmp_path, Origin(refuses)) as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n" + bytes(7_000_000))
+        async with asyncio.timeout(3.0):
+            assert (await one_answer(reader))[1] == b"too large"
+        writer.close()
+
+
+@live
+async def test_what_fails_in_itself_while_it_connects_is_500_and_ends_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [RuntimeError("a defect")]
+
+    class Failing(UpstreamLink):
+        def begin(self, asker: Asker, bodiless: bool) -> None:
+            if failures:
+                raise failures.pop()
+            super().begin(asker, bodiless)
+
+    monkeypatch.setattr("l7proxy.http.pool.UpstreamLink", Failing)
+    async with running(tmp_path, Origin(named)) as proxy:
+        assert [status_of(await proxy.get()) for _ in range(2)] == [500, 200]
+
+
 @live
 async def test_a_body_whose_first_chunk_is_cut_behind_much_that_was_held_goes_on(tmp_path: Path) -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nX-Long: %b\r\n\r\n"
@@ -249,3 +316,64 @@ async def test_a_body_whose_first_chunk_is_cut_behind_much_that_was_held_goes_on
         writer.close()
 
 
+@live
+async def test_an_early_answer_is_taken_as_slowly_as_its_client_likes(tmp_path: Path) -> None:
+    size = 200_000
+
+    async def refuses(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 401 U\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+        await writer.drain()
+        await reader.read()
+
+    async with running(tmp_path, Origin(refuses)) as proxy:
+        for listening in proxy.server._listeners.sockets.values():
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        plain = socket.socket()
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(plain, ("127.0.0.1", proxy.port))
+        await loop.sock_sendall(plain, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n12345")
+        answer = b""
+        while piece := await loop.sock_recv(plain, 4096):
+            answer += piece
+            await asyncio.sleep(0.1)  # 5 s for all of it
+        plain.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"Connection: close" in head
+    assert len(body) == size
+
+
+@live
+async def test_a_tunnel_that_has_ended_waits_no_longer_for_a_backend_that_does_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("l7proxy.http.link.CLOSES_WITHIN_S", 0.3)
+    links: list[UpstreamLink] = []
+
+    class Known(SmallLink):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            links.append(self)
+            super().connection_made(transport)
+
+    monkeypatch.setattr("l7proxy.http.pool.UpstreamLink", Known)
+
+    async def stalls(origin: Origin, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        writer.write_eof()
+        await reader.read()
+
+    backend = Origin(stalls)
+    async with running(tmp_path, backend) as proxy:
+        for listening in backend.sockets:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader, writer = await proxy.connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        await reader.read()
+        writer.write(bytes(50_000))
+        writer.write_eof()
+        await proxy.until(lambda: not proxy.server.proxy.counters.in_flight)
+        async with asyncio.timeout(3.0):
+            await proxy.until(lambda: links[0].transport is None)
+        writer.close()
