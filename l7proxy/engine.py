@@ -69,14 +69,18 @@ class Engine:
 
         Raises: HostError.
         """
+        self.settle(group)
+        config = self.proxy.snapshot.config
+        await self.listeners.commit(config, await self.listeners.prepare(config, sockets))
+
+    def settle(self, group: asyncio.TaskGroup) -> None:
+        """Get this process ready to serve: what must wait does so in `group`."""
         self.proxy.group = group
         asyncio.get_running_loop().set_exception_handler(self._on_exception)
         # What is there now stays; exchanges leave no cycles. Looking through all of it would stop traffic for a while.
         gc.collect()
         gc.freeze()
         gc.set_threshold(COLLECT_AFTER, 20, 20)
-        config = self.proxy.snapshot.config
-        await self.listeners.commit(config, await self.listeners.prepare(config, sockets))
 
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A callback failed in itself: uvloop has closed its connection, which ends the exchange; this tells."""

@@ -164,7 +164,7 @@ class Worker:
         engine, config = self._engine, prepared.loaded.config
         if not self._is_serving:
             self._is_serving = True
-            engine.proxy.group = group
+            engine.settle(group)
             await engine.listeners.commit(config, prepared.opened)
             self._tasks = (
                 group.create_task(engine.proxy.access.run(), name="access log"),
