@@ -22,7 +22,7 @@ from l7proxy.core.load import observe
 from l7proxy.core.model import Config
 from l7proxy.counts import Collect
 from l7proxy.http.pool import IdleBudget
-from l7proxy.listeners import Listeners, Role, Served, discard, roles
+from l7proxy.listeners import QUIET_S, Listeners, Role, Served, discard, roles
 from l7proxy.runtime import HealthSource, Proxy, make_snapshot, pools_of
 
 log = logging.getLogger("l7proxy")
@@ -30,9 +30,6 @@ log = logging.getLogger("l7proxy")
 COLLECT_AFTER = 20_000
 """Objects made and not freed before cycles are looked for."""
 SWEEP_EVERY_S = 0.5
-QUIET_S = 1.0
-"""How long a connection must have been idle for a drain to close it: on one that is busier, the next request may be on
-its way, and would be lost (nginx, keepalive_min_timeout). It is answered with `Connection: close`."""
 SWEEP_AT_MOST_EVERY_S = 0.05
 """However short the timeouts are: a sweep looks at every connection."""
 

@@ -28,6 +28,9 @@ from l7proxy.runtime import Proxy
 
 log = logging.getLogger("l7proxy")
 
+QUIET_S = 1.0
+"""How long a connection must have been idle for a drain to close it: on one that is busier, the next request may be on
+its way, and would be lost (nginx, keepalive_min_timeout). It is answered with `Connection: close`."""
 ADMIN_IDLE_S = 75.0
 ADMIN_LEAVES_S = 1.0
 """How long an answer of the admin endpoint may take when it goes."""
@@ -129,7 +132,7 @@ class Listeners:
             served.server.close()
             if isinstance(served.by, Front):
                 self.leaving.append(served.by)
-                served.by.close_idle()
+                served.by.close_idle(QUIET_S)
         for bind, role in wanted.items():
             front = self._served[bind].by
             if isinstance(role, Listener) and isinstance(front, Front):
@@ -142,7 +145,7 @@ class Listeners:
         """Look at every connection's deadlines, and forget fronts whose last one is gone."""
         self.leaving = [front for front in self.leaving if front.clients]
         for front in self.leaving:
-            front.close_idle()
+            front.close_idle(QUIET_S)
         for front in self.fronts:
             await front.sweep(now)
 

@@ -48,6 +48,10 @@ _RESET = struct.pack("ii", 1, 0)
 HEAD, BODY, ANSWER, TUNNEL, LINGER, CLOSED, PROXY = range(7)
 
 _monotonic = time.monotonic
+_HANDSHAKE = 22
+"""How a record of TLS begins that opens a connection."""
+_GLIMPSE_BYTES = 512
+"""What is looked at, for the log, of what is no request."""
 _PARTING = frozenset({400, 408, 413, 414, 417, 431, 501, 505})
 """After these nobody can tell where the next request would begin."""
 
@@ -265,7 +269,7 @@ class ClientConnection:
         if first > limits.request_line_bytes:
             head = Refusal(Cause.TARGET_TOO_LONG, f"a request line above {limits.request_line_bytes} bytes")
         if isinstance(head, Refusal):
-            self._refuse(head)
+            self._refuse(head, text)
             return False
         if len(data) > end + 4:
             self._held = data[end + 4 :]
@@ -293,12 +297,16 @@ class ClientConnection:
         """A head that is not whole yet: wait for more of it, within limits."""
         limits = self.proxy.snapshot.config.limits
         first = data.find(b"\n", 0, limits.request_line_bytes + 2)
-        if first < 0 and len(data) > limits.request_line_bytes:
-            self._refuse(Refusal(Cause.TARGET_TOO_LONG, f"a request line above {limits.request_line_bytes} bytes"))
+        if data[0] == _HANDSHAKE:
+            self._refuse(Refusal(Cause.MALFORMED_REQUEST, "TLS where plain HTTP is spoken: https:// for http://"), b"")
+        elif first < 0 and len(data) > limits.request_line_bytes:
+            self._refuse(
+                Refusal(Cause.TARGET_TOO_LONG, f"a request line above {limits.request_line_bytes} bytes"), data
+            )
         elif len(data) > limits.head_bytes:
-            self._refuse(Refusal(Cause.HEAD_TOO_LARGE, f"a head above {limits.head_bytes} bytes"))
+            self._refuse(Refusal(Cause.HEAD_TOO_LARGE, f"a head above {limits.head_bytes} bytes"), data)
         elif first >= 0 and (first == 0 or data[first - 1] != 13):
-            self._refuse(Refusal(Cause.MALFORMED_REQUEST, "a line end that is not CRLF"))
+            self._refuse(Refusal(Cause.MALFORMED_REQUEST, "a line end that is not CRLF"), data)
         elif self._half_closed:
             self.close()
         else:
@@ -306,13 +314,14 @@ class ClientConnection:
                 self._head_since_at = _monotonic()
             self._held = data
 
-    def _refuse(self, refusal: Refusal) -> None:
-        """Answer what is no request, and close."""
+    def _refuse(self, refusal: Refusal, data: bytes | bytearray) -> None:
+        """Answer what is no request, and close; the log shows what can be seen of one in `data`."""
         head = RequestHead()
-        head.method = head.target = b""
+        head.method, head.target = _glimpse(data)
         self.keep_alive = False
         self.state = BODY  # what follows cannot be told from a body
         self.exchange = exchange = Exchange(self, head)
+        exchange.started_at = self._head_since_at or exchange.started_at
         exchange.start_refused(refusal.cause, refusal.reason)
 
     def _begin_body(self, exchange: Exchange) -> None:
@@ -399,18 +408,20 @@ class ClientConnection:
         before, after = self._tail
         return b"".join((before, authority, after))
 
-    def reply(self, status: int, text: str, cause: Cause | None) -> None:
-        """A whole answer of our own."""
+    def reply(self, status: int, text: str, cause: Cause | None) -> int:
+        """A whole answer of our own; how many bytes its body has."""
         exchange = self.exchange
         if exchange is None:
-            return
+            return 0
         # To HTTP/1.0 an answer of ours says close, whatever the client asked for.
         close = not self._stays(exchange) or exchange.head.http10 or (cause is not None and status in _PARTING)
         if close:
             self.keep_alive = False
         why = proxy_status(self.proxy.snapshot.name, cause) if cause is not None else b""
         head_only = exchange.head.method == b"HEAD"
-        self._write(reply_bytes(status, text, close=close, head_only=head_only, named=cause is None, proxy_status=why))
+        told = reply_bytes(status, text, close=close, head_only=head_only, named=cause is None, proxy_status=why)
+        self._write(told)
+        return len(told) - told.index(b"\r\n\r\n") - 4
 
     def take_bound(self, backend: BackendState) -> UpstreamLink | None:
         """The link on which this client, and nobody else, is known to `backend`."""
@@ -631,11 +642,11 @@ class ClientConnection:
         if self.transport is not None:
             self.transport.abort()
 
-    def doom(self, reason: str) -> None:
+    def doom(self, reason: str, cause: Cause | None = None) -> None:
         """Cut the connection off, and say why if an exchange ends with it."""
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.client_gone(reason)
+            exchange.client_gone(reason, cause)
         self.abort()
 
     def sweep(self, now: float) -> None:
@@ -646,7 +657,7 @@ class ClientConnection:
         if state == HEAD:
             if self._head_since_at:
                 if now - self._head_since_at > timeouts.head_s:
-                    self._refuse(Refusal(Cause.HEAD_TIMEOUT, f"no whole head within {timeouts.head_s:g}s"))
+                    self._refuse(Refusal(Cause.HEAD_TIMEOUT, f"no whole head within {timeouts.head_s:g}s"), self._held)
             elif not self._held and now - self._idle_since_at > timeouts.keepalive_s:
                 self.close()
         elif state == PROXY:
@@ -683,6 +694,14 @@ class ClientConnection:
             self._unsent, self._unsent_since_at = unsent, now
         elif now - self._unsent_since_at > idle_s:
             self.doom(f"the client took nothing for {idle_s:g}s")
+
+
+def _glimpse(data: bytes | bytearray) -> tuple[bytes, bytes]:
+    """A method and the beginning of a target, where `data` begins with something like them."""
+    words = bytes(data[:_GLIMPSE_BYTES]).lstrip(b"\r\n").partition(b"\r\n")[0].split(b" ")
+    if len(words) < 2 or not words[0].isalpha() or len(words[0]) > 32:
+        return b"", b""
+    return words[0], words[1]
 
 
 def _has_left(fd: int, midway: bool) -> bool:

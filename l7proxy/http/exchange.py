@@ -52,7 +52,7 @@ class Client(Protocol):
 
     def tail(self, authority: bytes) -> bytes: ...
 
-    def reply(self, status: int, text: str, cause: Cause | None) -> None: ...
+    def reply(self, status: int, text: str, cause: Cause | None) -> int: ...
 
     def interim(self, head: ResponseHead) -> None: ...
 
@@ -478,16 +478,16 @@ class Exchange:
         self._account(_monotonic())
         self.client.break_off()
 
-    def client_gone(self, reason: str = "") -> None:
-        """The client's connection is gone, or is cut off for `reason`."""
+    def client_gone(self, reason: str = "", cause: Cause | None = None) -> None:
+        """The client's connection is gone, or is cut off for `reason`; `cause` is one that is not the client's."""
         if self.over:
             return
         link = self.link
         if link is not None:
             self._drop_link()
         if not self.tunnel:
-            self.cause = self.cause or Cause.CLIENT_LEFT
-            self.status = Cause.CLIENT_LEFT.status
+            self.cause = cause or self.cause or Cause.CLIENT_LEFT
+            self.status = Cause.CLIENT_LEFT.status if cause is None else self.status or cause.status
         if reason:
             self._log("connection closed", reason, self.cause, ours=False)
         self._account(_monotonic())
@@ -577,7 +577,7 @@ class Exchange:
         """An answer of our own."""
         self.status = status
         self.cause = cause
-        self.client.reply(status, text, cause)
+        self.sent_bytes = self.client.reply(status, text, cause)
         now = _monotonic()
         self._account(now)
         self.client.ended(now)

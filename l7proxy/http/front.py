@@ -13,6 +13,7 @@ from typing import cast
 from l7proxy.certificates import context_of
 from l7proxy.core.forwarded import TrustedNetworks
 from l7proxy.core.model import Listener
+from l7proxy.core.proxystatus import Cause
 from l7proxy.http.client import ClientConnection
 from l7proxy.http.tls import TlsConnection
 from l7proxy.runtime import Proxy
@@ -50,7 +51,7 @@ class Front:
     def abort(self) -> None:
         """Cut every connection."""
         for connection in list(self.clients):
-            connection.doom("the proxy stops")
+            connection.doom("the proxy stops", Cause.DRAINED)
 
     async def sweep(self, now: float) -> None:
         """Look at every connection's deadlines, some at a time: whoever is being answered does not wait for all."""

@@ -7,6 +7,7 @@ Bytes that nobody asked for end it. Whatever it has to say, it says to the excha
 from __future__ import annotations
 
 import asyncio
+import errno
 import select
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
@@ -24,6 +25,7 @@ Piece: TypeAlias = bytes | memoryview
 """A view is one of the buffer that all links read into: it is good until the call that hands it on returns."""
 LARGE_BYTES = 8 * 1024
 """What is smaller is handed on as a copy."""
+_ENDED = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF})
 LARGEST_HEAD = 256 * 1024
 LONGEST_STATUS_LINE = 8 * 1024
 MOST_INTERIM = 100
@@ -143,7 +145,9 @@ class UpstreamLink:
             sent = write(self.fd, data)
         except BlockingIOError:
             sent = 0
-        except OSError:
+        except OSError as error:
+            if error.errno not in _ENDED:
+                transport.abort()  # nothing may be left out of what is sent
             return False  # its end has come, or is about to be told
         if sent != len(data):
             self._backed_up = True

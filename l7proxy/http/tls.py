@@ -228,7 +228,7 @@ class TlsConnection(ClientConnection):
         self._stage = PLAIN
         if data[:1].isalpha():
             self.scheme = "http"
-            self._refuse(Refusal(Cause.NOT_TLS, "plain HTTP where TLS is spoken"))
+            self._refuse(Refusal(Cause.NOT_TLS, "plain HTTP where TLS is spoken"), data)
         else:
             self._fail("what came is no TLS")
 
