@@ -45,6 +45,7 @@ _WANTED = {
     "ip_any_network": "a network: write one such as 192.0.2.0/24, without host bits",
 }
 """What stands there instead, by pydantic's error type."""
+_BOUNDS = frozenset({"greater_than_equal", "greater_than", "less_than_equal", "less_than"})
 
 
 def locate(detail: Detail, model: type[BaseModel]) -> Path:
@@ -88,7 +89,26 @@ def describe(details: Sequence[Detail], model: type[BaseModel], path: Path) -> s
     if len(details) > 1 and all(each["type"] in _WANTED for each in details) and found is not None:
         wanted = dict.fromkeys(_WANTED[each["type"]] for each in details)
         return f"{shown(found)} cannot stand here: write {' or '.join(wanted)}"
+    if len(details) > 1 and found is not None and (said := _beside_literals(details, model)):
+        return said
     return _describe(detail, model, path)
+
+
+def _beside_literals(details: Sequence[Detail], model: type[BaseModel]) -> str:
+    """For a union of a closed set and something else: all that is allowed; empty where it is another union."""
+    found, literals = details[0]["input"], [each for each in details if each["type"] == "literal_error"]
+    others = [each for each in details if each["type"] != "literal_error"]
+    if not literals or not others or any(each["type"] not in {*_WANTED, *_BOUNDS} for each in others):
+        return ""
+    allowed = [str(each) for each in literals_at(model, literals[0]["loc"])]
+    if isinstance(found, str) and (near := nearest(found, allowed)) is not None:
+        return f"{shown(found)} is not known: did you mean {near!r}?"
+    for each in others:
+        wanted = _WANTED.get(each["type"], "a whole number" if isinstance(found, int) else "a number")
+        bounds = _range(annotation_at(model, each["loc"])) if wanted.endswith("number") else ""
+        allowed += ["true", "false"] if wanted == "true or false" else [wanted + bounds]
+    verdict = "cannot stand here" if isinstance(found, dict | list) else "is not right"
+    return f"{shown(found)} {verdict}: use {', '.join(allowed[:-1])} or {allowed[-1]}"
 
 
 def _describe(detail: Detail, model: type[BaseModel], path: Path) -> str:

@@ -6,7 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
@@ -240,6 +240,8 @@ class _Bounds(Section):
     g: Annotated[str, Field(pattern="^x$")] = "x"
     h: dict[Annotated[str, Field(pattern="^x$")], int] = Field(default_factory=dict)
     i: int | tuple[str, ...] = 1
+    j: Annotated[bool, Field(strict=True)] | Literal["none", "combined"] = True
+    k: Literal["auto"] | Annotated[int, Field(strict=True, ge=1, le=9)] = 1
 
 
 @pytest.mark.parametrize(
@@ -255,6 +257,13 @@ class _Bounds(Section):
         ("g: y", "g: 'y' cannot be used here: it must match ^x$"),
         ("h: {y: 1}", "h.y: 'y' cannot be used here: it must match ^x$"),
         ("h: {x: z}", "h.x: 'z' is not a whole number: write one"),
+        ("j: apache", "j: 'apache' is not right: use none, combined, true or false"),
+        ("j: []", "j: a list cannot stand here: use none, combined, true or false"),
+        ("j: combind", "j: 'combind' is not known: did you mean 'combined'?"),
+        ("k: 0", "k: 0 is not right: use auto or a whole number from 1 to 9"),
+        ("k: 10", "k: 10 is not right: use auto or a whole number from 1 to 9"),
+        ("k: many", "k: 'many' is not right: use auto or a whole number from 1 to 9"),
+        ("k: '2'", "k: '2' is not right: use auto or a whole number from 1 to 9"),
         ("i: {}", "i: a mapping cannot stand here: write a whole number or a list"),
     ],
 )
