@@ -89,6 +89,8 @@ def parse_endpoint(text: str) -> Endpoint:
     >>> parse_endpoint("10.0.0.1:8080")
     Endpoint(address=IPv4Address('10.0.0.1'), port=8080)
     """
+    if "://" in text:
+        raise ValueError(f"{text!r} is a URL: write address:port, without http:// and a path")
     host, colon, port_text = text.rpartition(":")
     if not colon or not host or text.endswith("]"):
         raise ValueError(f"{text!r} has no port: write address:port, for example 10.0.0.1:8080 or [2001:db8::1]:8080")

@@ -24,6 +24,17 @@ def _endpoint(text: str) -> str:
     return text
 
 
+def _no_port_alone(host: str) -> BeforeValidator:
+    """Refuses a number for an endpoint, and says how it is written with `host` before it."""
+
+    def refuse(value: object) -> object:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536:
+            raise ValueError(f'{value} is a port without an address: write "{host}:{value}"')
+        return value
+
+    return BeforeValidator(refuse, json_schema_input_type=str)
+
+
 def _network(text: str) -> str:
     try:
         ip_network(text)
@@ -45,7 +56,9 @@ def _listed(value: object) -> object:
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)]
 EndpointText = Annotated[str, AfterValidator(_endpoint)]
 _ONE_OR_SEVERAL = BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])
-BindTexts = Annotated[tuple[EndpointText, ...], _ONE_OR_SEVERAL, Field(min_length=1)]
+BindTexts = Annotated[
+    tuple[Annotated[EndpointText, _no_port_alone("0.0.0.0")], ...], _ONE_OR_SEVERAL, Field(min_length=1)
+]
 Flag = Annotated[bool, Field(strict=True)]
 FileText = Annotated[str, AfterValidator(_absolute)]
 Count = Annotated[int, Field(strict=True, ge=0)]
@@ -121,7 +134,7 @@ class UpstreamTimeoutsSection(Section):
 class BackendSection(Section):
     """`a: {address: 10.0.1.11:8000, weight: 2}`"""
 
-    address: EndpointText = Field(description="address:port")
+    address: Annotated[EndpointText, _no_port_alone("10.0.0.1")] = Field(description="address:port")
     weight: Annotated[int, Field(strict=True, ge=0, le=1000)] = Field(1, description="its share; 0 drains")
 
 
@@ -183,7 +196,9 @@ class ClientTimeoutsSection(Section):
 class AdminSection(Section):
     """The admin endpoint: GET /healthz, /v1/status and /metrics."""
 
-    bind: EndpointText = Field(description="address:port; there is no login, so keep it local")
+    bind: Annotated[EndpointText, _no_port_alone("127.0.0.1")] = Field(
+        description="address:port; there is no login, so keep it local"
+    )
 
 
 class AgentSection(Section):

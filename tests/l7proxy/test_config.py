@@ -116,6 +116,12 @@ def test_equal_files_are_equal() -> None:
         ),
         ("0.0.0.0:80", "[::1]:8080", '"[::1]:8080", "127', "listeners.inner.bind.0: [::1]:8080 is bound by"),
         ("0.0.0.0:80", "0.0.0.0", '"0.0.0.0"', "listeners.http.bind: '0.0.0.0' has no port"),
+        (
+            '"0.0.0.0:80"',
+            "28080",
+            "28080",
+            'listeners.http.bind: 28080 is a port without an address: write "0.0.0.0:28080"',
+        ),
         ("0.0.0.0:80", "0.0.0.0:0", '"0.0.0.0:0"', "listeners.http.bind"),
         ('"0.0.0.0:80"', "[]", "[]", "listeners.http.bind: has too few"),
         (

@@ -45,6 +45,8 @@ def test_endpoint_is_address_and_port(text: str, address: str, port: int) -> Non
         ("10.0.0.1:\u0668", "'\u0668' is not a port"),
         ("10.0.0.1:80\n", "is not a port"),
         ("10.0.0.1:" + "1" * 5000, "is not a port"),
+        ("http://127.0.0.1:28104/", "is a URL: write address:port, without http:// and a path"),
+        ("https://[::1]", "is a URL: write address:port, without http:// and a path"),
         ("::1:80", "is ambiguous: write an IPv6 address in brackets"),
         ("2001:db8::1", "is ambiguous: write an IPv6 address in brackets"),
         ("[10.0.0.1]:80", "is not an IP address"),
