@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from director.kit.configfile import Finding, read_text
+from director.kit.problem import InvalidConfigError, Problem
+from director.kit.yamltree import dotted, parse
 from l7proxy import certificates
 from l7proxy.core.config import load_config
 from l7proxy.core.model import Certificate, Config
@@ -68,7 +70,7 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
         for listener in config.listeners
     )
     warnings = [
-        f"{source}: listeners.{listener.name}.tls.certificate: {warning}"
+        (("listeners", listener.name, "tls", "certificate"), warning)
         for listener in listeners
         if listener.tls is not None and (warning := certificates.warning(listener.tls))
     ]
@@ -77,4 +79,15 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
         pems[each.chain] = each.chain_pem.decode("latin-1")
         pems[each.key] = each.key_pem.decode("latin-1")
     workers = config.workers or len(os.sched_getaffinity(0))
-    return Loaded(source, text, replace(config, workers=workers, listeners=listeners), tuple(warnings), pems)
+    return Loaded(
+        source, text, replace(config, workers=workers, listeners=listeners), _placed(text, source, warnings), pems
+    )
+
+
+def _placed(text: str, source: str, findings: Sequence[Finding]) -> tuple[str, ...]:
+    """The lines of `findings`, with places as errors have them. Only for them is the text read again."""
+    if not findings:
+        return ()
+    tree = parse(text)
+    problems = sorted(Problem(tree.mark(path), f"{dotted(path)}: {message}") for path, message in findings)
+    return tuple(InvalidConfigError(source, problems).lines())

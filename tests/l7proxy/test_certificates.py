@@ -137,7 +137,7 @@ def test_check_tells_of_one_that_has_expired_and_goes_on(tmp_path: Path) -> None
     path.write_text(text(ended, ended))
     said = CliRunner().invoke(cli, ["check", str(path)])
     assert said.exit_code == 0
-    assert "warning: " in said.output
+    assert f"warning: {path}:4:24: listeners.web.tls.certificate: " in said.output
     assert "expired at 2020-01-02 00:00 UTC" in said.output
     assert "renew it" in said.output
 
