@@ -109,7 +109,7 @@ class Engine:
 
     def _limit(self, config: Config, workers: int) -> None:
         wanted, fit = -(-config.limits.connections // workers), self._shares.clients
-        if wanted > fit and not self._is_worker:
+        if wanted > fit and not self._is_worker and config.limits.is_asked_for:
             log.warning(
                 "limits.connections is more than open files allow: raise LimitNOFILE= (`ulimit -n`), or lower it",
                 extra={"limits.connections": wanted, "used": fit, "open_files": descriptors.limit()},

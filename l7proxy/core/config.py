@@ -220,6 +220,7 @@ def build(section: ConfigSection) -> Config:
             section.limits.head_bytes,
             section.limits.body,
             section.limits.body_rate,
+            "connections" in section.limits.model_fields_set,
         ),
         admin=parse_endpoint(section.admin.bind) if section.admin is not None else None,
         agent=tuple(parse_endpoint(text) for text in section.agent.bind) if section.agent is not None else (),

@@ -159,6 +159,7 @@ class Limits:
     """What clients can take at most. `headers` is how many lines; `body_bytes` None is no limit: bodies are never held.
 
     `body_rate` is the mean rate in bytes a second that a request's body must keep up; 0 is none.
+    `is_asked_for`: whether somebody wrote `connections`, and is to be told when there is no room for them.
     """
 
     connections: int = 10_000
@@ -167,6 +168,7 @@ class Limits:
     head_bytes: int = 32 * 1024
     body_bytes: int | None = None
     body_rate: int = 256
+    is_asked_for: bool = False
 
 
 class AccessLogFormat(Enum):
