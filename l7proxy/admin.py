@@ -11,7 +11,9 @@ from typing import Any
 
 from aiohttp import web
 
+from l7proxy.certificates import expiry
 from l7proxy.core.metering import Counters, merged
+from l7proxy.core.model import Listener
 from l7proxy.counts import Collect, WorkerCounts, collected
 from l7proxy.metrics import CONTENT_TYPE, exposition, facts_of
 from l7proxy.runtime import BackendState, Proxy
@@ -37,7 +39,11 @@ def make_app(proxy: Proxy, collect: Collect | None = None) -> web.Application:
         text = await asyncio.to_thread(exposition, counts)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
+    async def named(_: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Server"] = "l7proxy"  # and not which Python and aiohttp
+
     app = web.Application()
+    app.on_response_prepare.append(named)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/v1/status", status)
     app.router.add_get("/metrics", metrics)
@@ -60,9 +66,7 @@ def status_of(proxy: Proxy) -> dict[str, Any]:
         "connections": proxy.connections,
         "left_percent": proxy.load.percent,
         "counters": _counters(proxy.counters),
-        "listeners": {
-            listener.name: {"bind": [str(bind) for bind in listener.binds]} for listener in snapshot.config.listeners
-        },
+        "listeners": {listener.name: _listener(listener) for listener in snapshot.config.listeners},
         "routes": [
             {"name": route.name, "host": list(route.hosts), "path": str(route.path), "upstream": route.upstream}
             for route in snapshot.config.routes
@@ -75,6 +79,14 @@ def status_of(proxy: Proxy) -> dict[str, Any]:
             for name, state in snapshot.upstreams.items()
         },
     }
+
+
+def _listener(listener: Listener) -> dict[str, Any]:
+    shown: dict[str, Any] = {"bind": [str(bind) for bind in listener.binds], "tls": listener.tls is not None}
+    if listener.tls is not None:
+        ends = expiry(listener.tls)
+        shown["not_after"] = ends.isoformat() if ends is not None else None
+    return shown
 
 
 def _backend(state: BackendState) -> dict[str, Any]:
@@ -94,5 +106,5 @@ def _counters(counters: Counters) -> dict[str, Any]:
         "requests": counters.requests,
         "in_flight": counters.in_flight,
         "bytes_sent": counters.bytes_sent,
-        "answers": {f"{digit}xx": count for digit, count in enumerate(counters.by_class) if digit},
+        "answers": {f"{digit}xx": counters.by_class[digit] for digit in range(1, 6)},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -223,12 +224,16 @@ async def test_admin_shows_what_runs(tmp_path: Path) -> None:
         await proxy.get()
         proxy.port = port
         assert status_of(await proxy.get("/healthz")) == 200
-        status = json.loads(taken(await proxy.get("/v1/status")))
+        answer = await proxy.get("/v1/status")
+        assert re.findall(rb"(?im)^server: (.*?)\r$", answer) == [b"l7proxy"]
+        assert b"aiohttp" not in await proxy.get("/nothing")
+        status = json.loads(taken(answer))
+    assert [part["tls"] for part in status["listeners"].values()] == [False]
     backend = status["upstreams"]["up"]["backends"]["b0"]
     assert backend["health"] == "up"
     assert backend["reason"] == "status 200"
     assert status["counters"]["requests"] == 1
-    assert status["counters"]["answers"]["2xx"] == 1
+    assert status["counters"]["answers"] == {"1xx": 0, "2xx": 1, "3xx": 0, "4xx": 0, "5xx": 0}
 
 
 @live

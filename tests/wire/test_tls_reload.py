@@ -7,10 +7,12 @@ import os
 import shutil
 import signal
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from l7proxy.admin import status_of
 from tests.wire.harness import Origin, live, named, running, statuses_of
 from tests.wire.load import Load
 from tests.wire.sealed import SAID, Sealed, listens_with, make_certificate, trusting
@@ -50,6 +52,9 @@ async def test_a_reload_takes_the_new_certificate_and_connections_stay(tmp_path:
         assert await asyncio.to_thread(files.name_of, proxy.port) == "one"
         await reloaded(proxy)
         assert await asyncio.to_thread(files.name_of, proxy.port) == "two"
+        (shown,) = status_of(proxy.server.proxy)["listeners"].values()
+        assert shown["tls"] is True
+        assert timedelta(days=25) < datetime.fromisoformat(shown["not_after"]) - datetime.now(UTC) < timedelta(days=35)
 
         def goes_on() -> None:
             with client:
