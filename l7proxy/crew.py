@@ -93,6 +93,7 @@ class Member:
         self.used = 0.0
         self.counts: Counts = {}
         self.is_silent = False
+        self.told_at = self.started_at
         self.kill_at: float | None = None
         self.unsaid: dict[int, HealthChange] = {}
         self.answers: dict[int, asyncio.Future[FromWorker]] = {}
@@ -123,6 +124,14 @@ class Member:
         asyncio.get_running_loop().remove_reader(self.pidfd)
         os.close(self.pidfd)
         self.pidfd = -1
+
+    def tell_stuck(self) -> None:
+        """Log that it is killed, since it should have left."""
+        after_s = round(time.monotonic() - self.told_at, 1)
+        reason = (
+            f"it is still there {after_s:g} s after it was told to; it may be stuck, or stopped (SIGSTOP, a debugger)"
+        )
+        log.error("worker did not leave, it is killed", extra={"worker": self.pid, "reason": reason})
 
     def kill(self) -> None:
         """End it now."""
@@ -275,6 +284,8 @@ class Crew:
         """Have them leave, by their own clock within `drain_s`."""
         for member in list(members):
             was_leaving, member.state = member.state is State.LEAVING, State.LEAVING
+            if not was_leaving:
+                member.told_at = time.monotonic()
             member.kill_at = time.monotonic() + LEAVES_LATER_S + (drain_s if pace is not Pace.NOW else 0)
             if member.channel.is_open:
                 member.channel.say(Drain(pace))
@@ -287,7 +298,7 @@ class Crew:
         for member in self.members:
             if member.kill_at is not None and now >= member.kill_at:
                 member.kill_at = None
-                log.error("worker did not leave, it is killed", extra={"worker": member.pid})
+                member.tell_stuck()
                 member.kill()
             is_silent = member.state is State.SERVING and now - member.heard_at > SILENT_S
             if is_silent and not member.is_silent:

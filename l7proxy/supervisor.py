@@ -335,7 +335,7 @@ class Supervisor:
             crew.drain(crew.members, Pace.NOW, 0)
             await self._until(lambda: not crew.members, 3.0, 1_000_000)
         for member in crew.members:
-            log.error("worker did not leave, it is killed", extra={"worker": member.pid})
+            member.tell_stuck()
 
     async def _until(self, is_so: Callable[[], bool], within_s: float, stops: int) -> None:
         """Wait until something is so, a time is over, or so many have asked for a stop."""

@@ -88,7 +88,7 @@ def _advice(error: OSError, endpoint: Endpoint) -> str:
             pids = " ".join(map(str, orphans))
             return (
                 f"is served by workers of an l7proxy that is gone, pid {pids}: they go on until `kill {pids}`, which "
-                "lets them finish what they answer"
+                f"lets them finish what they answer; `kill -9 {pids}` is the last resort"
             )
         case errno.EADDRINUSE:
             return (

@@ -113,6 +113,22 @@ def several(tmp_path: Path, origin: Origin | int, workers: int | str, **more: st
     return path, port, admin
 
 
+@patiently
+async def test_a_worker_that_is_stuck_is_killed_and_the_log_says_why(tmp_path: Path) -> None:
+    origin = await Origin(named).start()
+    async with Workers(*several(tmp_path, origin, 2)) as proxy:
+        stuck, other = proxy.children()
+        os.kill(stuck, signal.SIGSTOP)
+        proxy.process.send_signal(signal.SIGTERM)
+        await proxy.logged("draining")
+        proxy.process.send_signal(signal.SIGTERM)
+        await all_gone([stuck, other])
+        (line,) = [line for line in proxy.log.read_text().splitlines() if "worker did not leave, it is killed" in line]
+        assert f"worker={stuck}" in line
+        assert re.search(r"it is still there \d[.\d]* s after it was told to; it may be stuck", line)
+    await origin.stop()
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @patiently
 async def test_not_one_request_fails_in_a_restart(tmp_path: Path, workers: int) -> None:
@@ -362,6 +378,7 @@ async def test_workers_serve_on_without_their_supervisor_and_are_named(tmp_path:
             assert done.returncode == 1
             pids = " ".join(map(str, orphans))
             assert f"127.0.0.1:{port} is served by workers of an l7proxy that is gone, pid {pids}" in done.stderr
+            assert f"`kill -9 {pids}` is the last resort" in done.stderr
             for pid in orphans:
                 os.kill(pid, signal.SIGTERM)
             await all_gone(orphans)
