@@ -119,8 +119,10 @@ class TlsConnection(ClientConnection):
                     piece = decrypt(RECORD_BYTES)
                 except ssl.SSLWantReadError:
                     continue
-                ended = not piece
-                pieces.append(piece)
+                if piece:
+                    pieces.append(piece)
+                else:
+                    ended = True
         except ssl.SSLError as error:
             failure = error
         if self._outgoing.pending:
