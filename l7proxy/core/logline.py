@@ -49,7 +49,6 @@ Formatter: TypeAlias = Callable[[Sequence[Record], float], bytes]
 """Records, and the wall clock's distance from the monotonic one in seconds, to lines."""
 
 _PLAIN = bytes(octet for octet in range(0x20, 0x7F) if octet not in b'"\\')
-_UNSAFE = re.compile(rb"[^ !#-\[\]-~]")
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")
 _MOST_NAMES = 4096
 _COMBINED = (

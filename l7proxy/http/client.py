@@ -22,7 +22,7 @@ from l7proxy.core.proxyprotocol import Malformed, read_proxy_header
 from l7proxy.core.proxystatus import Cause, proxy_status
 from l7proxy.core.scan import scan_request
 from l7proxy.http.exchange import Exchange
-from l7proxy.http.link import Piece
+from l7proxy.http.link import LARGE_BYTES, Piece
 from l7proxy.http.parser import read_request
 from l7proxy.http.quick import head_end, write
 from l7proxy.http.replies import http_date, reply_bytes
@@ -32,13 +32,11 @@ if TYPE_CHECKING:
     from l7proxy.http.front import Front
     from l7proxy.http.link import UpstreamLink
 
-LARGE_BYTES = 8 * 1024
-"""A piece of this size is not copied to be joined with its head."""
 LINGER_S = 2.0
 """How long a client that was told to go may still send: closed at once, its answer might be lost with a reset."""
 HALF_CLOSED_S = 0.5
 """A client that sends no more may still wait for its answer (`nc -N`, old health checkers), or be gone: no telling. The
-answer must begin within this time, then the backend is let go."""
+answer must begin, and then go on, within this time; else the backend is let go."""
 RATE_AFTER_S = 10.0
 """From when on a request's body must keep up its rate."""
 _RESET = struct.pack("ii", 1, 0)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Piece: TypeAlias = bytes | memoryview
 """A view is one of the buffer that all links read into: it is good until the call that hands it on returns."""
 LARGE_BYTES = 8 * 1024
-"""What is smaller is handed on as a copy."""
+"""What is smaller is handed on as a copy; what is not is not copied to be joined with its head either."""
 _ENDED = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF})
 LARGEST_HEAD = 256 * 1024
 LONGEST_STATUS_LINE = 8 * 1024
