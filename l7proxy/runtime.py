@@ -10,10 +10,10 @@ import asyncio
 import hashlib
 import logging
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from director.kit.checks.check import Check
 from director.kit.health import HealthState, Status
@@ -21,10 +21,14 @@ from l7proxy.accesslog import AccessLog
 from l7proxy.core.balance import RoundRobin, cycle
 from l7proxy.core.load import Load
 from l7proxy.core.metering import Counters, Meters
-from l7proxy.core.model import Backend, Config, Upstream
+from l7proxy.core.model import Backend, Config, Route, Upstream
 from l7proxy.core.routing import RouteTable
 from l7proxy.failurelog import FailureLog
 from l7proxy.http.pool import IdleBudget, LinkPool
+from l7proxy.http.steps import Steps, steps_of
+
+if TYPE_CHECKING:
+    from l7proxy.http.exchange import Exchange
 
 
 class HealthSource(Protocol):
@@ -59,6 +63,8 @@ class UpstreamState:
         self.backends = backends
         self.turns = turns
         self.weights: dict[str, int] = {}
+        self.is_plain = True
+        """Whether `next` says it all: neither the request nor what backends are doing has a say in whose turn it is."""
         self._order: list[BackendState] | None = None
         self._turn = 0
         self.refresh()
@@ -86,6 +92,11 @@ class UpstreamState:
         self._turn = turn
         return order[turn]
 
+    def choose(self, exchange: Exchange, untried: Mapping[str, int]) -> BackendState | None:
+        """The backend for `exchange`, of those that it has not tried (name to weight)."""
+        name = self.turns.pick(untried)
+        return self.backends[name] if name is not None else None
+
     def why_nobody(self) -> str:
         """Why no backend can be picked, in a few words."""
         down = [f"{name} is down: {_reason(state.health)}" for name, state in self.backends.items() if not state.up]
@@ -97,6 +108,22 @@ def _reason(health: HealthState) -> str:
     return health.last.reason if health.last is not None else "no result"
 
 
+class RouteState:
+    """A route at work. `upstream` is None where it answers by itself."""
+
+    __slots__ = ("route", "steps", "upstream")
+
+    def __init__(self, route: Route, upstreams: Mapping[str, UpstreamState]) -> None:
+        self.route = route
+        self.upstream = upstreams[route.upstream] if route.upstream else None
+        self.steps: Steps | None = steps_of(route)
+
+    def upstream_for(self, exchange: Exchange) -> UpstreamState:
+        """Where `exchange` goes."""
+        assert self.upstream is not None  # noqa: S101 -- its last step has answered otherwise
+        return self.upstream
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One configuration, ready to serve."""
@@ -104,6 +131,8 @@ class Snapshot:
     config: Config
     table: RouteTable
     upstreams: dict[str, UpstreamState]
+    routes: tuple[RouteState, ...] = ()
+    """By their place."""
     name: str = "l7proxy"
     """What this proxy is called in Via and Proxy-Status, other than all others."""
     via: bytes = b""
@@ -112,7 +141,7 @@ class Snapshot:
     def trouble(self) -> str:
         """Why no request can be answered: no route leads to a backend that takes any. Empty where one does."""
         for route in self.config.routes:
-            if self.upstreams[route.upstream].weights:
+            if not route.upstream or self.upstreams[route.upstream].weights:
                 return ""
         name = self.config.routes[0].upstream
         return f"no upstream has a backend left; {name}: {self.upstreams[name].why_nobody()}"
@@ -198,7 +227,8 @@ def make_snapshot(config: Config, health: HealthSource, idle: IdleBudget, before
         turns.keep(backends)
         upstreams[name] = UpstreamState(upstream, backends, turns)
     name = config.name or instance_name(config)
-    return Snapshot(config, table, upstreams, name, name.encode("ascii") if config.via else b"")
+    routes = tuple(RouteState(route, upstreams) for route in config.routes)
+    return Snapshot(config, table, upstreams, routes, name, name.encode("ascii") if config.via else b"")
 
 
 def checks_of(config: Config) -> dict[Check, HealthState]:

@@ -34,6 +34,21 @@ from l7proxy.core.model import (
 )
 from l7proxy.core.routing import normal_path, ties
 from l7proxy.core.schema import ConfigSection, ListenerSection, RouteSection, UpstreamSection
+from l7proxy.core.settings.access import build_access
+from l7proxy.core.settings.acme import build_acme
+from l7proxy.core.settings.backside import build_backend_tls
+from l7proxy.core.settings.capacity import build_queue
+from l7proxy.core.settings.compression import build_compression
+from l7proxy.core.settings.limiting import build_limiting
+from l7proxy.core.settings.marking import build_marking
+from l7proxy.core.settings.match import build_conditions
+from l7proxy.core.settings.redirect import build_redirect
+from l7proxy.core.settings.resilience import build_breaker, build_outlier, build_retry_budget
+from l7proxy.core.settings.respond import build_maintenance, build_respond
+from l7proxy.core.settings.rewrite import build_rewrite
+from l7proxy.core.settings.sorry import build_sorry
+from l7proxy.core.settings.stickiness import build_sticky
+from l7proxy.core.settings.tcp import build_tcp
 
 _LABELS = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _LITERAL_IPV6 = re.compile(r"\[[0-9a-f:.]+\]")
@@ -95,11 +110,7 @@ def findings(section: ConfigSection) -> Iterator[Finding]:
     for name, listener in section.listeners.items():
         yield from _listener_findings(name, listener)
     for index, route in enumerate(section.routes):
-        if route.upstream not in section.upstreams:
-            yield (
-                ("routes", index, "upstream"),
-                f"there is no upstream {route.upstream!r}{suggestion(route.upstream, section.upstreams)}",
-            )
+        yield from _answer_findings(index, route, section)
     names: dict[str, int] = {}
     for index, route in enumerate(section.routes):
         if route.name is not None and names.setdefault(route.name, index) != index:
@@ -107,6 +118,20 @@ def findings(section: ConfigSection) -> Iterator[Finding]:
     yield from _match_findings(section.routes)
     for name, upstream in section.upstreams.items():
         yield from _upstream_findings(name, upstream, section.defaults.check)
+
+
+def _answer_findings(index: int, route: RouteSection, section: ConfigSection) -> Iterator[Finding]:
+    """What is wrong about who answers: exactly one must."""
+    said = [key for key in ("upstream", "redirect", "respond") if getattr(route, key) is not None]
+    if not said:
+        yield ("routes", index), "nobody answers: name an `upstream`, or say `redirect` or `respond`"
+    elif len(said) > 1:
+        yield ("routes", index, said[1]), f"{said[0]} answers already: remove one of them"
+    if route.upstream is not None and route.upstream not in section.upstreams:
+        yield (
+            ("routes", index, "upstream"),
+            f"there is no upstream {route.upstream!r}{suggestion(route.upstream, section.upstreams)}",
+        )
 
 
 def _listener_findings(name: str, listener: ListenerSection) -> Iterator[Finding]:
@@ -198,10 +223,12 @@ def build(section: ConfigSection) -> Config:
                 listener.health,
                 listener.proxy_protocol,
                 Certificate(listener.tls.certificate, listener.tls.key) if listener.tls is not None else None,
+                build_acme(listener.acme) if listener.acme is not None else None,
+                build_tcp(listener.tcp) if listener.tcp is not None else None,
             )
             for name, listener in section.listeners.items()
         ),
-        routes=tuple(_route(route) for route in section.routes),
+        routes=tuple(_route(route, place) for place, route in enumerate(section.routes)),
         upstreams={
             name: _upstream(name, upstream, section.defaults.check) for name, upstream in section.upstreams.items()
         },
@@ -232,11 +259,27 @@ def build(section: ConfigSection) -> Config:
     )
 
 
-def _route(section: RouteSection) -> Route:
+def _route(section: RouteSection, place: int = 0) -> Route:
     path = parse_path(section.match.path)
     name = section.name or f"{','.join(section.match.host).lower() or '*'} {path}"
     hosts = tuple(parse_host(host) for host in section.match.host)
-    return Route(name, section.upstream, hosts, path, DangerousPath(section.dangerous_path))
+    return Route(
+        name,
+        section.upstream or "",
+        hosts,
+        path,
+        DangerousPath(section.dangerous_path),
+        place,
+        build_conditions(section.match),
+        redirect=build_redirect(section.redirect) if section.redirect is not None else None,
+        respond=build_respond(section.respond) if section.respond is not None else None,
+        maintenance=build_maintenance(section.maintenance) if section.maintenance is not None else None,
+        access=build_access(section.access) if section.access is not None else None,
+        limits=build_limiting(section.limits) if section.limits is not None else None,
+        rewrite=build_rewrite(section.rewrite) if section.rewrite is not None else None,
+        marking=build_marking(section.headers) if section.headers is not None else None,
+        compression=build_compression(section.compress) if section.compress is not None else None,
+    )
 
 
 def _log_format(value: bool | str) -> AccessLogFormat:
@@ -256,6 +299,13 @@ def _upstream(name: str, section: UpstreamSection, default: AnyCheckSection | No
         ),
         Balance(section.balance),
         UpstreamTimeouts(timeouts.connect, timeouts.response, timeouts.idle, timeouts.keepalive),
+        sticky=build_sticky(section.sticky) if section.sticky is not None else None,
+        tls=build_backend_tls(section.tls) if section.tls is not None else None,
+        queue=build_queue(section.queue) if section.queue is not None else None,
+        outlier=build_outlier(section.outlier) if section.outlier is not None else None,
+        breaker=build_breaker(section.breaker) if section.breaker is not None else None,
+        retry_budget=build_retry_budget(section.retry_budget) if section.retry_budget is not None else None,
+        sorry=build_sorry(section.sorry) if section.sorry is not None else None,
     )
 
 

@@ -11,6 +11,21 @@ from ipaddress import IPv4Network, IPv6Network
 
 from director.kit.checks.check import Check
 from director.kit.net import Endpoint
+from l7proxy.core.settings.access import Access
+from l7proxy.core.settings.acme import Acme
+from l7proxy.core.settings.backside import BackendTls
+from l7proxy.core.settings.capacity import Queue
+from l7proxy.core.settings.compression import Compression
+from l7proxy.core.settings.limiting import Limiting
+from l7proxy.core.settings.marking import Marking
+from l7proxy.core.settings.match import NO_CONDITIONS, Conditions
+from l7proxy.core.settings.redirect import Redirect
+from l7proxy.core.settings.resilience import Breaker, Outlier, RetryBudget
+from l7proxy.core.settings.respond import Maintenance, Respond
+from l7proxy.core.settings.rewrite import Rewrite
+from l7proxy.core.settings.sorry import Sorry
+from l7proxy.core.settings.stickiness import Sticky
+from l7proxy.core.settings.tcp import Tcp
 
 IPNetwork = IPv4Network | IPv6Network
 
@@ -64,9 +79,10 @@ class DangerousPath(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Requests of `hosts` (none: of every host) whose path fits go to `upstream`.
+    """Requests of `hosts` (none: of every host) whose path fits go to `upstream`, unless it is empty.
 
-    A host is lower-case, without port; `*.example.org` stands for every name below example.org.
+    `place` is which one of the configuration's routes it is, from 0. A host is lower-case, without port;
+    `*.example.org` stands for every name below example.org.
     """
 
     name: str
@@ -74,6 +90,16 @@ class Route:
     hosts: tuple[str, ...] = ()
     path: PathPattern = ANY_PATH
     dangerous_path: DangerousPath = DangerousPath.REFUSE
+    place: int = 0
+    conditions: Conditions = NO_CONDITIONS
+    redirect: Redirect | None = None
+    respond: Respond | None = None
+    maintenance: Maintenance | None = None
+    access: Access | None = None
+    limits: Limiting | None = None
+    rewrite: Rewrite | None = None
+    marking: Marking | None = None
+    compression: Compression | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +126,8 @@ class Listener:
     health: str | None = None
     proxy_protocol: bool = False
     tls: Certificate | None = None
+    acme: Acme | None = None
+    tcp: Tcp | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +164,13 @@ class Upstream:
     backends: tuple[Backend, ...]
     balance: Balance = Balance.ROUND_ROBIN
     timeouts: UpstreamTimeouts = UpstreamTimeouts()
+    sticky: Sticky | None = None
+    tls: BackendTls | None = None
+    queue: Queue | None = None
+    outlier: Outlier | None = None
+    breaker: Breaker | None = None
+    retry_budget: RetryBudget | None = None
+    sorry: Sorry | None = None
 
 
 @dataclass(frozen=True, slots=True)

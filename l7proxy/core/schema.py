@@ -5,79 +5,46 @@ One rule: what one key alone can get wrong is refused here; what takes understan
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-from pathlib import PurePath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator
+from pydantic import Field, field_validator
 
 from director.kit.checks.check import CheckSection
 from director.kit.configfile import Section
 from director.kit.duration import Duration
-from director.kit.net import parse_endpoint
 from l7proxy.core.routing import normal_path
-
-
-def _endpoint(text: str) -> str:
-    if parse_endpoint(text).port == 0:
-        raise ValueError(f"{text!r} has port 0: use 1 to 65535")
-    return text
-
-
-def _no_port_alone(host: str) -> BeforeValidator:
-    """Refuses a number for an endpoint, and says how it is written with `host` before it."""
-
-    def refuse(value: object) -> object:
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536:
-            raise ValueError(f'{value} is a port without an address: write "{host}:{value}"')
-        return value
-
-    return BeforeValidator(refuse, json_schema_input_type=str)
-
-
-def _network(text: str) -> str:
-    try:
-        ip_network(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is not a network: {error}; write one such as 10.0.0.0/8 or 192.0.2.7") from None
-    return text
-
-
-def _absolute(text: str) -> str:
-    if not PurePath(text).is_absolute():
-        raise ValueError(f"{text!r} is not an absolute path: begin with /")
-    return text
-
-
-def _listed(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)]
-EndpointText = Annotated[str, AfterValidator(_endpoint)]
-_ONE_OR_SEVERAL = BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])
-BindTexts = Annotated[
-    tuple[Annotated[EndpointText, _no_port_alone("0.0.0.0")], ...], _ONE_OR_SEVERAL, Field(min_length=1)
-]
-Flag = Annotated[bool, Field(strict=True)]
-FileText = Annotated[str, AfterValidator(_absolute)]
-Count = Annotated[int, Field(strict=True, ge=0)]
-
-
-class TlsSection(Section):
-    """`{certificate: /etc/ssl/shop.pem, key: /etc/ssl/shop.key}`"""
-
-    certificate: FileText = Field(description="a PEM file: the certificate, then its chain")
-    key: FileText = Field(description="a PEM file with its key, without a passphrase")
+from l7proxy.core.settings.access import AccessSection
+from l7proxy.core.settings.acme import AcmeSection
+from l7proxy.core.settings.backside import BackendTlsSection
+from l7proxy.core.settings.capacity import QueueSection
+from l7proxy.core.settings.compression import CompressionSection
+from l7proxy.core.settings.fields import (
+    BindTexts,
+    Count,
+    EndpointText,
+    Flag,
+    Name,
+    Networks,
+    no_port_alone,
+)
+from l7proxy.core.settings.limiting import LimitingSection
+from l7proxy.core.settings.marking import MarkingSection
+from l7proxy.core.settings.match import MatchSection
+from l7proxy.core.settings.redirect import RedirectSection
+from l7proxy.core.settings.resilience import BreakerSection, OutlierSection, RetryBudgetSection
+from l7proxy.core.settings.respond import MaintenanceSection, RespondSection
+from l7proxy.core.settings.rewrite import RewriteSection
+from l7proxy.core.settings.sorry import SorrySection
+from l7proxy.core.settings.stickiness import StickySection
+from l7proxy.core.settings.tcp import TcpSection
+from l7proxy.core.settings.tls import TlsSection
 
 
 class ListenerSection(Section):
     """`http: {bind: "0.0.0.0:80"}`"""
 
     bind: BindTexts = Field(description="address:port to listen at, or a list of them")
-    trusted_proxies: Annotated[
-        tuple[Annotated[str, AfterValidator(_network)], ...], _ONE_OR_SEVERAL, Field(validate_default=False)
-    ] = Field(
+    trusted_proxies: Networks = Field(
         (),
         description="networks whose X-Forwarded-*, Forwarded and X-Real-IP are believed; what others say is replaced",
     )
@@ -90,6 +57,8 @@ class ListenerSection(Section):
         description="connections from `trusted_proxies` begin with a PROXY header, version 1 or 2",
     )
     tls: TlsSection | None = Field(None, description="clients speak TLS here; default: plain HTTP")
+    acme: AcmeSection | None = Field(None, description="answers ACME's HTTP-01 challenges, before any route")
+    tcp: TcpSection | None = Field(None, description="forwards connections as they are, instead of speaking HTTP")
 
     @field_validator("health")
     @classmethod
@@ -100,21 +69,20 @@ class ListenerSection(Section):
         return value
 
 
-class MatchSection(Section):
-    """Which requests a route takes; what is left out matches anything."""
-
-    host: Annotated[tuple[str, ...], _ONE_OR_SEVERAL, Field(min_length=1)] = Field(
-        (), description="a name, *.example.org, or a list of them"
-    )
-    path: str = Field("/", description="/prefix by whole segments, `= /exact`, or `~ regular expression`")
-
-
 class RouteSection(Section):
     """`{match: {host: shop.example.org, path: /v1}, upstream: shop}`; the order of routes does not matter."""
 
     name: Name | None = Field(None, description="what logs and metrics call it; default: its host and path")
     match: MatchSection = MatchSection()
-    upstream: str = Field(description="the upstream that answers")
+    upstream: str | None = Field(None, description="the upstream that answers")
+    redirect: RedirectSection | None = Field(None, description="sends the client elsewhere, in place of an upstream")
+    respond: RespondSection | None = Field(None, description="a fixed answer, in place of an upstream")
+    maintenance: MaintenanceSection | None = Field(None, description="answers 503 to everybody but some")
+    access: AccessSection | None = Field(None, description="who may use this route; default: everybody")
+    limits: LimitingSection | None = Field(None, description="how much of it one client, or all of them, may use")
+    rewrite: RewriteSection | None = Field(None, description="what path and query the backend sees; default: what came")
+    headers: MarkingSection | None = Field(None, description="headers that are changed on requests and on answers")
+    compress: CompressionSection | None = Field(None, description="which answers are compressed; default: none")
     dangerous_path: Literal["refuse", "normalise", "forward"] = Field(
         "refuse",
         description="a path that climbs (`..`, also behind %2e, %2f, `;` or a backslash) or holds %00: refuse is 400, "
@@ -134,7 +102,7 @@ class UpstreamTimeoutsSection(Section):
 class BackendSection(Section):
     """`a: {address: 10.0.1.11:8000, weight: 2}`"""
 
-    address: Annotated[EndpointText, _no_port_alone("10.0.0.1")] = Field(description="address:port")
+    address: Annotated[EndpointText, no_port_alone("10.0.0.1")] = Field(description="address:port")
     weight: Annotated[int, Field(strict=True, ge=0, le=1000)] = Field(1, description="its share; 0 drains")
 
 
@@ -142,6 +110,13 @@ class UpstreamSection(Section):
     """A pool of backends."""
 
     balance: Literal["round_robin"] = Field("round_robin", description="how backends take turns")
+    sticky: StickySection | None = Field(None, description="how clients keep their backend; default: they do not")
+    tls: BackendTlsSection | None = Field(None, description="backends speak TLS; default: plain HTTP")
+    queue: QueueSection | None = Field(None, description="who waits where backends are at their max_connections")
+    outlier: OutlierSection | None = Field(None, description="backends that fail requests are left out for a while")
+    breaker: BreakerSection | None = Field(None, description="an upstream that fails requests is spared for a while")
+    retry_budget: RetryBudgetSection | None = Field(None, description="what share of requests may be made again")
+    sorry: SorrySection | None = Field(None, description="what is answered where no backend can")
     check: CheckSection | None = Field(
         None, description="how backends are probed; default: `defaults.check`, or never, and they count as up"
     )
@@ -196,7 +171,7 @@ class ClientTimeoutsSection(Section):
 class AdminSection(Section):
     """The admin endpoint: GET /healthz, /v1/status and /metrics."""
 
-    bind: Annotated[EndpointText, _no_port_alone("127.0.0.1")] = Field(
+    bind: Annotated[EndpointText, no_port_alone("127.0.0.1")] = Field(
         description="address:port; there is no login, so keep it local"
     )
 

@@ -25,7 +25,7 @@ from l7proxy.http.exchange import Exchange
 from l7proxy.http.link import LARGE_BYTES, Piece
 from l7proxy.http.parser import read_request
 from l7proxy.http.quick import head_end, write
-from l7proxy.http.replies import http_date, reply_bytes
+from l7proxy.http.replies import answer_bytes, http_date, reply_bytes
 from l7proxy.runtime import BackendState, Proxy, Snapshot
 
 if TYPE_CHECKING:
@@ -411,15 +411,30 @@ class ClientConnection:
         exchange = self.exchange
         if exchange is None:
             return 0
-        # To HTTP/1.0 an answer of ours says close, whatever the client asked for.
-        close = not self._stays(exchange) or exchange.head.http10 or (cause is not None and status in _PARTING)
-        if close:
-            self.keep_alive = False
+        close = self._parts_after(exchange, status, cause)
         why = proxy_status(self.proxy.snapshot.name, cause) if cause is not None else b""
         head_only = exchange.head.method == b"HEAD"
         told = reply_bytes(status, text, close=close, head_only=head_only, named=cause is None, proxy_status=why)
         self._write(told)
         return len(told) - told.index(b"\r\n\r\n") - 4
+
+    def respond(self, status: int, fields: bytes, body: bytes, cause: Cause | None) -> int:
+        """A whole answer of our own, with header lines of its own; how many bytes its body has."""
+        exchange = self.exchange
+        if exchange is None:
+            return 0
+        close = self._parts_after(exchange, status, cause)
+        why = proxy_status(self.proxy.snapshot.name, cause) if cause is not None else b""
+        head_only = exchange.head.method == b"HEAD"
+        self._write(answer_bytes(status, fields, body, close=close, head_only=head_only, proxy_status=why))
+        return 0 if head_only else len(body)
+
+    def _parts_after(self, exchange: Exchange, status: int, cause: Cause | None) -> bool:
+        """Whether the connection ends with an answer of ours. To HTTP/1.0 it says so, whatever the client asked for."""
+        close = not self._stays(exchange) or exchange.head.http10 or (cause is not None and status in _PARTING)
+        if close:
+            self.keep_alive = False
+        return close
 
     def take_bound(self, backend: BackendState) -> UpstreamLink | None:
         """The link on which this client, and nobody else, is known to `backend`."""

@@ -16,6 +16,10 @@ cdef class Exchange:
     cdef public object backend
     cdef public Link link
     cdef public object cause
+    cdef public object steps
+    cdef public object original
+    cdef public object _seen
+    cdef public int _step
     cdef public object _tail
     cdef public object _untried
     cdef public object _kept

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Protocol
 from l7proxy.core.framing import LAST_CHUNK, chunk
 from l7proxy.core.head import RequestHead, ResponseHead
 from l7proxy.core.headers import decrement_max_forwards, names_in_via, request_bytes, trusted_tail
+from l7proxy.core.lookup import Fields
 from l7proxy.core.model import AccessLogFormat, DangerousPath, Route
 from l7proxy.core.paths import Danger, danger_of, normalised
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.retry import IDEMPOTENT, MOST_REPLAYED_BYTES, Failure, Retry, retry
 from l7proxy.http.link import HEAD, Piece, UpstreamLink
 from l7proxy.http.pool import ConnectError
-from l7proxy.runtime import BackendState, Proxy, UpstreamState
+from l7proxy.http.steps import GO_ON, Steps
+from l7proxy.runtime import BackendState, Proxy, RouteState, UpstreamState
 
 if TYPE_CHECKING:
     from l7proxy.http.front import Front
@@ -53,6 +55,8 @@ class Client(Protocol):
     def tail(self, authority: bytes) -> bytes: ...
 
     def reply(self, status: int, text: str, cause: Cause | None) -> int: ...
+
+    def respond(self, status: int, fields: bytes, body: bytes, cause: Cause | None) -> int: ...
 
     def interim(self, head: ResponseHead) -> None: ...
 
@@ -108,6 +112,11 @@ class Exchange:
         self.tunnel = False
         self._welcome = False
         """Whether the backend has asked for the body (100)."""
+        self.steps: Steps | None = None
+        self._step = 0
+        self.original = b""
+        """The header lines as they came, where steps may change them."""
+        self._seen: Fields | None = None
         self._tail = b""
         self._untried: dict[str, int] | None = None
         self._kept: list[bytes] | None = None
@@ -164,9 +173,38 @@ class Exchange:
             if danger is not None:
                 self.refuse(Cause.DANGEROUS_PATH, danger.value)
                 return
-        self.upstream = upstream = snapshot.upstreams[route.upstream]
-        if not client.bound:
-            backend = upstream.next()
+        state = snapshot.routes[route.place]
+        if state.steps is None:
+            self._dispatch(state)
+        else:
+            self.original = head.fields
+            self.steps = state.steps
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Take the steps of the route that are left, and go to its upstream. Who has made it wait calls this."""
+        if self.over or self.steps is None or self.route is None:
+            return
+        before = self.steps.before
+        while self._step < len(before):
+            step = before[self._step]
+            self._step += 1
+            if step.before(self) != GO_ON:
+                return
+        self._dispatch(self.snapshot.routes[self.route.place])
+
+    @property
+    def seen(self) -> Fields:
+        """The header lines as they came; what rules look at."""
+        if self._seen is None:
+            self._seen = Fields(self.original or self.head.fields)
+        return self._seen
+
+    def _dispatch(self, state: RouteState) -> None:
+        """On to the upstream."""
+        self.upstream = upstream = state.upstream_for(self)
+        if not self.client.bound:
+            backend = upstream.next() if upstream.is_plain else upstream.choose(self, upstream.weights)
             if backend is not None:
                 self._go_to(backend)
                 return
@@ -209,12 +247,12 @@ class Exchange:
                         self.backend = backend
                         self._send(link)
                         return
-        name = upstream.turns.pick(untried)
-        if name is None:
+        chosen = upstream.choose(self, untried)
+        if chosen is None:
             self._log("request failed", upstream.why_nobody(), Cause.NO_BACKEND)
             self._reply(503, Cause.NO_BACKEND.text, Cause.NO_BACKEND)
             return
-        self._go_to(upstream.backends[name])
+        self._go_to(chosen)
 
     def _go_to(self, backend: BackendState) -> None:
         self.backend = backend
@@ -364,6 +402,9 @@ class Exchange:
         if head.bound or self.head.bound:
             assert self.link is not None  # noqa: S101 -- it is the link that calls
             self.link.owner = self.client
+        if self.steps is not None:
+            for step in self.steps.after:
+                step.after(self, head)
         self.client.answer(head, piece, last)
         if last:
             self._end(self.first_byte_at)
@@ -582,10 +623,26 @@ class Exchange:
         self._account(now)
         self.client.ended(now)
 
+    def respond(self, status: int, fields: bytes = b"", body: bytes = b"", cause: Cause | None = None) -> None:
+        """A whole answer of our own: `fields` are header lines, each with its line end, beside those that every answer
+        has."""
+        if self.over:
+            return
+        self._drop_link()
+        self.status = status
+        self.cause = cause
+        self.sent_bytes = self.client.respond(status, fields, body, cause)
+        now = _monotonic()
+        self._account(now)
+        self.client.ended(now)
+
     def _account(self, now: float) -> None:
         if self.over:
             return
         self.over = True
+        if self.steps is not None:
+            for step in self.steps.ends:
+                step.ended(self)
         counters = self.proxy.counters
         counters.ended += 1
         counters.bytes_sent += self.sent_bytes

@@ -41,12 +41,7 @@ def reply_bytes(
 ) -> bytes:
     """A whole answer in plain text; `named` says in it who answers, `proxy_status` why (RFC 9209)."""
     body = f"{status} {reason_phrase(status)}: {text}\n".encode()
-    lines = [
-        f"HTTP/1.1 {status} {reason_phrase(status)}".encode(),
-        b"Content-Type: text/plain; charset=utf-8",
-        b"Content-Length: %d" % len(body),
-        b"Date: " + http_date(),
-    ]
+    lines = [b"Content-Type: text/plain; charset=utf-8"]
     if named:
         lines.append(b"Server: l7proxy")
     if status in {200, 405}:
@@ -55,8 +50,19 @@ def reply_bytes(
         )
     if status == 503:
         lines.append(b"Retry-After: %d" % RETRY_AFTER_S)
-    if proxy_status:
-        lines.append(b"Proxy-Status: " + proxy_status)
+    fields = b"\r\n".join((*lines, b""))
+    return answer_bytes(status, fields, body, close=close, head_only=head_only, proxy_status=proxy_status)
+
+
+def answer_bytes(
+    status: int, fields: bytes, body: bytes, *, close: bool, head_only: bool = False, proxy_status: bytes = b""
+) -> bytes:
+    """A whole answer: `fields` are header lines, each with its line end."""
+    more = b"Proxy-Status: %b\r\n" % proxy_status if proxy_status else b""
     if close:
-        lines.append(b"Connection: close")
-    return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if head_only else body)
+        more += b"Connection: close\r\n"
+    if status not in {204, 304}:
+        more += b"Content-Length: %d\r\n" % len(body)
+    start = f"HTTP/1.1 {status} {reason_phrase(status)}".encode()
+    head = b"%b\r\n%bDate: %b\r\n%b\r\n" % (start, fields, http_date(), more)
+    return head if head_only or status in {204, 304} else head + body

@@ -1,0 +1,63 @@
+"""Kinds of values that keys of l7proxy.yaml take.
+
+One rule: what a value alone can get wrong is said here, with what to write instead.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from pathlib import PurePath
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
+from director.kit.net import parse_endpoint
+
+
+def _endpoint(text: str) -> str:
+    if parse_endpoint(text).port == 0:
+        raise ValueError(f"{text!r} has port 0: use 1 to 65535")
+    return text
+
+
+def no_port_alone(host: str) -> BeforeValidator:
+    """Refuses a number for an endpoint, and says how it is written with `host` before it."""
+
+    def refuse(value: object) -> object:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536:
+            raise ValueError(f'{value} is a port without an address: write "{host}:{value}"')
+        return value
+
+    return BeforeValidator(refuse, json_schema_input_type=str)
+
+
+def _network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a network: {error}; write one such as 10.0.0.0/8 or 192.0.2.7") from None
+    return text
+
+
+def _absolute(text: str) -> str:
+    if not PurePath(text).is_absolute():
+        raise ValueError(f"{text!r} is not an absolute path: begin with /")
+    return text
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)]
+EndpointText = Annotated[str, AfterValidator(_endpoint)]
+ONE_OR_SEVERAL = BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])
+BindTexts = Annotated[
+    tuple[Annotated[EndpointText, no_port_alone("0.0.0.0")], ...], ONE_OR_SEVERAL, Field(min_length=1)
+]
+Flag = Annotated[bool, Field(strict=True)]
+FileText = Annotated[str, AfterValidator(_absolute)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+Networks = Annotated[
+    tuple[Annotated[str, AfterValidator(_network)], ...], ONE_OR_SEVERAL, Field(validate_default=False)
+]

@@ -1,0 +1,72 @@
+"""What a route does to its exchanges, step by step: on the way to an upstream, on the way back, and at the end.
+
+One rule: the order of steps is the order in `steps_of`, whatever the order of keys in the file. A route that asks for
+nothing has no steps, and its exchanges pay nothing.
+
+Rules look at what came: `exchange.seen` has the header lines, `head.target` the target, `head.host` and `head.path`
+what routes have looked at. A step that changes something changes `head.start` and `head.fields`: they go on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from l7proxy.core.head import ResponseHead
+from l7proxy.core.model import Route
+
+if TYPE_CHECKING:
+    from l7proxy.http.exchange import Exchange
+
+# What becomes of an exchange after a step: on to the next one; it was answered; it waits, until somebody calls its
+# `go_on`.
+GO_ON, OVER, WAIT = range(3)
+
+
+class Before(Protocol):
+    """Looks at a request before it goes to an upstream."""
+
+    def before(self, exchange: Exchange) -> int:
+        """GO_ON, OVER or WAIT."""
+        ...
+
+
+class After(Protocol):
+    """Looks at an answer before it goes to the client."""
+
+    def after(self, exchange: Exchange, head: ResponseHead) -> None:
+        """Change `head`, if need be."""
+        ...
+
+
+class End(Protocol):
+    """Hears of the end of each exchange that has begun its steps, once."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """It is over, in whatever way."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps of one route, each kind in its order."""
+
+    before: tuple[Before, ...] = ()
+    after: tuple[After, ...] = ()
+    ends: tuple[End, ...] = ()
+
+
+def steps_of(route: Route) -> Steps | None:
+    """The steps of `route`; None where it has none."""
+    before: list[Before] = []
+    after: list[After] = []
+    ends: list[End] = []
+    # access: networks, then who it is
+    # limits: rate, then concurrency
+    # maintenance, redirect, respond: answers of our own
+    # compression: what the client takes
+    # rewrite: path and query
+    # headers
+    if not before and not after and not ends:
+        return None
+    return Steps(tuple(before), tuple(after), tuple(ends))
