@@ -54,10 +54,9 @@ def read(named: Certificate, held: Mapping[str, str] | None = None) -> Certifica
     wrong: list[tuple[About, str]] = []
     for about, path in (("certificate", named.chain), ("key", named.key)):
         try:
-            pems[about] = held[path].encode("latin-1") if held is not None and path in held else _content(path)
+            pems[about] = content(path, held)
         except OSError as error:
-            said = _ADVICE.get(error.errno or 0, f"cannot be read: {error.strerror or error}")
-            wrong.append((about, f"{path} {said}"))
+            wrong.append((about, f"{path} {advice(error)}"))
     wrong += _not_pem(named, pems)
     if wrong:
         return wrong
@@ -104,9 +103,30 @@ def context_of(certificate: Certificate) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["http/1.1"])
-    with _as_file(certificate.chain_pem) as chain, _as_file(certificate.key_pem) as key:
-        context.load_cert_chain(chain, key, password=_passphrase)
+    load_pair(context, certificate.chain_pem, certificate.key_pem)
     return context
+
+
+def load_pair(context: ssl.SSLContext, chain_pem: bytes, key_pem: bytes) -> None:
+    """Give `context` a certificate and its key.
+
+    Raises: OSError for what OpenSSL cannot take.
+    """
+    with _as_file(chain_pem) as chain, _as_file(key_pem) as key:
+        context.load_cert_chain(chain, key, password=_passphrase)
+
+
+def advice(error: OSError) -> str:
+    """What to do about a file that cannot be read; it goes on after the file's name."""
+    return _ADVICE.get(error.errno or 0, f"cannot be read: {error.strerror or error}")
+
+
+def content(path: str, held: Mapping[str, str] | None = None) -> bytes:
+    """What the file at `path` holds, or did for who has read it before (`held`, by path, as latin-1).
+
+    Raises: OSError.
+    """
+    return held[path].encode("latin-1") if held is not None and path in held else _content(path)
 
 
 def _passphrase() -> str:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from director.kit.configfile import Finding, read_text
 from director.kit.problem import InvalidConfigError, Problem
 from director.kit.yamltree import dotted, parse
-from l7proxy import certificates
+from l7proxy import backside, certificates
 from l7proxy.core.config import load_config
 from l7proxy.core.model import Certificate, Config
 from l7proxy.core.schema import ConfigSection
+from l7proxy.core.settings.backside import BackendTls, build_backend_tls
 
 log = logging.getLogger("l7proxy")
 
@@ -52,6 +53,7 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
     Raises: InvalidConfigError.
     """
     held: dict[Certificate, Certificate] = {}
+    ways: dict[BackendTls, BackendTls] = {}
 
     def of_files(section: ConfigSection) -> Iterator[Finding]:
         for name, listener in section.listeners.items():
@@ -63,6 +65,16 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
                 held[named] = found
             else:
                 yield from ((("listeners", name, "tls", about), message) for about, message in found)
+
+        for name, upstream in section.upstreams.items():
+            if upstream.tls is None:
+                continue
+            tls = build_backend_tls(upstream.tls)
+            known = backside.read(tls, files)
+            if isinstance(known, BackendTls):
+                ways[tls] = known
+            else:
+                yield from ((("upstreams", name, "tls", about), message) for about, message in known)
 
     config = load_config(text, source, of_files)
     listeners = tuple(
@@ -78,9 +90,19 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
     for each in held.values():
         pems[each.chain] = each.chain_pem.decode("latin-1")
         pems[each.key] = each.key_pem.decode("latin-1")
+    for tls in ways.values():
+        pems.update((path, pem.decode("latin-1")) for path, pem in backside.files_of(tls))
+    upstreams = {
+        name: replace(upstream, tls=ways[upstream.tls]) if upstream.tls is not None else upstream
+        for name, upstream in config.upstreams.items()
+    }
     workers = config.workers or len(os.sched_getaffinity(0))
     return Loaded(
-        source, text, replace(config, workers=workers, listeners=listeners), _placed(text, source, warnings), pems
+        source,
+        text,
+        replace(config, workers=workers, listeners=listeners, upstreams=upstreams),
+        _placed(text, source, warnings),
+        pems,
     )
 
 

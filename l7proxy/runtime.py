@@ -23,6 +23,7 @@ from l7proxy.core.load import Load
 from l7proxy.core.metering import Counters, Meters
 from l7proxy.core.model import Backend, Config, Route, Upstream
 from l7proxy.core.routing import RouteTable
+from l7proxy.core.settings.backside import Way
 from l7proxy.failurelog import FailureLog
 from l7proxy.http.pool import IdleBudget, LinkPool
 from l7proxy.http.steps import Steps, steps_of
@@ -42,9 +43,9 @@ class HealthSource(Protocol):
 class BackendState:
     """A backend at work."""
 
-    def __init__(self, backend: Backend, idle: IdleBudget) -> None:
+    def __init__(self, backend: Backend, idle: IdleBudget, way: Way) -> None:
         self.backend = backend
-        self.pool = LinkPool(backend.endpoint, idle)
+        self.pool = LinkPool(backend.endpoint, idle, way)
         self.authority = str(backend.endpoint).encode("ascii")
         self.counters = Counters()
         self.health = HealthState()
@@ -214,8 +215,9 @@ def make_snapshot(config: Config, health: HealthSource, idle: IdleBudget, before
         backends: dict[str, BackendState] = {}
         for backend in upstream.backends:
             state = known.get(backend.name)
-            if state is None or state.backend.endpoint != backend.endpoint:
-                state = BackendState(backend, idle)
+            way = Way(upstream.tls, backend.host, upstream.proxy_protocol, upstream.dscp)
+            if state is None or state.backend.endpoint != backend.endpoint or state.pool.way != way:
+                state = BackendState(backend, idle, way)
             backends[backend.name] = state
         made[name] = backends, old[name].turns if name in old else RoundRobin()
     upstreams: dict[str, UpstreamState] = {}

@@ -36,7 +36,7 @@ from l7proxy.core.routing import normal_path, ties
 from l7proxy.core.schema import ConfigSection, ListenerSection, RouteSection, UpstreamSection
 from l7proxy.core.settings.access import build_access
 from l7proxy.core.settings.acme import build_acme
-from l7proxy.core.settings.backside import build_backend_tls
+from l7proxy.core.settings.backside import ProxyVersion, backend_tls_findings, build_backend_tls
 from l7proxy.core.settings.capacity import build_queue
 from l7proxy.core.settings.compression import build_compression
 from l7proxy.core.settings.limiting import build_limiting
@@ -199,6 +199,8 @@ def _bind_findings(section: ConfigSection) -> Iterator[Finding]:
 
 def _upstream_findings(name: str, upstream: UpstreamSection, default: AnyCheckSection | None) -> Iterator[Finding]:
     taken: dict[Endpoint, str] = {}
+    if upstream.tls is not None:
+        yield from backend_tls_findings(upstream.tls, ("upstreams", name, "tls"))
     for backend_name, backend in upstream.backends.items():
         endpoint = parse_endpoint(backend.address)
         path = ("upstreams", name, "backends", backend_name, "address")
@@ -301,6 +303,8 @@ def _upstream(name: str, section: UpstreamSection, default: AnyCheckSection | No
         UpstreamTimeouts(timeouts.connect, timeouts.response, timeouts.idle, timeouts.keepalive),
         sticky=build_sticky(section.sticky) if section.sticky is not None else None,
         tls=build_backend_tls(section.tls) if section.tls is not None else None,
+        proxy_protocol=ProxyVersion(section.proxy_protocol) if section.proxy_protocol is not None else None,
+        dscp=section.dscp,
         queue=build_queue(section.queue) if section.queue is not None else None,
         outlier=build_outlier(section.outlier) if section.outlier is not None else None,
         breaker=build_breaker(section.breaker) if section.breaker is not None else None,

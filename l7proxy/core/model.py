@@ -13,7 +13,7 @@ from director.kit.checks.check import Check
 from director.kit.net import Endpoint
 from l7proxy.core.settings.access import Access
 from l7proxy.core.settings.acme import Acme
-from l7proxy.core.settings.backside import BackendTls
+from l7proxy.core.settings.backside import BackendTls, ProxyVersion
 from l7proxy.core.settings.capacity import Queue
 from l7proxy.core.settings.compression import Compression
 from l7proxy.core.settings.limiting import Limiting
@@ -132,12 +132,14 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One member of an upstream. Weight 0 drains; without a check it always counts as up."""
+    """One member of an upstream. Weight 0 drains; without a check it always counts as up. `host` is its name, where it
+    is not written as an address."""
 
     name: str
     endpoint: Endpoint
     weight: int = 1
     check: Check | None = None
+    host: str = ""
 
 
 class Balance(Enum):
@@ -166,6 +168,8 @@ class Upstream:
     timeouts: UpstreamTimeouts = UpstreamTimeouts()
     sticky: Sticky | None = None
     tls: BackendTls | None = None
+    proxy_protocol: ProxyVersion | None = None
+    dscp: int | None = None
     queue: Queue | None = None
     outlier: Outlier | None = None
     breaker: Breaker | None = None

@@ -15,7 +15,7 @@ from director.kit.duration import Duration
 from l7proxy.core.routing import normal_path
 from l7proxy.core.settings.access import AccessSection
 from l7proxy.core.settings.acme import AcmeSection
-from l7proxy.core.settings.backside import BackendTlsSection
+from l7proxy.core.settings.backside import Dscp, TlsOrNot
 from l7proxy.core.settings.capacity import QueueSection
 from l7proxy.core.settings.compression import CompressionSection
 from l7proxy.core.settings.fields import (
@@ -111,7 +111,11 @@ class UpstreamSection(Section):
 
     balance: Literal["round_robin"] = Field("round_robin", description="how backends take turns")
     sticky: StickySection | None = Field(None, description="how clients keep their backend; default: they do not")
-    tls: BackendTlsSection | None = Field(None, description="backends speak TLS; default: plain HTTP")
+    tls: TlsOrNot = Field(None, description="backends speak TLS: true, or more about it; default: plain HTTP")
+    proxy_protocol: Literal["v1", "v2"] | None = Field(
+        None, description="each connection to a backend begins with a PROXY header, and serves one client only"
+    )
+    dscp: Dscp | None = Field(None, description="mark of packets to backends: 0 to 63, or a name such as AF41")
     queue: QueueSection | None = Field(None, description="who waits where backends are at their max_connections")
     outlier: OutlierSection | None = Field(None, description="backends that fail requests are left out for a while")
     breaker: BreakerSection | None = Field(None, description="an upstream that fails requests is spared for a while")

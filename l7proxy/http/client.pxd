@@ -8,6 +8,7 @@ cdef class ClientConnection:
     cdef public object transport
     cdef public object peer
     cdef public object scheme
+    cdef public object told
     cdef public Exchanged exchange
     cdef public object bound
     cdef public object _held

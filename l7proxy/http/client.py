@@ -84,6 +84,7 @@ class ClientConnection:
         "read_at",
         "scheme",
         "state",
+        "told",
         "transport",
     )
 
@@ -94,6 +95,8 @@ class ClientConnection:
         self.fd = -1
         self.peer = "-"
         self.scheme = "http"
+        self.told: tuple[int, str, int] | None = None
+        """What a PROXY header says of ports, and of the address that the client came to."""
         self.state = HEAD
         self.exchange: Exchange | None = None
         self.keep_alive = True
@@ -190,6 +193,7 @@ class ClientConnection:
         else:
             if found.source is not None:
                 self.peer = found.source
+                self.told = found.source_port, found.destination or "", found.destination_port
             self._held = b""
             self._head_since_at = 0.0
             self.state = HEAD
@@ -392,6 +396,16 @@ class ClientConnection:
         return self.proxy.snapshot.config.limits.head_bytes
 
     # what an exchange asks for
+
+    def ends(self) -> tuple[int, str, int]:
+        """The client's port, and the address and port that it came to."""
+        if self.told is not None:
+            return self.told
+        wire = self.transport
+        if wire is None:
+            return 0, "", 0
+        peer, here = wire.get_extra_info("peername"), wire.get_extra_info("sockname")
+        return (peer[1], here[0], here[1]) if peer and here else (0, "", 0)
 
     def tail(self, authority: bytes) -> bytes:
         """The end of a request's head, for a client that nobody vouches for."""

@@ -21,8 +21,10 @@ from l7proxy.core.headers import decrement_max_forwards, names_in_via, request_b
 from l7proxy.core.lookup import Fields
 from l7proxy.core.model import AccessLogFormat, DangerousPath, Route
 from l7proxy.core.paths import Danger, danger_of, normalised
+from l7proxy.core.proxyprotocol import proxy_header_v1, proxy_header_v2
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.retry import IDEMPOTENT, MOST_REPLAYED_BYTES, Failure, Retry, retry
+from l7proxy.core.settings.backside import ProxyVersion
 from l7proxy.http.link import HEAD, Piece, UpstreamLink
 from l7proxy.http.pool import ConnectError
 from l7proxy.http.steps import GO_ON, Steps
@@ -51,6 +53,8 @@ class Client(Protocol):
 
     @property
     def front(self) -> Front: ...
+
+    def ends(self) -> tuple[int, str, int]: ...
 
     def tail(self, authority: bytes) -> bytes: ...
 
@@ -243,7 +247,9 @@ class Exchange:
             for backend in bound:
                 if backend.backend.name in untried and upstream.backends.get(backend.backend.name) is backend:
                     link = self.client.take_bound(backend)
-                    if link is not None:
+                    if link is not None and link.vouched and link.vouched != self.asker:
+                        link.abort()  # a trusted proxy sends requests of several clients
+                    elif link is not None:
                         self.backend = backend
                         self._send(link)
                         return
@@ -258,7 +264,7 @@ class Exchange:
         self.backend = backend
         head = self.head
         pool = backend.pool
-        link = None if head.bound else pool.take()
+        link = None if head.bound or pool.is_personal else pool.take()
         if link is not None:
             self.linked_at = _monotonic() if self.retries else self.started_at
             self._send(link)
@@ -271,12 +277,14 @@ class Exchange:
         assert upstream is not None  # noqa: S101 -- as above
         try:
             try:
-                link = await backend.pool.connect(upstream.upstream.timeouts.connect_s)
+                link = await backend.pool.connect(upstream.upstream.timeouts.connect_s, self._opening(backend))
             except ConnectError as error:
                 if not self.over:
                     self._failed(Failure.NOT_CONNECTED, error.cause, str(error))
                 return
-            if self.over:
+            if self.over and backend.pool.is_personal:
+                link.abort()
+            elif self.over:
                 link.uses = 1  # its end while idle is a stale connection's, though nothing was ever asked on it
                 backend.pool.give_back(link, whole=True, now=_monotonic())
             else:
@@ -285,6 +293,15 @@ class Exchange:
         except Exception as error:  # noqa: BLE001 -- logged with its traceback; the group of tasks must not end
             self.crashed(error)
 
+    def _opening(self, backend: BackendState) -> bytes:
+        """What a new link to `backend` begins with."""
+        version = backend.pool.way.proxy_protocol
+        if version is None:
+            return b""
+        port, here, here_port = self.client.ends()
+        write = proxy_header_v1 if version is ProxyVersion.V1 else proxy_header_v2
+        return write(self.asker, port if self.asker == self.client.peer else 0, here, here_port)
+
     def _send(self, link: UpstreamLink) -> None:
         """Send the head and what has come of the body."""
         backend = self.backend
@@ -292,6 +309,9 @@ class Exchange:
         head = self.head
         self.link = link
         link.begin(self, head.method == b"HEAD")
+        if backend.pool.is_personal:
+            link.owner = self.client
+            link.vouched = self.asker
         counters = backend.counters
         counters.requests += 1
         data = request_bytes(head, self._tail or self.client.tail(head.authority), backend.authority)

@@ -5,6 +5,7 @@ cdef class UpstreamLink:
     cdef public object transport
     cdef public object asker
     cdef public object owner
+    cdef public object vouched
     cdef public object _chunked
     cdef public object _held
     cdef public object _poll

@@ -33,8 +33,8 @@ MOST_INTERIM = 100
 CLOSES_WITHIN_S = 30.0
 """How long the last bytes of a tunnel may take: nobody looks after a link that is closing."""
 
-_buffer = bytearray(256 * 1024)
-_view = memoryview(_buffer)
+buffer = bytearray(256 * 1024)
+_view = memoryview(buffer)
 
 IDLE, HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, TUNNEL, DONE = range(7)
 
@@ -81,6 +81,8 @@ class UpstreamLink:
         """Whether the backend takes less than it is sent."""
         self.owner: object | None = None
         """The client connection that has authenticated itself on this link: nobody else may have it."""
+        self.vouched = ""
+        """Whose address a PROXY header has told the backend; empty without one."""
         self._bodiless = False
         self._left = 0
         self._interim = 0
@@ -155,7 +157,7 @@ class UpstreamLink:
         return True
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        return _buffer
+        return buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         asker = self.asker
@@ -167,12 +169,12 @@ class UpstreamLink:
             if self._held is not None:
                 self._read_more_head(asker, self._held, _view[:nbytes])
                 return
-            end = head_end_within(_buffer, nbytes)
+            end = head_end_within(buffer, nbytes)
             if end >= 0:
-                head = scan_response(copied(_buffer, 0, end))
+                head = scan_response(copied(buffer, 0, end))
                 if head is not None:
                     small = nbytes - end < LARGE_BYTES
-                    piece = copied(_buffer, end + 4, nbytes) if small else _view[end + 4 : nbytes]
+                    piece = copied(buffer, end + 4, nbytes) if small else _view[end + 4 : nbytes]
                     self._begin_body(asker, head, piece)
                     return
             self._read_head(asker, bytes(_view[:nbytes]))

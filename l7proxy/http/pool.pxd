@@ -7,6 +7,9 @@ cdef class IdleBudget:
 
 cdef class LinkPool:
     cdef public object endpoint
+    cdef public object way
+    cdef public object session
+    cdef public bint is_personal
     cdef public IdleBudget _budget
     cdef public list _idle
     cdef public bint _closed

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
+import ssl
 from typing import cast
 
 from director.kit.errors import DirectorError
 from director.kit.net import Endpoint
 from director.kit.probes.failures import describe_os_error
+from l7proxy.backside import context_of
 from l7proxy.core.proxystatus import Cause
+from l7proxy.core.settings.backside import Way
 from l7proxy.http.link import IDLE, UpstreamLink
+from l7proxy.http.tlslink import TlsLink
+from l7proxy.http.tlswords import said
 
+PLAIN_WAY = Way()
 MOST_IDLE = 256
 """Idle links kept for each backend; further ones are closed."""
 SHORTAGE_S = 0.02
@@ -38,10 +45,14 @@ class IdleBudget:
 
 
 class LinkPool:
-    """The links to one backend."""
+    """The links to one backend. `is_personal`: each of them serves one client only, for whom it was opened."""
 
-    def __init__(self, endpoint: Endpoint, budget: IdleBudget) -> None:
+    def __init__(self, endpoint: Endpoint, budget: IdleBudget, way: Way = PLAIN_WAY) -> None:
         self.endpoint = endpoint
+        self.way = way
+        self.is_personal = way.proxy_protocol is not None
+        self.session: ssl.SSLSession | None = None
+        """The last one that a backend gave, to be resumed."""
         self._budget = budget
         self._idle: list[UpstreamLink] = []
         self._closed = False
@@ -64,26 +75,39 @@ class LinkPool:
             link.abort()
         return None
 
-    async def connect(self, connect_s: float) -> UpstreamLink:
-        """A new link. Raises: ConnectError."""
-        loop = asyncio.get_running_loop()
-        link = UpstreamLink(self)
-        protocol = cast("asyncio.BufferedProtocol", link)
+    async def connect(self, connect_s: float, opening: bytes = b"") -> UpstreamLink:
+        """A new link, ready for a request; `opening` goes before everything else. Raises: ConnectError."""
+        tls = self.way.tls
+        if tls is None:
+            link = UpstreamLink(self)
+        else:
+            try:
+                link = TlsLink(self, context_of(tls), tls.name or self.way.name or str(self.endpoint.address), opening)
+            except (OSError, ValueError) as error:
+                raise ConnectError(f"TLS: {error}", Cause.TLS_FAILED) from error
         short = ""
         try:
             async with asyncio.timeout(connect_s):
                 while True:
                     try:
-                        await loop.create_connection(lambda: protocol, str(self.endpoint.address), self.endpoint.port)
+                        await self._open(cast("asyncio.BufferedProtocol", link))
                         break
                     except OSError as error:
                         if error.errno not in {errno.EMFILE, errno.ENFILE}:
                             raise
                         short = f": {describe_os_error(error)}"
                     await asyncio.sleep(SHORTAGE_S)
+                if isinstance(link, TlsLink):
+                    await link.opened
+                elif opening:
+                    link.write(opening)
         except TimeoutError:
             link.abort()
             raise ConnectError(f"no connection within {connect_s:g}s{short}", Cause.CONNECTION_TIMEOUT) from None
+        except ssl.SSLCertVerificationError as error:
+            raise ConnectError(f"TLS: certificate: {error.verify_message}", Cause.TLS_CERTIFICATE) from error
+        except ssl.SSLError as error:
+            raise ConnectError(f"TLS: {said(error)}", Cause.TLS_FAILED) from error
         except OSError as error:
             raise ConnectError(describe_os_error(error), _cause(error)) from error
         except asyncio.CancelledError:
@@ -93,6 +117,26 @@ class LinkPool:
             raise ConnectError("connection closed as soon as it was made", Cause.CONNECTION_TERMINATED)
         self.made += 1
         return link
+
+    async def _open(self, protocol: asyncio.BufferedProtocol) -> None:
+        """Connect. Raises: OSError."""
+        loop = asyncio.get_running_loop()
+        host, port = str(self.endpoint.address), self.endpoint.port
+        if self.way.dscp is None:
+            await loop.create_connection(lambda: protocol, host, port)
+            return
+        marked = socket.socket(socket.AF_INET6 if self.endpoint.address.version == 6 else socket.AF_INET)
+        try:
+            marked.setblocking(False)
+            if self.endpoint.address.version == 6:
+                marked.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, self.way.dscp << 2)
+            else:
+                marked.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, self.way.dscp << 2)
+            await loop.sock_connect(marked, (host, port))
+            await loop.create_connection(lambda: protocol, sock=marked)
+        except BaseException:
+            marked.close()
+            raise
 
     def give_back(self, link: UpstreamLink, whole: bool, now: float) -> None:
         """Take `link` back after an exchange; `whole` is whether request and answer are complete."""

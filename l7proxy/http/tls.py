@@ -19,6 +19,7 @@ from l7proxy.core.head import Refusal
 from l7proxy.core.proxystatus import Cause
 from l7proxy.http.client import ANSWER, BODY, CLOSED, HEAD, LINGER, PROXY, TUNNEL, ClientConnection
 from l7proxy.http.link import Piece
+from l7proxy.http.tlswords import said
 
 if TYPE_CHECKING:
     from l7proxy.http.front import Front
@@ -157,7 +158,7 @@ class TlsConnection(ClientConnection):
             _send(self, self._outgoing.read())
         if self.state == CLOSED:
             return
-        reason = f"TLS: {_said(error)}"
+        reason = f"TLS: {said(error)}"
         if self.exchange is None:
             self._log("TLS connection broken off", reason)
         self.doom(reason)
@@ -209,7 +210,7 @@ class TlsConnection(ClientConnection):
                     _send(self, self._outgoing.read())
                     return
             except ssl.SSLError as error:
-                self._fail(_said(error))
+                self._fail(said(error))
                 return
         _send(self, self._outgoing.read())
         self._stage = OPEN
@@ -269,7 +270,7 @@ class TlsConnection(ClientConnection):
         except ssl.SSLError as error:
             self._may_say = False
             # Not from here: who writes goes on with what it was about.
-            asyncio.get_running_loop().call_soon(self.doom, f"TLS: {_said(error)}")
+            asyncio.get_running_loop().call_soon(self.doom, f"TLS: {said(error)}")
             return
         _send(self, sealed)
 
@@ -312,21 +313,3 @@ class TlsConnection(ClientConnection):
             self._log("TLS handshake failed", "the client left")
         self._may_say = False
         super().connection_lost(exc)
-
-
-def _said(error: ssl.SSLError) -> str:
-    """OpenSSL's reason in plain words."""
-    reason = error.reason or ""
-    words = reason.lower().replace("_", " ") or str(error)
-    meaning = _MEANINGS.get(reason)
-    return f"{words}: {meaning}" if meaning else words
-
-
-_MEANINGS = {
-    "NO_SHARED_CIPHER": "the client knows no cipher that is offered",
-    "UNSUPPORTED_PROTOCOL": "the client knows no TLS 1.2",
-    "TLSV1_ALERT_UNKNOWN_CA": "the client does not trust the certificate",
-    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the client does not take the certificate",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "the client does not take the certificate",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client says the certificate has expired",
-}
