@@ -9,6 +9,7 @@ import asyncio
 import functools
 import re
 import socket
+import ssl
 import struct
 import warnings
 from collections import deque
@@ -121,8 +122,9 @@ class Origin:
     `received` is each byte that came, and `messages` the requests that `takes` saw to their end.
     """
 
-    def __init__(self, answer: Answer, name: str = "origin") -> None:
+    def __init__(self, answer: Answer, name: str = "origin", tls: ssl.SSLContext | None = None) -> None:
         self.answer = answer
+        self.tls = tls
         self.name = name
         self.port = free_port()
         self.heads: list[bytes] = []
@@ -136,7 +138,9 @@ class Origin:
         def protocol() -> asyncio.StreamReaderProtocol:
             return asyncio.StreamReaderProtocol(_Keeping(self.received), self._serve)
 
-        self._server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", self.port)
+        self._server = await asyncio.get_running_loop().create_server(
+            protocol, "127.0.0.1", self.port, ssl=self.tls
+        )
         return self
 
     @property
