@@ -74,8 +74,8 @@ class Ejection:
         return status == 0 or status in self._rule.statuses
 
     def saw(self, failed: bool, now: float, others: Iterable[Ejection]) -> bool:
-        """Learn how a request ended; True where the backend is left out from now on. `others` are all of its upstream's,
-        itself among them."""
+        """Learn how a request ended; True where the backend is left out from now on. `others` are all backends of its
+        upstream, itself among them."""
         trouble = self._trouble
         if not failed:
             if trouble.value:

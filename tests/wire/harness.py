@@ -138,9 +138,7 @@ class Origin:
         def protocol() -> asyncio.StreamReaderProtocol:
             return asyncio.StreamReaderProtocol(_Keeping(self.received), self._serve)
 
-        self._server = await asyncio.get_running_loop().create_server(
-            protocol, "127.0.0.1", self.port, ssl=self.tls
-        )
+        self._server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", self.port, ssl=self.tls)
         return self
 
     @property
