@@ -8,17 +8,23 @@ Syntax: https://github.com/google/re2/wiki/Syntax
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 
 class Match(Protocol):
     """What a search found."""
 
-    def groupdict(self) -> dict[str, bytes | None]: ...
+    def groupdict(self) -> dict[bytes, bytes | None]: ...
 
 
 class Pattern(Protocol):
     """A compiled pattern over bytes."""
+
+    @property
+    def groupindex(self) -> Mapping[bytes, int]:
+        """The numbers of its named groups."""
+        ...
 
     def search(self, text: bytes) -> Match | None: ...
 

@@ -19,6 +19,10 @@ cdef class Exchange:
     cdef public object steps
     cdef public object original
     cdef public object _seen
+    cdef public object user
+    cdef public object subject
+    cdef public object _captures
+    cdef public object _request_id
     cdef public int _step
     cdef public object _tail
     cdef public object _untried

@@ -13,12 +13,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from random import getrandbits
 from typing import TYPE_CHECKING, Protocol
 
+from l7proxy.core.captures import captures_of
 from l7proxy.core.framing import LAST_CHUNK, chunk
 from l7proxy.core.head import RequestHead, ResponseHead
 from l7proxy.core.headers import decrement_max_forwards, names_in_via, request_bytes, trusted_tail
 from l7proxy.core.lookup import Fields
+from l7proxy.core.marking import is_request_id, request_id_of
 from l7proxy.core.model import AccessLogFormat, DangerousPath, Route
 from l7proxy.core.paths import Danger, danger_of, normalised
 from l7proxy.core.proxyprotocol import proxy_header_v1, proxy_header_v2
@@ -86,7 +89,7 @@ class Client(Protocol):
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, client: Client, head: RequestHead) -> None:
+    def __init__(self, client: Client, head: RequestHead) -> None:  # noqa: PLR0915 -- what it remembers
         self.client = client
         self.head = head
         self.asker = client.peer
@@ -121,6 +124,12 @@ class Exchange:
         self.original = b""
         """The header lines as they came, where steps may change them."""
         self._seen: Fields | None = None
+        self.user = ""
+        """Who has proven who it is, where a step has asked for it."""
+        self.subject = ""
+        """Of the client's certificate, where it has shown one that was looked at."""
+        self._captures: Mapping[str, bytes | None] | None = None
+        self._request_id = b""
         self._tail = b""
         self._untried: dict[str, int] | None = None
         self._kept: list[bytes] | None = None
@@ -203,6 +212,56 @@ class Exchange:
         if self._seen is None:
             self._seen = Fields(self.original or self.head.fields)
         return self._seen
+
+    @property
+    def peer(self) -> str:
+        """The address that the connection came from."""
+        return self.client.peer
+
+    @property
+    def scheme(self) -> str:
+        return self.client.scheme
+
+    @property
+    def from_proxy(self) -> bool:
+        """Whether the peer is a trusted proxy."""
+        return bool(self._tail)
+
+    @property
+    def captures(self) -> Mapping[str, bytes | None]:
+        """The groups of the route's path."""
+        if self._captures is None:
+            self._captures = captures_of(self.route.path, self.head.path) if self.route is not None else {}
+        return self._captures
+
+    @property
+    def request_id(self) -> bytes:
+        """What this request is called everywhere: as a trusted proxy says, or by a name of our own."""
+        if not self._request_id:
+            marking = self.route.marking if self.route is not None else None
+            name = marking.request_id if marking is not None else None
+            kept = self.seen.first((name or "X-Request-ID").lower().encode("ascii")) if self._tail else None
+            self._request_id = kept if kept and is_request_id(kept) else request_id_of(getrandbits(128))
+        return self._request_id
+
+    @property
+    def route_name(self) -> str:
+        return self.route.name if self.route is not None else ""
+
+    @property
+    def upstream_name(self) -> str:
+        """Of the one it goes to; before that is known, of the route's."""
+        if self.upstream is not None:
+            return self.upstream.upstream.name
+        return self.route.upstream if self.route is not None else ""
+
+    @property
+    def backend_name(self) -> str:
+        return self.backend.backend.name if self.backend is not None else ""
+
+    @property
+    def listener_name(self) -> str:
+        return self.client.front.listener.name
 
     def _dispatch(self, state: RouteState) -> None:
         """On to the upstream."""

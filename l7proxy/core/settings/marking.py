@@ -16,7 +16,9 @@ class MarkingSection(Section):
 
 @dataclass(frozen=True, slots=True)
 class Marking:
-    """What that means."""
+    """What that means. `request_id` is the header that brings it; None where requests get none."""
+
+    request_id: str | None = None
 
 
 def build_marking(section: MarkingSection) -> Marking:

@@ -1,0 +1,45 @@
+"""The groups of a route's path, by name.
+
+One rule: they are taken from the path in normal form, which is what the route has matched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from director.kit.pattern import Match, Pattern, compile_pattern
+from l7proxy.core.model import PathKind, PathPattern
+
+_NONE: Mapping[str, bytes | None] = {}
+
+
+@lru_cache(maxsize=4096)
+def _compiled(text: str) -> Pattern:
+    return compile_pattern(text)
+
+
+def captures_of(path: PathPattern, text: str) -> Mapping[str, bytes | None]:
+    """What the groups of `path` are in `text`, which it matches; None for one that took no part.
+
+    >>> captures_of(PathPattern(PathKind.REGEX, "^/v1/(?P<rest>.*)$"), "/v1/x")
+    {'rest': b'x'}
+    """
+    if path.kind is not PathKind.REGEX:
+        return _NONE
+    match = _compiled(path.text).search(text.encode())
+    return named(match) if match is not None else _NONE
+
+
+def named(match: Match) -> dict[str, bytes | None]:
+    """The groups of a match, by name."""
+    return {name.decode(): value for name, value in match.groupdict().items()}
+
+
+def groups_of(pattern: str) -> tuple[str, ...]:
+    """The names of the groups of a regular expression. Raises: ValueError.
+
+    >>> groups_of("^/(?P<a>x)(y)(?P<b>z)")
+    ('a', 'b')
+    """
+    return tuple(name.decode() for name in compile_pattern(pattern).groupindex)
