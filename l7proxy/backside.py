@@ -28,7 +28,7 @@ def read(named: BackendTls, held: Mapping[str, str] | None = None) -> BackendTls
         except (ssl.SSLError, UnicodeDecodeError):
             wrong.append(("ca", f"{named.ca} holds no certificate in PEM: `openssl x509 -inform DER` writes one"))
         except OSError as error:
-            wrong.append(("ca", f"{named.ca} {certificates.advice(error)}"))
+            wrong.append(("ca", certificates.unreadable(named.ca, error)))
     if named.certificate is not None and named.key is not None:
         pair = certificates.read(Certificate(named.certificate, named.key), held)
         if isinstance(pair, Certificate):

@@ -56,7 +56,7 @@ def read(named: Certificate, held: Mapping[str, str] | None = None) -> Certifica
         try:
             pems[about] = content(path, held)
         except OSError as error:
-            wrong.append((about, f"{path} {advice(error)}"))
+            wrong.append((about, f"{path} {XX}"))
     wrong += _not_pem(named, pems)
     if wrong:
         return wrong
@@ -116,24 +116,25 @@ def load_pair(context: ssl.SSLContext, chain_pem: bytes, key_pem: bytes) -> None
         context.load_cert_chain(chain, key, password=_passphrase)
 
 
-def advice(error: OSError) -> str:
-    """What to do about a file that cannot be read; it goes on after the file's name."""
-    return _ADVICE.get(error.errno or 0, f"cannot be read: {error.strerror or error}")
-
-
 def content(path: str, held: Mapping[str, str] | None = None) -> bytes:
     """What the file at `path` holds, or did for who has read it before (`held`, by path, as latin-1).
 
     Raises: OSError.
     """
-    return held[path].encode("latin-1") if held is not None and path in held else _content(path)
+    return held[path].encode("latin-1") if held is not None and path in held else whole_file(path)
 
 
 def _passphrase() -> str:
     raise _PassphraseWantedError
 
 
-def _content(path: str) -> bytes:
+def unreadable(path: str, error: OSError) -> str:
+    """Why the file at `path` cannot be read, and what to do."""
+    return f"{path} {_ADVICE.get(error.errno or 0, f'cannot be read: {error.strerror or error}')}"
+
+
+def whole_file(path: str, largest_bytes: int = LARGEST_BYTES) -> bytes:
+    """What the file at `path` holds. Raises: OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     with os.fdopen(descriptor, "rb") as file:
         mode = os.fstat(descriptor).st_mode
@@ -141,9 +142,9 @@ def _content(path: str) -> bytes:
             raise OSError(errno.EISDIR, "")
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "it is no file")
-        content = file.read(LARGEST_BYTES + 1)
-    if len(content) > LARGEST_BYTES:
-        raise OSError(errno.EFBIG, f"it is larger than {LARGEST_BYTES >> 20} MiB")
+        content = file.read(largest_bytes + 1)
+    if len(content) > largest_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {largest_bytes >> 20} MiB")
     return content
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from director.kit.configfile import Finding, read_text
 from director.kit.problem import InvalidConfigError, Problem
 from director.kit.yamltree import dotted, parse
-from l7proxy import backside, certificates
+from l7proxy import backside, certificates, contents
 from l7proxy.core.config import load_config
 from l7proxy.core.model import Certificate, Config
 from l7proxy.core.schema import ConfigSection
@@ -54,6 +54,7 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
     """
     held: dict[Certificate, Certificate] = {}
     ways: dict[BackendTls, BackendTls] = {}
+    read: dict[str, bytes] = {}
 
     def of_files(section: ConfigSection) -> Iterator[Finding]:
         for name, listener in section.listeners.items():
@@ -76,7 +77,13 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
             else:
                 yield from ((("upstreams", name, "tls", about), message) for about, message in known)
 
-    config = load_config(text, source, of_files)
+        for path, file in contents.named(section):
+            try:
+                read[file] = contents.read(file, files)
+            except ValueError as error:
+                yield path, str(error)
+
+    config = contents.filled(load_config(text, source, of_files), read)
     listeners = tuple(
         replace(listener, tls=held[listener.tls]) if listener.tls is not None else listener
         for listener in config.listeners
@@ -86,7 +93,7 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
         for listener in listeners
         if listener.tls is not None and (warning := certificates.warning(listener.tls))
     ]
-    pems = {}
+    pems = {file: content.decode("latin-1") for file, content in read.items()}
     for each in held.values():
         pems[each.chain] = each.chain_pem.decode("latin-1")
         pems[each.key] = each.key_pem.decode("latin-1")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from ipaddress import ip_network
 from itertools import chain
 
@@ -15,6 +16,8 @@ from director.kit.configfile import Finding, load
 from director.kit.net import Endpoint, parse_endpoint
 from director.kit.pattern import compile_pattern
 from director.kit.schemawalk import suggestion
+from director.kit.yamltree import Path
+from l7proxy.core.captures import groups_of
 from l7proxy.core.model import (
     AccessLogFormat,
     Backend,
@@ -42,11 +45,11 @@ from l7proxy.core.settings.compression import build_compression
 from l7proxy.core.settings.limiting import build_limiting
 from l7proxy.core.settings.marking import build_marking
 from l7proxy.core.settings.match import build_conditions
-from l7proxy.core.settings.redirect import build_redirect
+from l7proxy.core.settings.redirect import build_redirect, redirect_findings
 from l7proxy.core.settings.resilience import build_breaker, build_outlier, build_retry_budget
-from l7proxy.core.settings.respond import build_maintenance, build_respond
+from l7proxy.core.settings.respond import build_maintenance, build_respond, maintenance_findings, respond_findings
 from l7proxy.core.settings.rewrite import build_rewrite
-from l7proxy.core.settings.sorry import build_sorry
+from l7proxy.core.settings.sorry import build_sorry, sorry_findings
 from l7proxy.core.settings.stickiness import build_sticky
 from l7proxy.core.settings.tcp import build_tcp
 
@@ -111,6 +114,7 @@ def findings(section: ConfigSection) -> Iterator[Finding]:
         yield from _listener_findings(name, listener)
     for index, route in enumerate(section.routes):
         yield from _answer_findings(index, route, section)
+        yield from _own_answer_findings(("routes", index), route)
     names: dict[str, int] = {}
     for index, route in enumerate(section.routes):
         if route.name is not None and names.setdefault(route.name, index) != index:
@@ -134,6 +138,23 @@ def _answer_findings(index: int, route: RouteSection, section: ConfigSection) ->
         )
 
 
+def _own_answer_findings(path: Path, route: RouteSection) -> Iterator[Finding]:
+    if route.redirect is not None:
+        yield from redirect_findings(route.redirect, (*path, "redirect"), _groups(route.match.path))
+    if route.respond is not None:
+        yield from respond_findings(route.respond, (*path, "respond"))
+    if route.maintenance is not None:
+        yield from maintenance_findings(route.maintenance, (*path, "maintenance"))
+
+
+def _groups(path: str) -> tuple[str, ...]:
+    """The names of a path's groups; none where it is none."""
+    try:
+        return groups_of(path[1:].strip()) if path.startswith("~") else ()
+    except ValueError:
+        return ()
+
+
 def _listener_findings(name: str, listener: ListenerSection) -> Iterator[Finding]:
     if listener.proxy_protocol and not listener.trusted_proxies:
         yield (
@@ -152,7 +173,7 @@ def _match_findings(routes: Sequence[RouteSection]) -> Iterator[Finding]:
             found += [(("routes", index, "match", "host", place), what) for what in _problem(parse_host, host)]
         yield from found
         if not found:
-            good[index] = _route(route)
+            good[index] = _matching(route)
     for later, earlier in ties(good):
         yield (
             ("routes", later),
@@ -198,6 +219,8 @@ def _bind_findings(section: ConfigSection) -> Iterator[Finding]:
 
 
 def _upstream_findings(name: str, upstream: UpstreamSection, default: AnyCheckSection | None) -> Iterator[Finding]:
+    if upstream.sorry is not None:
+        yield from sorry_findings(upstream.sorry, ("upstreams", name, "sorry"))
     taken: dict[Endpoint, str] = {}
     if upstream.tls is not None:
         yield from backend_tls_findings(upstream.tls, ("upstreams", name, "tls"))
@@ -261,7 +284,8 @@ def build(section: ConfigSection) -> Config:
     )
 
 
-def _route(section: RouteSection, place: int = 0) -> Route:
+def _matching(section: RouteSection, place: int = 0) -> Route:
+    """What a route matches: without findings about that, it can be built."""
     path = parse_path(section.match.path)
     name = section.name or f"{','.join(section.match.host).lower() or '*'} {path}"
     hosts = tuple(parse_host(host) for host in section.match.host)
@@ -273,7 +297,15 @@ def _route(section: RouteSection, place: int = 0) -> Route:
         DangerousPath(section.dangerous_path),
         place,
         build_conditions(section.match),
-        redirect=build_redirect(section.redirect) if section.redirect is not None else None,
+    )
+
+
+def _route(section: RouteSection, place: int = 0) -> Route:
+    return replace(
+        _matching(section, place),
+        redirect=build_redirect(section.redirect, _groups(section.match.path))
+        if section.redirect is not None
+        else None,
         respond=build_respond(section.respond) if section.respond is not None else None,
         maintenance=build_maintenance(section.maintenance) if section.maintenance is not None else None,
         access=build_access(section.access) if section.access is not None else None,

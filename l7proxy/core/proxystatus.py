@@ -57,6 +57,7 @@ class Cause(Enum):
     NO_ROUTE = (404, "destination_not_found", "no route")
     PROXY_LOOP = (508, "proxy_loop_detected", "the request came back")
     TOO_MANY_CONNECTIONS = (503, "proxy_internal_response", "too many connections")
+    MAINTENANCE = (503, "proxy_internal_response", "under maintenance")
     DRAINED = (503, "proxy_internal_response", "this proxy is stopping")
     INTERNAL_ERROR = (500, "proxy_internal_error", "internal error")
 

@@ -19,6 +19,7 @@ from l7proxy.core.settings.backside import Dscp, TlsOrNot
 from l7proxy.core.settings.capacity import QueueSection
 from l7proxy.core.settings.compression import CompressionSection
 from l7proxy.core.settings.fields import (
+    TRUE_OR_MORE,
     BindTexts,
     Count,
     EndpointText,
@@ -77,7 +78,9 @@ class RouteSection(Section):
     upstream: str | None = Field(None, description="the upstream that answers")
     redirect: RedirectSection | None = Field(None, description="sends the client elsewhere, in place of an upstream")
     respond: RespondSection | None = Field(None, description="a fixed answer, in place of an upstream")
-    maintenance: MaintenanceSection | None = Field(None, description="answers 503 to everybody but some")
+    maintenance: Annotated[MaintenanceSection | None, TRUE_OR_MORE] = Field(
+        None, description="answers 503 to everybody but some; true, or more about it"
+    )
     access: AccessSection | None = Field(None, description="who may use this route; default: everybody")
     limits: LimitingSection | None = Field(None, description="how much of it one client, or all of them, may use")
     rewrite: RewriteSection | None = Field(None, description="what path and query the backend sees; default: what came")

@@ -315,9 +315,17 @@ class Exchange:
         chosen = upstream.choose(self, untried)
         if chosen is None:
             self._log("request failed", upstream.why_nobody(), Cause.NO_BACKEND)
-            self._reply(503, Cause.NO_BACKEND.text, Cause.NO_BACKEND)
+            self.give_up(Cause.NO_BACKEND)
             return
         self._go_to(chosen)
+
+    def give_up(self, cause: Cause) -> None:
+        """Answer that no backend can, as the upstream says it."""
+        sorry = self.upstream.upstream.sorry if self.upstream is not None else None
+        if sorry is None:
+            self._reply(cause.status, cause.text, cause)
+        else:
+            self.respond(sorry.status, sorry.content.fields, sorry.content.body, cause)
 
     def _go_to(self, backend: BackendState) -> None:
         self.backend = backend
@@ -413,7 +421,10 @@ class Exchange:
                 self._try()
                 return
         self._log("request failed", reason, cause)
-        self._reply(cause.status, cause.text, cause)
+        if failure is Failure.NOT_CONNECTED:
+            self.give_up(cause)
+        else:
+            self._reply(cause.status, cause.text, cause)
 
     # the request's body
 

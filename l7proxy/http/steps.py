@@ -58,12 +58,20 @@ class Steps:
 
 def steps_of(route: Route) -> Steps | None:
     """The steps of `route`; None where it has none."""
+    from l7proxy.http.ownanswers import MaintenanceStep, RedirectStep, RespondStep
+
     before: list[Before] = []
     after: list[After] = []
     ends: list[End] = []
     # access: networks, then who it is
     # limits: rate, then concurrency
     # maintenance, redirect, respond: answers of our own
+    if route.maintenance is not None:
+        before.append(MaintenanceStep(route.maintenance))
+    if route.redirect is not None:
+        before.append(RedirectStep(route.redirect))
+    if route.respond is not None:
+        before.append(RespondStep(route.respond))
     # compression: what the client takes
     # rewrite: path and query
     # headers

@@ -5,6 +5,7 @@ One rule: what a value alone can get wrong is said here, with what to write inst
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_network
 from pathlib import PurePath
 from typing import Annotated
@@ -12,6 +13,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from director.kit.net import parse_endpoint
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def _endpoint(text: str) -> str:
@@ -45,8 +49,32 @@ def _absolute(text: str) -> str:
     return text
 
 
+def header_name(text: str) -> str:
+    """`text`, if it can name a header. Raises: ValueError."""
+    if not _TOKEN.fullmatch(text):
+        raise ValueError(f"{text!r} cannot name a header: use letters, digits and `-`")
+    return text
+
+
+def header_value(text: str) -> str:
+    """`text`, if it can stand in a header. Raises: ValueError."""
+    if _CONTROLS.search(text):
+        raise ValueError(f"{text!r} cannot stand in a header: write it without line breaks and control characters")
+    return text
+
+
 def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
+
+
+def _plain_true(value: object) -> object:
+    if value is True:
+        return {}
+    return None if value is False else value
+
+
+TRUE_OR_MORE = BeforeValidator(_plain_true)
+"""`true` is a section without keys, `false` none at all."""
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)]
