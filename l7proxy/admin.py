@@ -16,7 +16,7 @@ from l7proxy.core.metering import Counters, merged
 from l7proxy.core.model import Listener
 from l7proxy.counts import Collect, WorkerCounts, collected
 from l7proxy.metrics import CONTENT_TYPE, exposition, facts_of
-from l7proxy.runtime import BackendState, Proxy
+from l7proxy.runtime import BackendState, Proxy, RouteState
 
 
 def make_app(proxy: Proxy, collect: Collect | None = None) -> web.Application:
@@ -67,10 +67,7 @@ def status_of(proxy: Proxy) -> dict[str, Any]:
         "left_percent": proxy.load.percent,
         "counters": _counters(proxy.counters),
         "listeners": {listener.name: _listener(listener) for listener in snapshot.config.listeners},
-        "routes": [
-            {"name": route.name, "host": list(route.hosts), "path": str(route.path), "upstream": route.upstream}
-            for route in snapshot.config.routes
-        ],
+        "routes": [_route(state) for state in snapshot.routes],
         "upstreams": {
             name: {
                 "balance": state.upstream.balance.value,
@@ -79,6 +76,20 @@ def status_of(proxy: Proxy) -> dict[str, Any]:
             for name, state in snapshot.upstreams.items()
         },
     }
+
+
+def _route(state: RouteState) -> dict[str, Any]:
+    route = state.route
+    shown: dict[str, Any] = {"name": route.name, "host": list(route.hosts), "path": str(route.path)}
+    if str(route.conditions):
+        shown["conditions"] = str(route.conditions)
+    shown["upstream"] = route.upstream
+    if state.split is not None:
+        now = state.split.percent(state.unusable)
+        shown["shares"] = {
+            share.upstream: {"weight": share.weight, "percent": now[share.upstream]} for share in route.split
+        }
+    return shown
 
 
 def _listener(listener: Listener) -> dict[str, Any]:

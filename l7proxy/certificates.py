@@ -56,7 +56,7 @@ def read(named: Certificate, held: Mapping[str, str] | None = None) -> Certifica
         try:
             pems[about] = content(path, held)
         except OSError as error:
-            wrong.append((about, f"{path} {XX}"))
+            wrong.append((about, unreadable(path, error)))
     wrong += _not_pem(named, pems)
     if wrong:
         return wrong

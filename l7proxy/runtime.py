@@ -24,6 +24,7 @@ from l7proxy.core.metering import Counters, Meters
 from l7proxy.core.model import Backend, Config, Route, Upstream
 from l7proxy.core.routing import RouteTable
 from l7proxy.core.settings.backside import Way
+from l7proxy.core.split import Split
 from l7proxy.failurelog import FailureLog
 from l7proxy.http.pool import IdleBudget, LinkPool
 from l7proxy.http.steps import Steps, steps_of
@@ -98,6 +99,10 @@ class UpstreamState:
         name = self.turns.pick(untried)
         return self.backends[name] if name is not None else None
 
+    def session_of(self, exchange: Exchange) -> BackendState | None:
+        """The backend that holds the session of `exchange`, where one does."""
+        return None
+
     def why_nobody(self) -> str:
         """Why no backend can be picked, in a few words."""
         down = [f"{name} is down: {_reason(state.health)}" for name, state in self.backends.items() if not state.up]
@@ -110,19 +115,35 @@ def _reason(health: HealthState) -> str:
 
 
 class RouteState:
-    """A route at work. `upstream` is None where it answers by itself."""
+    """A route at work. `upstream` is None where it answers by itself, `split` where there is one upstream at most."""
 
-    __slots__ = ("route", "steps", "upstream")
+    __slots__ = ("_by_upstream", "_keeping", "_upstreams", "route", "split", "steps", "upstream")
 
     def __init__(self, route: Route, upstreams: Mapping[str, UpstreamState]) -> None:
         self.route = route
         self.upstream = upstreams[route.upstream] if route.upstream else None
         self.steps: Steps | None = steps_of(route)
+        self.split = Split({share.upstream: share.weight for share in route.split}) if route.split else None
+        self._by_upstream = {each.upstream: each for each in route.by_upstream}
+        self._upstreams = [upstreams[share.upstream] for share in route.split]
+        self._keeping = [state for state in self._upstreams if state.upstream.sticky is not None]
 
     def upstream_for(self, exchange: Exchange) -> UpstreamState:
-        """Where `exchange` goes."""
-        assert self.upstream is not None  # noqa: S101 -- its last step has answered otherwise
-        return self.upstream
+        """Where `exchange` goes. Of a split, a session stays where it is; the route is then that of its upstream."""
+        if self.split is None:
+            assert self.upstream is not None  # noqa: S101 -- its last step has answered otherwise
+            return self.upstream
+        found = next((state for state in self._keeping if state.session_of(exchange) is not None), None)
+        if found is None:
+            name = self.split.next(self.unusable)
+            found = next(state for state in self._upstreams if state.upstream.name == name)
+        exchange.route = self._by_upstream[found.upstream.name]
+        return found
+
+    @property
+    def unusable(self) -> list[str]:
+        """Of a split, the upstreams that have no backend to pick."""
+        return [state.upstream.name for state in self._upstreams if not state.weights]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +163,7 @@ class Snapshot:
     def trouble(self) -> str:
         """Why no request can be answered: no route leads to a backend that takes any. Empty where one does."""
         for route in self.config.routes:
-            if not route.upstream or self.upstreams[route.upstream].weights:
+            if not route.upstream or any(self.upstreams[name].weights for name in route.upstreams):
                 return ""
         name = self.config.routes[0].upstream
         return f"no upstream has a backend left; {name}: {self.upstreams[name].why_nobody()}"
@@ -230,6 +251,10 @@ def make_snapshot(config: Config, health: HealthSource, idle: IdleBudget, before
         upstreams[name] = UpstreamState(upstream, backends, turns)
     name = config.name or instance_name(config)
     routes = tuple(RouteState(route, upstreams) for route in config.routes)
+    splits = {each.route.name: each.split for each in before.routes if each.split} if before is not None else {}
+    for each in routes:
+        if each.split is not None and (split := splits.get(each.route.name)) is not None:
+            each.split.go_on_from(split)
     return Snapshot(config, table, upstreams, routes, name, name.encode("ascii") if config.via else b"")
 
 

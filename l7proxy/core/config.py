@@ -5,6 +5,7 @@ One rule: what has no findings can be built. `findings` names everything that sp
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -14,8 +15,7 @@ from itertools import chain
 from director.kit.checks.check import AnyCheckSection, Check, goes_through_vip, resolve, timing_findings
 from director.kit.configfile import Finding, load
 from director.kit.net import Endpoint, parse_endpoint
-from director.kit.pattern import compile_pattern
-from director.kit.schemawalk import suggestion
+from director.kit.pattern import can_match_path, compile_pattern
 from director.kit.yamltree import Path
 from l7proxy.core.captures import groups_of
 from l7proxy.core.model import (
@@ -44,15 +44,17 @@ from l7proxy.core.settings.capacity import build_queue
 from l7proxy.core.settings.compression import build_compression
 from l7proxy.core.settings.limiting import build_limiting
 from l7proxy.core.settings.marking import build_marking
-from l7proxy.core.settings.match import build_conditions
+from l7proxy.core.settings.match import NO_CONDITIONS, Conditions, build_conditions, match_findings
 from l7proxy.core.settings.redirect import build_redirect, redirect_findings
 from l7proxy.core.settings.resilience import build_breaker, build_outlier, build_retry_budget
 from l7proxy.core.settings.respond import build_maintenance, build_respond, maintenance_findings, respond_findings
 from l7proxy.core.settings.rewrite import build_rewrite
 from l7proxy.core.settings.sorry import build_sorry, sorry_findings
+from l7proxy.core.settings.split import build_split, main_upstream, split_findings
 from l7proxy.core.settings.stickiness import build_sticky
 from l7proxy.core.settings.tcp import build_tcp
 
+LONGEST_NAME = 200
 _LABELS = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _LITERAL_IPV6 = re.compile(r"\[[0-9a-f:.]+\]")
 
@@ -81,6 +83,8 @@ def parse_path(text: str) -> PathPattern:
     if text.startswith("~"):
         pattern = text[1:].strip()
         compile_pattern(pattern)
+        if not can_match_path(pattern):
+            raise ValueError(f"{pattern!r} can never match: every path begins with /, so begin with ^/")
         return PathPattern(PathKind.REGEX, pattern)
     kind = PathKind.EXACT if text.startswith("=") else PathKind.PREFIX
     path = text.removeprefix("=").strip()
@@ -119,7 +123,8 @@ def findings(section: ConfigSection) -> Iterator[Finding]:
     for index, route in enumerate(section.routes):
         if route.name is not None and names.setdefault(route.name, index) != index:
             yield ("routes", index, "name"), f"routes.{names[route.name]} is called {route.name!r} too: rename one"
-    yield from _match_findings(section.routes)
+    yield from _match_findings(section.routes, section.underscores == "drop")
+    yield from _health_findings(section)
     for name, upstream in section.upstreams.items():
         yield from _upstream_findings(name, upstream, section.defaults.check)
 
@@ -131,11 +136,7 @@ def _answer_findings(index: int, route: RouteSection, section: ConfigSection) ->
         yield ("routes", index), "nobody answers: name an `upstream`, or say `redirect` or `respond`"
     elif len(said) > 1:
         yield ("routes", index, said[1]), f"{said[0]} answers already: remove one of them"
-    if route.upstream is not None and route.upstream not in section.upstreams:
-        yield (
-            ("routes", index, "upstream"),
-            f"there is no upstream {route.upstream!r}{suggestion(route.upstream, section.upstreams)}",
-        )
+    yield from split_findings(route.upstream, section.upstreams, ("routes", index, "upstream"))
 
 
 def _own_answer_findings(path: Path, route: RouteSection) -> Iterator[Finding]:
@@ -163,7 +164,19 @@ def _listener_findings(name: str, listener: ListenerSection) -> Iterator[Finding
         )
 
 
-def _match_findings(routes: Sequence[RouteSection]) -> Iterator[Finding]:
+def _health_findings(section: ConfigSection) -> Iterator[Finding]:
+    """Routes of exactly the path that every listener answers by itself."""
+    answered = {listener.health for listener in section.listeners.values() if listener.tcp is None}
+    for index, route in enumerate(section.routes):
+        exact = route.match.path.removeprefix("=").strip() if route.match.path.startswith("=") else None
+        if exact is not None and answered == {exact}:
+            yield (
+                ("routes", index, "match", "path"),
+                f"can never match: {exact} is the `health` of every listener, and answered before any route",
+            )
+
+
+def _match_findings(routes: Sequence[RouteSection], drop_underscores: bool) -> Iterator[Finding]:
     """What is wrong in each match, then ties among the good ones: a bad one must not be taken for something else."""
     good: dict[int, Route] = {}
     for index, route in enumerate(routes):
@@ -171,14 +184,19 @@ def _match_findings(routes: Sequence[RouteSection]) -> Iterator[Finding]:
         found += [(("routes", index, "match", "path"), what) for what in _problem(parse_path, route.match.path)]
         for place, host in enumerate(route.match.host):
             found += [(("routes", index, "match", "host", place), what) for what in _problem(parse_host, host)]
+        found += match_findings(route.match, ("routes", index, "match"), drop_underscores)
         yield from found
         if not found:
             good[index] = _matching(route)
     for later, earlier in ties(good):
         yield (
             ("routes", later),
-            f"matches the same host and path as routes.{earlier}: order does not decide; change or remove one",
+            f"matches the same {_alike(good[later])} as routes.{earlier}: order does not decide; change or remove one",
         )
+
+
+def _alike(route: Route) -> str:
+    return "host and path" if route.conditions == NO_CONDITIONS else "host, path and conditions"
 
 
 def _problem(parse: Callable[[str], object], text: str) -> list[str]:
@@ -287,16 +305,16 @@ def build(section: ConfigSection) -> Config:
 def _matching(section: RouteSection, place: int = 0) -> Route:
     """What a route matches: without findings about that, it can be built."""
     path = parse_path(section.match.path)
-    name = section.name or f"{','.join(section.match.host).lower() or '*'} {path}"
+    conditions = build_conditions(section.match)
     hosts = tuple(parse_host(host) for host in section.match.host)
     return Route(
-        name,
-        section.upstream or "",
+        section.name or default_name(section.match.host, path, conditions),
+        main_upstream(section.upstream),
         hosts,
         path,
         DangerousPath(section.dangerous_path),
         place,
-        build_conditions(section.match),
+        conditions,
     )
 
 
@@ -313,7 +331,21 @@ def _route(section: RouteSection, place: int = 0) -> Route:
         rewrite=build_rewrite(section.rewrite) if section.rewrite is not None else None,
         marking=build_marking(section.headers) if section.headers is not None else None,
         compression=build_compression(section.compress) if section.compress is not None else None,
+        split=build_split(section.upstream),
     )
+
+
+def default_name(hosts: Iterable[str], path: PathPattern, conditions: Conditions) -> str:
+    """What a route is called that has no name: what it matches, in short. Where that is long, a part of it, with a
+    number made of all of it.
+
+    >>> default_name(["shop.example.org"], parse_path("/v1"), Conditions(("GET", "POST")))
+    'shop.example.org /v1 GET|POST'
+    """
+    name = f"{','.join(hosts).lower() or '*'} {path} {conditions}".rstrip()
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 12]}... {hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _log_format(value: bool | str) -> AccessLogFormat:

@@ -89,3 +89,19 @@ def query_value(query: bytes, name: bytes) -> bytes | None:
         if key == name or (key and unquote_to_bytes(key.replace(b"+", b" ")) == name):
             return unquote_to_bytes(value.replace(b"+", b" "))
     return None
+
+
+def query_values(query: bytes, name: bytes) -> list[bytes]:
+    """All values of `name` in a query, decoded as above, in their order.
+
+    >>> query_values(b"x=1&y&x=%32", b"x"), query_values(b"y", b"x")
+    ([b'1', b'2'], [])
+    """
+    if name not in query and b"%" not in query and b"+" not in query:
+        return []
+    return [
+        unquote_to_bytes(value.replace(b"+", b" "))
+        for part in query.split(b"&")
+        for key, _, value in [part.partition(b"=")]
+        if key == name or (key and unquote_to_bytes(key.replace(b"+", b" ")) == name)
+    ]

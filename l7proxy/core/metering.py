@@ -147,6 +147,11 @@ class RouteMeter:
         self.by_class = [0] * 10
 
 
+def _key_of_meter(route: Route) -> str:
+    """Of a split, each upstream is counted for itself."""
+    return f"{route.name}\n{route.upstream}" if route.split else route.name
+
+
 class Meters:
     """All routes and upstreams of a configuration, and what belongs to none (empty labels)."""
 
@@ -159,19 +164,21 @@ class Meters:
         """Have all of these, and nothing of others."""
         before, self._routes = self._routes, {}
         before_upstreams, self._upstreams = self._upstreams, {"": self._nowhere.upstream}
-        for route in routes:
+        for route in (each for whole in routes for each in whole.by_upstream):
             known = before_upstreams.get(route.upstream)
             if known is not None:
                 self._upstreams[route.upstream] = known
-            if route.name in before:
-                self._routes[route.name] = before[route.name]
+            key = _key_of_meter(route)
+            if key in before:
+                self._routes[key] = before[key]
             self._meter(route)
 
     def _meter(self, route: Route) -> RouteMeter:
-        meter = self._routes.get(route.name)
+        key = _key_of_meter(route)
+        meter = self._routes.get(key)
         if meter is None or meter.upstream_name != route.upstream:
             upstream = self._upstreams.setdefault(route.upstream, UpstreamMeter())
-            meter = self._routes[route.name] = RouteMeter(route.name, route.upstream, upstream)
+            meter = self._routes[key] = RouteMeter(route.name, route.upstream, upstream)
         return meter
 
     def account(
@@ -190,7 +197,7 @@ class Meters:
         if route is None:
             meter = self._nowhere
         else:
-            found = self._routes.get(route.name)
+            found = self._routes.get(_key_of_meter(route) if route.split else route.name)
             meter = self._meter(route) if found is None else found
         meter.by_class[status // 100 if 100 <= status < 1000 else 0] += 1
         upstream = meter.upstream

@@ -5,7 +5,7 @@ One rule: everything here is complete. Defaults are already in, names are resolv
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 
@@ -24,6 +24,7 @@ from l7proxy.core.settings.resilience import Breaker, Outlier, RetryBudget
 from l7proxy.core.settings.respond import Maintenance, Respond
 from l7proxy.core.settings.rewrite import Rewrite
 from l7proxy.core.settings.sorry import Sorry
+from l7proxy.core.settings.split import Share
 from l7proxy.core.settings.stickiness import Sticky
 from l7proxy.core.settings.tcp import Tcp
 
@@ -81,6 +82,8 @@ class DangerousPath(Enum):
 class Route:
     """Requests of `hosts` (none: of every host) whose path fits go to `upstream`, unless it is empty.
 
+    With a `split`, several upstreams have their shares, and `upstream` is the one with the largest.
+
     `place` is which one of the configuration's routes it is, from 0. A host is lower-case, without port;
     `*.example.org` stands for every name below example.org.
     """
@@ -100,6 +103,19 @@ class Route:
     rewrite: Rewrite | None = None
     marking: Marking | None = None
     compression: Compression | None = None
+    split: tuple[Share, ...] = ()
+
+    @property
+    def upstreams(self) -> tuple[str, ...]:
+        """Where its requests can go."""
+        if self.split:
+            return tuple(share.upstream for share in self.split)
+        return (self.upstream,) if self.upstream else ()
+
+    @property
+    def by_upstream(self) -> tuple[Route, ...]:
+        """The same route once for each of its upstreams; what is counted and logged of an exchange names its own."""
+        return tuple(replace(self, upstream=share.upstream) for share in self.split) or (self,)
 
 
 @dataclass(frozen=True, slots=True)

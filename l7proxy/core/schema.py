@@ -36,6 +36,7 @@ from l7proxy.core.settings.resilience import BreakerSection, OutlierSection, Ret
 from l7proxy.core.settings.respond import MaintenanceSection, RespondSection
 from l7proxy.core.settings.rewrite import RewriteSection
 from l7proxy.core.settings.sorry import SorrySection
+from l7proxy.core.settings.split import Answering
 from l7proxy.core.settings.stickiness import StickySection
 from l7proxy.core.settings.tcp import TcpSection
 from l7proxy.core.settings.tls import TlsSection
@@ -75,7 +76,9 @@ class RouteSection(Section):
 
     name: Name | None = Field(None, description="what logs and metrics call it; default: its host and path")
     match: MatchSection = MatchSection()
-    upstream: str | None = Field(None, description="the upstream that answers")
+    upstream: Answering | None = Field(
+        None, description="the upstream that answers, or several with their shares: {shop: 95, canary: 5}"
+    )
     redirect: RedirectSection | None = Field(None, description="sends the client elsewhere, in place of an upstream")
     respond: RespondSection | None = Field(None, description="a fixed answer, in place of an upstream")
     maintenance: Annotated[MaintenanceSection | None, TRUE_OR_MORE] = Field(

@@ -175,7 +175,7 @@ class Exchange:
                 self._reply(200, "OPTIONS ends here", None)
                 return
             decrement_max_forwards(head)
-        route = snapshot.table.find(head.host, head.path)
+        route = snapshot.table.find(head.host, head.path, self)
         if route is None:
             self._log("no route", f"nothing matches host {head.host or '(none)'} and path {head.path}", Cause.NO_ROUTE)
             self._reply(404, Cause.NO_ROUTE.text, Cause.NO_ROUTE)
