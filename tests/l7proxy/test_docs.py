@@ -211,8 +211,9 @@ def test_every_example_is_taken(page: str, block: str, tmp_path: Path) -> None:
     """A part of a file is put into the least one; certificates that it names are made."""
     section = {**yaml.safe_load(LEAST), **yaml.safe_load(block)}
     text = block if {"listeners", "upstreams"} <= set(yaml.safe_load(block)) else yaml.safe_dump(section)
-    if "certificate:" in text:
+    if re.search("certificate:|ca:", text):
         certificate, key = make_certificate(tmp_path)
+        text = re.sub(r"(ca: )\S+\.pem", rf"\1{certificate}", text)
         text = re.sub(r"(certificate: )\S+\.pem", rf"\1{certificate}", text)
         text = re.sub(r"(key: )\S+\.key", rf"\1{key}", text)
     file = tmp_path / "l7proxy.yaml"
