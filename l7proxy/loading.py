@@ -1,6 +1,6 @@
 """A configuration from its file, with what only this host can fill in.
 
-One rule: what comes out has no gaps: `auto` workers are so many, and certificates are what their files hold.
+One rule: what comes out has no gaps: `auto` workers are so many, and certificates and keys are what their files hold.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from director.kit.configfile import Finding, read_text
 from director.kit.problem import InvalidConfigError, Problem
 from director.kit.yamltree import dotted, parse
-from l7proxy import backside, certificates, contents
+from l7proxy import backside, certificates, contents, keyfiles
 from l7proxy.core.config import load_config
-from l7proxy.core.model import Certificate, Config
+from l7proxy.core.model import Certificate, Config, Upstream
 from l7proxy.core.schema import ConfigSection
 from l7proxy.core.settings.backside import BackendTls, build_backend_tls
 
@@ -55,6 +55,7 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
     held: dict[Certificate, Certificate] = {}
     ways: dict[BackendTls, BackendTls] = {}
     read: dict[str, bytes] = {}
+    key_files: dict[str, str] = {}
 
     def of_files(section: ConfigSection) -> Iterator[Finding]:
         for name, listener in section.listeners.items():
@@ -66,6 +67,13 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
                 held[named] = found
             else:
                 yield from ((("listeners", name, "tls", about), message) for about, message in found)
+        for name, upstream in section.upstreams.items():
+            if upstream.sticky is not None and upstream.sticky.key_file is not None:
+                key_file = upstream.sticky.key_file
+                try:
+                    key_files[key_file] = keyfiles.read(key_file, files)
+                except ValueError as error:
+                    yield ("upstreams", name, "sticky", "key_file"), str(error)
 
         for name, upstream in section.upstreams.items():
             if upstream.tls is None:
@@ -99,17 +107,21 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
         pems[each.key] = each.key_pem.decode("latin-1")
     for tls in ways.values():
         pems.update((path, pem.decode("latin-1")) for path, pem in backside.files_of(tls))
-    upstreams = {
-        name: replace(upstream, tls=ways[upstream.tls]) if upstream.tls is not None else upstream
-        for name, upstream in config.upstreams.items()
-    }
+
+    def filled(upstream: Upstream) -> Upstream:
+        sticky, tls = upstream.sticky, upstream.tls
+        if sticky is not None and (path := sticky.key_file):
+            upstream = replace(upstream, sticky=replace(sticky, keys=keyfiles.keys_of(key_files[path], path)))
+        return replace(upstream, tls=ways[tls]) if tls is not None else upstream
+
+    upstreams = {name: filled(upstream) for name, upstream in config.upstreams.items()}
     workers = config.workers or len(os.sched_getaffinity(0))
     return Loaded(
         source,
         text,
         replace(config, workers=workers, listeners=listeners, upstreams=upstreams),
         _placed(text, source, warnings),
-        pems,
+        {**pems, **key_files},
     )
 
 

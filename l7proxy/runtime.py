@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 import socket
+import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from director.kit.checks.check import Check
 from director.kit.health import HealthState, Status
 from l7proxy.accesslog import AccessLog
 from l7proxy.core.balance import RoundRobin, cycle
+from l7proxy.core.latency import Latency
 from l7proxy.core.load import Load
 from l7proxy.core.metering import Counters, Meters
 from l7proxy.core.model import Backend, Config, Route, Upstream
@@ -26,8 +28,10 @@ from l7proxy.core.routing import RouteTable
 from l7proxy.core.settings.backside import Way
 from l7proxy.core.split import Split
 from l7proxy.failurelog import FailureLog
+from l7proxy.http.balancing import picker_of
 from l7proxy.http.pool import IdleBudget, LinkPool
 from l7proxy.http.steps import Steps, steps_of
+from l7proxy.http.sticky import Sessions, answering
 
 if TYPE_CHECKING:
     from l7proxy.http.exchange import Exchange
@@ -50,6 +54,19 @@ class BackendState:
         self.authority = str(backend.endpoint).encode("ascii")
         self.counters = Counters()
         self.health = HealthState()
+        self.latency = Latency()
+        self.drained_at: float | None = None
+        """Since when it gets no new sessions; None where it does."""
+
+    @property
+    def weight(self) -> int:
+        """Its share of requests; 0 drains."""
+        return self.backend.weight
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes another request at once."""
+        return True
 
     @property
     def up(self) -> bool:
@@ -65,7 +82,12 @@ class UpstreamState:
         self.backends = backends
         self.turns = turns
         self.weights: dict[str, int] = {}
-        self.is_plain = True
+        self.picker = picker_of(upstream, backends, turns)
+        """Who picks; None where turns do."""
+        sticky = upstream.sticky
+        self.sessions = Sessions(upstream.name, sticky, backends) if sticky is not None and sticky.cookie else None
+        """Who has a session; None where there are none."""
+        self.is_plain = self.picker is None and self.sessions is None
         """Whether `next` says it all: neither the request nor what backends are doing has a say in whose turn it is."""
         self._order: list[BackendState] | None = None
         self._turn = 0
@@ -73,9 +95,16 @@ class UpstreamState:
 
     def refresh(self) -> None:
         """Look at health and weights again."""
-        self.weights = {
-            name: state.backend.weight for name, state in self.backends.items() if state.up and state.backend.weight
-        }
+        self.weights = {name: state.weight for name, state in self.backends.items() if state.up and state.weight}
+        for state in self.backends.values():
+            if state.weight:
+                state.drained_at = None
+            elif state.drained_at is None:
+                state.drained_at = time.monotonic()
+            if not state.up:
+                state.latency.forget()
+        if self.picker is not None:
+            self.picker.refresh(self.weights)
 
         names = cycle(self.weights)
         self._order = [self.backends[name] for name in names] if names is not None else None
@@ -95,13 +124,29 @@ class UpstreamState:
         return order[turn]
 
     def choose(self, exchange: Exchange, untried: Mapping[str, int]) -> BackendState | None:
-        """The backend for `exchange`, of those that it has not tried (name to weight)."""
-        name = self.turns.pick(untried)
+        """The backend for `exchange`, of those that it has not tried (name to weight), or of a drained one that has its
+        session."""
+        if self.sessions is not None:
+            backend = self.sessions.backend_of(exchange, untried)
+            self.sessions.arrive(exchange, backend)
+            if backend is not None:
+                return backend
+        if self.picker is not None:
+            name = self.picker.pick(exchange, untried)
+        elif untried is self.weights:
+            return self.next()
+        else:
+            name = self.turns.pick(untried)
         return self.backends[name] if name is not None else None
 
     def session_of(self, exchange: Exchange) -> BackendState | None:
-        """The backend that holds the session of `exchange`, where one does."""
-        return None
+        """The backend here that has the client's session by cookie, and would take the request."""
+        return self.sessions.backend_of(exchange, self.weights) if self.sessions is not None else None
+
+    def follow(self, before: UpstreamState) -> None:
+        """Take over what `before`, which it replaces, has counted."""
+        if self.sessions is not None and before.sessions is not None:
+            self.sessions.counts = before.sessions.counts
 
     def why_nobody(self) -> str:
         """Why no backend can be picked, in a few words."""
@@ -122,11 +167,12 @@ class RouteState:
     def __init__(self, route: Route, upstreams: Mapping[str, UpstreamState]) -> None:
         self.route = route
         self.upstream = upstreams[route.upstream] if route.upstream else None
-        self.steps: Steps | None = steps_of(route)
         self.split = Split({share.upstream: share.weight for share in route.split}) if route.split else None
         self._by_upstream = {each.upstream: each for each in route.by_upstream}
         self._upstreams = [upstreams[share.upstream] for share in route.split]
         self._keeping = [state for state in self._upstreams if state.upstream.sticky is not None]
+        own = [self.upstream] if self.upstream is not None else []
+        self.steps: Steps | None = answering(steps_of(route), self._upstreams or own)
 
     def upstream_for(self, exchange: Exchange) -> UpstreamState:
         """Where `exchange` goes. Of a split, a session stays where it is; the route is then that of its upstream."""
@@ -249,6 +295,8 @@ def make_snapshot(config: Config, health: HealthSource, idle: IdleBudget, before
             backends[backend.name].health = health.state(backend.check) if backend.check is not None else HealthState()
         turns.keep(backends)
         upstreams[name] = UpstreamState(upstream, backends, turns)
+        if name in old:
+            upstreams[name].follow(old[name])
     name = config.name or instance_name(config)
     routes = tuple(RouteState(route, upstreams) for route in config.routes)
     splits = {each.route.name: each.split for each in before.routes if each.split} if before is not None else {}

@@ -21,7 +21,6 @@ from l7proxy.core.captures import groups_of
 from l7proxy.core.model import (
     AccessLogFormat,
     Backend,
-    Balance,
     Certificate,
     ClientTimeouts,
     Config,
@@ -40,6 +39,7 @@ from l7proxy.core.schema import ConfigSection, ListenerSection, RouteSection, Up
 from l7proxy.core.settings.access import build_access
 from l7proxy.core.settings.acme import build_acme
 from l7proxy.core.settings.backside import ProxyVersion, backend_tls_findings, build_backend_tls
+from l7proxy.core.settings.balancing import balance_findings, build_balance
 from l7proxy.core.settings.capacity import build_queue
 from l7proxy.core.settings.compression import build_compression
 from l7proxy.core.settings.limiting import build_limiting
@@ -51,7 +51,7 @@ from l7proxy.core.settings.respond import build_maintenance, build_respond, main
 from l7proxy.core.settings.rewrite import build_rewrite
 from l7proxy.core.settings.sorry import build_sorry, sorry_findings
 from l7proxy.core.settings.split import build_split, main_upstream, split_findings
-from l7proxy.core.settings.stickiness import build_sticky
+from l7proxy.core.settings.stickiness import build_sticky, sticky_findings
 from l7proxy.core.settings.tcp import build_tcp
 
 LONGEST_NAME = 200
@@ -239,6 +239,9 @@ def _bind_findings(section: ConfigSection) -> Iterator[Finding]:
 def _upstream_findings(name: str, upstream: UpstreamSection, default: AnyCheckSection | None) -> Iterator[Finding]:
     if upstream.sorry is not None:
         yield from sorry_findings(upstream.sorry, ("upstreams", name, "sorry"))
+    yield from balance_findings(upstream.balance, ("upstreams", name, "balance"))
+    if upstream.sticky is not None:
+        yield from sticky_findings(upstream.sticky, ("upstreams", name, "sticky"))
     taken: dict[Endpoint, str] = {}
     if upstream.tls is not None:
         yield from backend_tls_findings(upstream.tls, ("upstreams", name, "tls"))
@@ -356,6 +359,7 @@ def _log_format(value: bool | str) -> AccessLogFormat:
 
 def _upstream(name: str, section: UpstreamSection, default: AnyCheckSection | None) -> Upstream:
     timeouts = section.timeouts
+    balance, hashing = build_balance(section.balance)
     return Upstream(
         name,
         tuple(
@@ -363,8 +367,9 @@ def _upstream(name: str, section: UpstreamSection, default: AnyCheckSection | No
             for backend, part in section.backends.items()
             for endpoint in [parse_endpoint(part.address)]
         ),
-        Balance(section.balance),
+        balance,
         UpstreamTimeouts(timeouts.connect, timeouts.response, timeouts.idle, timeouts.keepalive),
+        hashing,
         sticky=build_sticky(section.sticky) if section.sticky is not None else None,
         tls=build_backend_tls(section.tls) if section.tls is not None else None,
         proxy_protocol=ProxyVersion(section.proxy_protocol) if section.proxy_protocol is not None else None,

@@ -14,6 +14,7 @@ from director.kit.net import Endpoint
 from l7proxy.core.settings.access import Access
 from l7proxy.core.settings.acme import Acme
 from l7proxy.core.settings.backside import BackendTls, ProxyVersion
+from l7proxy.core.settings.balancing import Balance, Hashing
 from l7proxy.core.settings.capacity import Queue
 from l7proxy.core.settings.compression import Compression
 from l7proxy.core.settings.limiting import Limiting
@@ -158,12 +159,6 @@ class Backend:
     host: str = ""
 
 
-class Balance(Enum):
-    """How an upstream's backends take turns."""
-
-    ROUND_ROBIN = "round_robin"
-
-
 @dataclass(frozen=True, slots=True)
 class UpstreamTimeouts:
     """`response_s`: from the whole request sent to the head of the answer. `idle_s`: between two pieces of a body."""
@@ -182,6 +177,8 @@ class Upstream:
     backends: tuple[Backend, ...]
     balance: Balance = Balance.ROUND_ROBIN
     timeouts: UpstreamTimeouts = UpstreamTimeouts()
+    hashing: Hashing | None = None
+    """With Balance.HASH."""
     sticky: Sticky | None = None
     tls: BackendTls | None = None
     proxy_protocol: ProxyVersion | None = None

@@ -16,6 +16,7 @@ from l7proxy.core.routing import normal_path
 from l7proxy.core.settings.access import AccessSection
 from l7proxy.core.settings.acme import AcmeSection
 from l7proxy.core.settings.backside import Dscp, TlsOrNot
+from l7proxy.core.settings.balancing import BalanceOrWord, BalanceSection
 from l7proxy.core.settings.capacity import QueueSection
 from l7proxy.core.settings.compression import CompressionSection
 from l7proxy.core.settings.fields import (
@@ -115,7 +116,10 @@ class BackendSection(Section):
 class UpstreamSection(Section):
     """A pool of backends."""
 
-    balance: Literal["round_robin"] = Field("round_robin", description="how backends take turns")
+    balance: BalanceOrWord = Field(
+        BalanceSection(by="round_robin"),
+        description="how backends take turns, or {hash: ...}: what of a request decides; default: round_robin",
+    )
     sticky: StickySection | None = Field(None, description="how clients keep their backend; default: they do not")
     tls: TlsOrNot = Field(None, description="backends speak TLS: true, or more about it; default: plain HTTP")
     proxy_protocol: Literal["v1", "v2"] | None = Field(

@@ -23,6 +23,7 @@ cdef class Exchange:
     cdef public object subject
     cdef public object _captures
     cdef public object _request_id
+    cdef public object session
     cdef public int _step
     cdef public object _tail
     cdef public object _untried

@@ -35,6 +35,7 @@ from l7proxy.runtime import BackendState, Proxy, RouteState, UpstreamState
 
 if TYPE_CHECKING:
     from l7proxy.http.front import Front
+    from l7proxy.http.sticky import Held
 
 _monotonic = time.monotonic
 
@@ -130,6 +131,8 @@ class Exchange:
         """Of the client's certificate, where it has shown one that was looked at."""
         self._captures: Mapping[str, bytes | None] | None = None
         self._request_id = b""
+        self.session: Held | None = None
+        """What its cookie says about a session with its upstream, once somebody has asked."""
         self._tail = b""
         self._untried: dict[str, int] | None = None
         self._kept: list[bytes] | None = None
@@ -271,6 +274,8 @@ class Exchange:
             if backend is not None:
                 self._go_to(backend)
                 return
+        elif upstream.sessions is not None:
+            upstream.sessions.arrive(self, upstream.session_of(self))
         self._untried = upstream.weights
         self._try()
 

@@ -15,6 +15,7 @@ cdef class LinkPool:
     cdef public bint _closed
     cdef public long long made
     cdef public long long reused
+    cdef public long long connecting
 
     cpdef Link take(self)
     cpdef give_back(self, Link link, bint whole, double now)

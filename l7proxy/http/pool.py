@@ -58,6 +58,8 @@ class LinkPool:
         self._closed = False
         self.made = 0
         self.reused = 0
+        self.connecting = 0
+        """Links that are being made."""
 
     @property
     def idle(self) -> int:
@@ -86,6 +88,7 @@ class LinkPool:
             except (OSError, ValueError) as error:
                 raise ConnectError(f"TLS: {error}", Cause.TLS_FAILED) from error
         short = ""
+        self.connecting += 1
         try:
             async with asyncio.timeout(connect_s):
                 while True:
@@ -113,6 +116,8 @@ class LinkPool:
         except asyncio.CancelledError:
             link.abort()
             raise
+        finally:
+            self.connecting -= 1
         if link.transport is None:
             raise ConnectError("connection closed as soon as it was made", Cause.CONNECTION_TERMINATED)
         self.made += 1

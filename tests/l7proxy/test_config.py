@@ -11,7 +11,8 @@ from director.kit.checks.tcp import TcpProbe
 from director.kit.configfile import InvalidConfigError
 from director.kit.net import parse_endpoint
 from l7proxy.core.config import load_config
-from l7proxy.core.model import AccessLogFormat, Balance, Config, PathKind, UpstreamTimeouts
+from l7proxy.core.model import AccessLogFormat, Config, PathKind, UpstreamTimeouts
+from l7proxy.core.settings.balancing import Balance
 
 pytestmark = pytest.mark.unit
 
@@ -154,7 +155,7 @@ def test_equal_files_are_equal() -> None:
         ("10.0.1.12", "shop.internal", '"shop', "upstreams.shop.backends.b.address: 'shop.internal' is not an IP"),
         ("weight: 2", "weight: -1", "-1", "upstreams.shop.backends.b.weight: -1 is too small"),
         ("weight: 2", "wieght: 2", "wieght", "upstreams.shop.backends.b.wieght: unknown key"),
-        ("round_robin", "least_requests", "least_requests", "upstreams.shop.balance: 'least_requests' is not known"),
+        ("round_robin", "leastconn", "leastconn", "upstreams.shop.balance: 'leastconn' is not known"),
         ("path: /v1", "path: v1", "v1}", "routes.0.match.path: 'v1' is not a path"),
         ("path: /v1", 'path: "/v1?x"', '"/v1?x', "routes.0.match.path: '/v1?x' is not a path"),
         ("path: /v1", "path: /a/../v1", "/a/../v1", "routes.0.match.path: '/a/../v1' can never match"),

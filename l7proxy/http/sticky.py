@@ -1,0 +1,191 @@
+"""Sessions by cookie: which backend a client has, and what its answers say of it.
+
+One rule: a session leads only to a backend that takes requests now, or is drained and within its deadline; every other
+client is as good as new, and told so in the answer it gets.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from l7proxy.core.head import ResponseHead
+from l7proxy.core.settings.balancing import Balance
+from l7proxy.core.settings.stickiness import CookieMode, Sticky
+from l7proxy.core.sticky import (
+    NO_TICKET,
+    REFUSED,
+    Ticket,
+    Tickets,
+    Verdict,
+    cookie_value,
+    find_cookie,
+    made_private,
+    set_cookie,
+    with_value,
+    without_cookie,
+    without_prefix,
+    without_set_cookie,
+)
+from l7proxy.http.balancing import TimedAnswers
+from l7proxy.http.steps import After, Steps
+
+if TYPE_CHECKING:
+    from l7proxy.http.exchange import Exchange
+    from l7proxy.runtime import BackendState, UpstreamState
+
+_wall = time.time
+
+
+class Held:
+    """What one exchange's cookie says, for one upstream."""
+
+    __slots__ = ("arrived", "sessions", "ticket")
+
+    def __init__(self, sessions: Sessions, ticket: Ticket) -> None:
+        self.sessions = sessions
+        self.ticket = ticket
+        self.arrived = False
+        """Whether the request is on its way to this upstream: it was counted, and our cookie taken out."""
+
+
+class Sessions:
+    """The sessions of one upstream. None of them is stored: `counts` is all that is kept."""
+
+    def __init__(self, upstream: str, sticky: Sticky, backends: Mapping[str, BackendState]) -> None:
+        self._mode = sticky.mode
+        self._sticky = sticky
+        self._key = sticky.cookie.encode() + b"="
+        self._backends = backends
+        self._drain_s = sticky.drain_s
+        self.tickets = Tickets(upstream, backends, sticky.keys, sticky.plain_names, sticky.maxidle_s, sticky.maxlife_s)
+        self.counts = dict.fromkeys(Verdict, 0)
+        """Requests, by what became of their sessions."""
+
+    def ticket_of(self, exchange: Exchange) -> Ticket:
+        """What the client's cookies say: the first one that holds, or why none does."""
+        held = exchange.session
+        if held is not None and held.sessions is self:
+            return held.ticket
+        ticket = self._read(exchange.original or exchange.head.fields)
+        exchange.session = Held(self, ticket)
+        return ticket
+
+    def _read(self, fields: bytes) -> Ticket:
+        key, tickets = self._key, self.tickets
+        found = NO_TICKET
+        at = find_cookie(fields, key)
+        while at >= 0:
+            value = cookie_value(fields, key, at)
+            if self._mode is CookieMode.PREFIX:
+                value, sign, _ = value.partition(b"~")
+                ticket = tickets.read(value, 0.0) if sign else NO_TICKET  # without: the backend's own, from before
+            else:
+                ticket = tickets.read(value, _wall() if tickets.timed else 0.0)
+            if ticket.name:
+                return ticket
+            if found is NO_TICKET or found is REFUSED:
+                found = ticket
+            at = find_cookie(fields, key, at + 1)
+        return found
+
+    def backend_of(self, exchange: Exchange, untried: Mapping[str, int]) -> BackendState | None:
+        """The backend that has the client's session, if it takes the request."""
+        name = self.ticket_of(exchange).name
+        if not name:
+            return None
+        if name in untried:
+            return self._backends[name]
+        backend = self._backends[name]
+        drained_at = backend.drained_at
+        if drained_at is None or not backend.up or exchange.retries:
+            return None
+        return backend if exchange.started_at - drained_at <= self._drain_s else None
+
+    def arrive(self, exchange: Exchange, backend: BackendState | None) -> None:
+        """The request goes to this upstream, to `backend` if it has a session there."""
+        ticket = self.ticket_of(exchange)
+        held = exchange.session
+        if held is None or held.arrived:
+            return
+        held.arrived = True
+        verdict = ticket.verdict
+        if verdict is Verdict.KEPT and backend is None:
+            verdict = Verdict.MOVED
+        self.counts[verdict] += 1
+        if verdict is Verdict.NEW and self._mode is not CookieMode.PREFIX:
+            return
+        head = exchange.head
+        if self._mode is CookieMode.PREFIX:
+            head.fields = without_prefix(head.fields, self._key, self.tickets.ids.values())
+        elif self._sticky.indirect:
+            head.fields = without_cookie(head.fields, self._key)
+
+    def answered(self, exchange: Exchange, head: ResponseHead) -> None:
+        """Tell the client which backend it has, where it does not know, or not for long."""
+        backend = exchange.backend
+        if backend is None:
+            return
+        name = backend.backend.name
+        mode = self._mode
+        if mode is not CookieMode.INSERT:
+            of = self.tickets.ids.get(name)
+            if of is not None and mode is not CookieMode.PASSIVE and self._key in head.fields:
+                fields = with_value(head.fields, self._key, of, mode is CookieMode.PREFIX)
+                if fields != head.fields:
+                    self._give(exchange, head, fields)
+            return
+        if self._key in head.fields:
+            head.fields = without_set_cookie(head.fields, self._key)
+        ticket = self.ticket_of(exchange)
+        is_kept = ticket.name == name
+        if is_kept and not self.tickets.timed:
+            return
+        now = _wall()
+        if is_kept and not self.tickets.is_due(ticket, now):
+            return
+        value = self.tickets.value(name, now, ticket.first_at if is_kept else 0.0)
+        line = set_cookie(self._sticky.cookie, value, self._sticky.attributes, _is_https(exchange))
+        self._give(exchange, head, head.fields + line)
+
+    def _give(self, exchange: Exchange, head: ResponseHead, fields: bytes) -> None:
+        """`fields` are for this client alone."""
+        head.fields = made_private(fields) if exchange.head.method in {b"GET", b"HEAD"} else fields
+
+
+def _is_https(exchange: Exchange) -> bool:
+    """Whether the client came by https, as far as it or a trusted proxy says."""
+    if exchange.client.scheme == "https":
+        return True
+    front = exchange.client.front
+    if not front.trusting or not front.trusted.trust(exchange.client.peer):
+        return False
+    said = [line[18:].strip(b" \t").lower() for line in exchange.head.claims if line[:18].lower() == _PROTO]
+    return bool(said) and said[-1].rsplit(b",")[-1].strip(b" \t") == b"https"
+
+
+_PROTO = b"x-forwarded-proto:"
+
+
+class SessionAnswers:
+    """A route's step: answers say which backend a client has."""
+
+    def after(self, exchange: Exchange, head: ResponseHead) -> None:
+        if exchange.upstream is not None and exchange.upstream.sessions is not None:
+            exchange.upstream.sessions.answered(exchange, head)
+
+
+def answering(steps: Steps | None, upstreams: Iterable[UpstreamState]) -> Steps | None:
+    """`steps` of a route, and what its upstreams want: sessions last, so that no other step changes our cookie."""
+    upstreams = list(upstreams)
+    more: list[After] = []
+    if any(each.upstream.balance is Balance.LEAST_TIME for each in upstreams):
+        more.append(TimedAnswers())
+    if any(each.sessions is not None for each in upstreams):
+        more.append(SessionAnswers())
+    if not more:
+        return steps
+    before = steps or Steps()
+    return replace(before, after=(*before.after, *more))
