@@ -18,6 +18,7 @@ from l7proxy.core.config import load_config
 from l7proxy.core.model import Certificate, Config, Upstream
 from l7proxy.core.schema import ConfigSection
 from l7proxy.core.settings.backside import BackendTls, build_backend_tls
+from l7proxy.core.unused import unused_findings
 
 log = logging.getLogger("l7proxy")
 
@@ -96,10 +97,13 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
         replace(listener, tls=held[listener.tls]) if listener.tls is not None else listener
         for listener in config.listeners
     )
-    warnings = [
-        (("listeners", listener.name, "tls", "certificate"), warning)
-        for listener in listeners
-        if listener.tls is not None and (warning := certificates.warning(listener.tls))
+    warnings: list[Finding] = [
+        *unused_findings(config),
+        *(
+            (("listeners", listener.name, "tls", "certificate"), warning)
+            for listener in listeners
+            if listener.tls is not None and (warning := certificates.warning(listener.tls))
+        ),
     ]
     pems = {file: content.decode("latin-1") for file, content in read.items()}
     for each in held.values():

@@ -186,7 +186,7 @@ def media_ranges(accept: bytes) -> Iterator[bytes]:
             yield media
 
 
-def tests_of(conditions: Conditions) -> tuple[Test, ...]:
+def compile_conditions(conditions: Conditions) -> tuple[Test, ...]:
     """`conditions`, ready to be asked, the cheapest first."""
     tests: list[Test] = []
     if conditions.methods:

@@ -16,15 +16,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 
-from director.kit.pattern import Pattern, PatternSet, compile_pattern
-from l7proxy.core.conditions import Asked, Source, Test, Value, tests_of
+from director.kit.pattern import PatternSet
+from l7proxy.core.conditions import Asked, Source, Test, Value, compile_conditions
 from l7proxy.core.model import PathKind, PathPattern, Route
 from l7proxy.core.paths import normal_path
 from l7proxy.core.settings.match import Conditions
 
-__all__ = ["RouteTable", "normal_path", "pattern_of", "ties"]
+__all__ = ["RouteTable", "normal_path", "ties"]
 
 WORTH_AN_INDEX = 4
 """Routes of one host and path that ask for one value each of the same header, cookie or entry of the query."""
@@ -42,7 +41,7 @@ class _Slot:
     def __init__(self, routes: list[Route]) -> None:
         ordered = sorted(routes, key=lambda route: route.conditions.rank)
         self.sole = ordered[0] if not any(ordered[0].conditions.counts) else None
-        self.choices = [(tests_of(route.conditions), route) for route in ordered]
+        self.choices = [(compile_conditions(route.conditions), route) for route in ordered]
         self.source: Source | None = None
         self.index: dict[bytes, list[tuple[tuple[Test, ...], Route]]] = {}
         self.others: list[tuple[tuple[Test, ...], Route]] = []
@@ -174,12 +173,6 @@ class RouteTable:
                     return route
                 dot = host.find(".", dot + 1)
         return self._any.find(path, asked)
-
-
-@lru_cache(maxsize=4096)
-def pattern_of(path: PathPattern) -> Pattern:
-    """The compiled pattern of a regular expression."""
-    return compile_pattern(path.text)
 
 
 def ties(routes: Mapping[int, Route]) -> Iterator[tuple[int, int]]:
