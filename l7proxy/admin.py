@@ -6,6 +6,7 @@ One rule: it only reads. There is no login, so it belongs on a local address.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,7 +17,7 @@ from l7proxy.core.metering import Counters, merged
 from l7proxy.core.model import Listener
 from l7proxy.counts import Collect, WorkerCounts, collected
 from l7proxy.metrics import CONTENT_TYPE, exposition, facts_of
-from l7proxy.runtime import BackendState, Proxy, RouteState
+from l7proxy.runtime import BackendState, Proxy, RouteState, UpstreamState
 
 
 def make_app(proxy: Proxy, collect: Collect | None = None) -> web.Application:
@@ -72,6 +73,7 @@ def status_of(proxy: Proxy) -> dict[str, Any]:
             name: {
                 "balance": state.upstream.balance.value,
                 "backends": {backend: _backend(part) for backend, part in state.backends.items()},
+                **_guarded(state),
             }
             for name, state in snapshot.upstreams.items()
         },
@@ -97,6 +99,18 @@ def _listener(listener: Listener) -> dict[str, Any]:
     if listener.tls is not None:
         ends = expiry(listener.tls)
         shown["not_after"] = ends.isoformat() if ends is not None else None
+    return shown
+
+
+def _guarded(state: UpstreamState) -> dict[str, Any]:
+    """What its guard says: whether the upstream is spared, and who is left out for how long."""
+    guard, now = state.guard, time.monotonic()
+    if guard is None:
+        return {}
+    out = {name: round(each.until - now, 1) for name, each in guard.ejections.items() if each.is_out(now)}
+    shown: dict[str, Any] = {"left_out_for_s": out} if guard.ejections else {}
+    if guard.gate is not None:
+        shown["breaker"] = {"open": guard.gate.is_open(), "tried_in_s": round(guard.gate.opens_in_s(now), 1)}
     return shown
 
 

@@ -21,6 +21,7 @@ from l7proxy.control import Pace
 from l7proxy.core.load import observe
 from l7proxy.core.model import Config
 from l7proxy.counts import Collect
+from l7proxy.http.guard import LocalCells
 from l7proxy.http.pool import IdleBudget
 from l7proxy.listeners import QUIET_S, Listeners, Role, Served, discard, roles
 from l7proxy.runtime import HealthSource, Proxy, make_snapshot, pools_of
@@ -51,9 +52,11 @@ class Engine:
     ) -> None:
         self._is_worker = is_worker
         self._shares = descriptors.share_out(descriptors.limit())
+        self._cells = LocalCells()
         self._idle = IdleBudget(self._shares.idle_links)
         self._workers = workers
-        self.proxy = Proxy(make_snapshot(config, health, self._idle), 1, access=AccessLog(shared=is_worker))
+        snapshot = make_snapshot(config, health, self._idle, cells=self._cells)
+        self.proxy = Proxy(snapshot, 1, access=AccessLog(shared=is_worker))
         self.proxy.access.use(config.access_log)
         self._limit(config, workers)
         self.listeners = Listeners(self.proxy, serves, collect)
@@ -96,7 +99,7 @@ class Engine:
         changes. What serves no longer is returned, for `listeners.end`."""
         before = self.proxy.snapshot
         try:
-            after = make_snapshot(config, health, self._idle, before)
+            after = make_snapshot(config, health, self._idle, before, self._cells)
         except BaseException:
             await discard(opened)
             raise
@@ -162,6 +165,7 @@ class Engine:
             now = time.monotonic()
             await self.listeners.sweep(now)
             for upstream in proxy.snapshot.upstreams.values():
+                upstream.look(now)
                 for state in upstream.backends.values():
                     state.pool.sweep(now, upstream.upstream.timeouts.keepalive_s)
             proxy.failures.flush()

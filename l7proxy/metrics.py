@@ -5,10 +5,12 @@ One rule: everything is made from numbers that were copied before; nothing here 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from l7proxy.core.metering import BOUNDS_S, FAMILIES, Counts, Family, Kind, key_of, read_key
+from l7proxy.http.guard import Guard
 from l7proxy.runtime import Proxy
 
 if TYPE_CHECKING:
@@ -32,6 +34,11 @@ def counts_of(proxy: Proxy) -> Counts:
             counts[key_of("l7proxy_backend_connections", upstream, backend)] = part.pool.made
             counts[key_of("l7proxy_backend_reuses", upstream, backend)] = part.pool.reused
             counts[key_of("l7proxy_backend_idle_connections", upstream, backend)] = part.pool.idle
+        guard = state.guard
+        if guard is not None:
+            for backend, ejections in guard.seen.ejections.items():
+                counts[key_of("l7proxy_backend_ejections", upstream, backend)] = ejections
+            counts[key_of("l7proxy_retries_refused", upstream)] = guard.seen.retries_refused
     return counts
 
 
@@ -42,6 +49,19 @@ def facts_of(proxy: Proxy) -> Counts:
         for backend, part in state.backends.items():
             facts[key_of("l7proxy_backend_up", upstream, backend)] = part.up
             facts[key_of("l7proxy_backend_weight", upstream, backend)] = part.backend.weight
+        if state.guard is not None:
+            facts |= _facts_of_guard(upstream, state.guard)
+    return facts
+
+
+def _facts_of_guard(upstream: str, guard: Guard) -> Counts:
+    now = time.monotonic()
+    facts: Counts = {
+        key_of("l7proxy_backend_ejected", upstream, backend): each.is_out(now)
+        for backend, each in guard.ejections.items()
+    }
+    if guard.gate is not None:
+        facts[key_of("l7proxy_breaker_open", upstream)] = guard.gate.is_open()
     return facts
 
 

@@ -26,9 +26,11 @@ from l7proxy.core.metering import Counters, Meters
 from l7proxy.core.model import Backend, Config, Route, Upstream
 from l7proxy.core.routing import RouteTable
 from l7proxy.core.settings.backside import Way
+from l7proxy.core.slowstart import scaled
 from l7proxy.core.split import Split
 from l7proxy.failurelog import FailureLog
 from l7proxy.http.balancing import picker_of
+from l7proxy.http.guard import Cells, Guard, LocalCells, guard_of
 from l7proxy.http.pool import IdleBudget, LinkPool
 from l7proxy.http.steps import Steps, steps_of
 from l7proxy.http.sticky import Sessions, answering
@@ -55,6 +57,9 @@ class BackendState:
         self.counters = Counters()
         self.health = HealthState()
         self.latency = Latency()
+        self.is_away = False
+        self.back_at = float("-inf")
+        """When it came back, having been away: down, drained or left out."""
         self.drained_at: float | None = None
         """Since when it gets no new sessions; None where it does."""
 
@@ -77,10 +82,14 @@ class BackendState:
 class UpstreamState:
     """An upstream at work. `weights` holds the backends that may be picked now."""
 
-    def __init__(self, upstream: Upstream, backends: dict[str, BackendState], turns: RoundRobin) -> None:
+    def __init__(
+        self, upstream: Upstream, backends: dict[str, BackendState], turns: RoundRobin, guard: Guard | None = None
+    ) -> None:
         self.upstream = upstream
         self.backends = backends
         self.turns = turns
+        self.guard = guard
+        """Who hears how requests end; None: nobody does."""
         self.weights: dict[str, int] = {}
         self.picker = picker_of(upstream, backends, turns)
         """Who picks; None where turns do."""
@@ -91,11 +100,28 @@ class UpstreamState:
         """Whether `next` says it all: neither the request nor what backends are doing has a say in whose turn it is."""
         self._order: list[BackendState] | None = None
         self._turn = 0
+        self._is_slow = False
+        """Whether a backend that has come back has less than its whole weight still."""
         self.refresh()
 
     def refresh(self) -> None:
         """Look at health and weights again."""
-        self.weights = {name: state.weight for name, state in self.backends.items() if state.up and state.weight}
+        now = time.monotonic()
+        left = {name: state.weight for name, state in self.backends.items() if state.up and state.weight}
+        out = self.guard.out if self.guard is not None else frozenset()
+        # With nobody else left, those that were left out are better than none.
+        left = {name: weight for name, weight in left.items() if name not in out} or left
+        for name, state in self.backends.items():
+            if state.is_away and name in left:
+                state.back_at = now
+            state.is_away = name not in left
+        self._is_slow = False
+        slow_s = self.upstream.slow_start_s
+        if slow_s:
+            back = {name: state.back_at for name, state in self.backends.items() if now - state.back_at < slow_s}
+            whole, left = left, scaled(left, back, slow_s, now)
+            self._is_slow = left != whole
+        self.weights = left
         for state in self.backends.values():
             if state.weight:
                 state.drained_at = None
@@ -108,6 +134,12 @@ class UpstreamState:
 
         names = cycle(self.weights)
         self._order = [self.backends[name] for name in names] if names is not None else None
+
+    def look(self, now: float) -> None:
+        """Every now and then: what other processes have found, and what time has changed."""
+        changed = self.guard is not None and self.guard.look(now)
+        if changed or self._is_slow:
+            self.refresh()
 
     def next(self) -> BackendState | None:
         """The backend whose turn it is."""
@@ -147,6 +179,9 @@ class UpstreamState:
         """Take over what `before`, which it replaces, has counted."""
         if self.sessions is not None and before.sessions is not None:
             self.sessions.counts = before.sessions.counts
+        if self.guard is not None and before.guard is not None:
+            self.guard.follow(before.guard)
+            self.refresh()
 
     def why_nobody(self) -> str:
         """Why no backend can be picked, in a few words."""
@@ -271,9 +306,16 @@ def instance_name(config: Config) -> str:
     return "l7proxy-" + hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
-def make_snapshot(config: Config, health: HealthSource, idle: IdleBudget, before: Snapshot | None = None) -> Snapshot:
+def make_snapshot(
+    config: Config,
+    health: HealthSource,
+    idle: IdleBudget,
+    before: Snapshot | None = None,
+    cells: Cells | None = None,
+) -> Snapshot:
     """The snapshot of `config`; backends that stay keep their links, counters and turns. `before` is touched only once
     everything is built."""
+    cells = cells or LocalCells()
     table = RouteTable(config.routes)
     old = before.upstreams if before is not None else {}
     made: dict[str, tuple[dict[str, BackendState], RoundRobin]] = {}
@@ -294,7 +336,8 @@ def make_snapshot(config: Config, health: HealthSource, idle: IdleBudget, before
             backends[backend.name].backend = backend
             backends[backend.name].health = health.state(backend.check) if backend.check is not None else HealthState()
         turns.keep(backends)
-        upstreams[name] = UpstreamState(upstream, backends, turns)
+        guard = guard_of(upstream, cells)
+        upstreams[name] = UpstreamState(upstream, backends, turns, guard)
         if name in old:
             upstreams[name].follow(old[name])
     name = config.name or instance_name(config)

@@ -46,7 +46,13 @@ from l7proxy.core.settings.limiting import build_limiting
 from l7proxy.core.settings.marking import build_marking
 from l7proxy.core.settings.match import NO_CONDITIONS, Conditions, build_conditions, match_findings
 from l7proxy.core.settings.redirect import build_redirect, redirect_findings
-from l7proxy.core.settings.resilience import build_breaker, build_outlier, build_retry_budget
+from l7proxy.core.settings.resilience import (
+    breaker_findings,
+    build_breaker,
+    build_outlier,
+    build_retry_budget,
+    outlier_findings,
+)
 from l7proxy.core.settings.respond import build_maintenance, build_respond, maintenance_findings, respond_findings
 from l7proxy.core.settings.rewrite import build_rewrite
 from l7proxy.core.settings.sorry import build_sorry, sorry_findings
@@ -242,6 +248,10 @@ def _upstream_findings(name: str, upstream: UpstreamSection, default: AnyCheckSe
     yield from balance_findings(upstream.balance, ("upstreams", name, "balance"))
     if upstream.sticky is not None:
         yield from sticky_findings(upstream.sticky, ("upstreams", name, "sticky"))
+    if upstream.outlier is not None:
+        yield from outlier_findings(upstream.outlier, len(upstream.backends), ("upstreams", name, "outlier"))
+    if upstream.breaker is not None:
+        yield from breaker_findings(upstream.breaker, ("upstreams", name, "breaker"))
     taken: dict[Endpoint, str] = {}
     if upstream.tls is not None:
         yield from backend_tls_findings(upstream.tls, ("upstreams", name, "tls"))
@@ -375,6 +385,7 @@ def _upstream(name: str, section: UpstreamSection, default: AnyCheckSection | No
         proxy_protocol=ProxyVersion(section.proxy_protocol) if section.proxy_protocol is not None else None,
         dscp=section.dscp,
         queue=build_queue(section.queue) if section.queue is not None else None,
+        slow_start_s=section.slow_start,
         outlier=build_outlier(section.outlier) if section.outlier is not None else None,
         breaker=build_breaker(section.breaker) if section.breaker is not None else None,
         retry_budget=build_retry_budget(section.retry_budget) if section.retry_budget is not None else None,

@@ -184,6 +184,7 @@ class Upstream:
     proxy_protocol: ProxyVersion | None = None
     dscp: int | None = None
     queue: Queue | None = None
+    slow_start_s: float = 0.0
     outlier: Outlier | None = None
     breaker: Breaker | None = None
     retry_budget: RetryBudget | None = None

@@ -62,6 +62,7 @@ class Cause(Enum):
     INTERNAL_ERROR = (500, "proxy_internal_error", "internal error")
 
     # What the upstream's backends did, or did not.
+    BREAKER_OPEN = (503, "destination_unavailable", "the backends are spared for a moment")
     NO_BACKEND = (503, "destination_unavailable", "no backend is available")
     NAME_UNKNOWN = (502, "dns_error", "no backend was reached")
     NAME_TIMEOUT = (504, "dns_timeout", "no backend was reached")

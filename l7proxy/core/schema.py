@@ -127,6 +127,9 @@ class UpstreamSection(Section):
     )
     dscp: Dscp | None = Field(None, description="mark of packets to backends: 0 to 63, or a name such as AF41")
     queue: QueueSection | None = Field(None, description="who waits where backends are at their max_connections")
+    slow_start: Duration = Field(
+        0.0, description="a backend that was away comes back to its whole share over this time; default: at once"
+    )
     outlier: OutlierSection | None = Field(None, description="backends that fail requests are left out for a while")
     breaker: BreakerSection | None = Field(None, description="an upstream that fails requests is spared for a while")
     retry_budget: RetryBudgetSection | None = Field(None, description="what share of requests may be made again")

@@ -17,6 +17,8 @@ cdef class Exchange:
     cdef public Link link
     cdef public object cause
     cdef public object steps
+    cdef public object guard
+    cdef public bint trial
     cdef public object original
     cdef public object _seen
     cdef public object user

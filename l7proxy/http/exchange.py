@@ -28,6 +28,7 @@ from l7proxy.core.proxyprotocol import proxy_header_v1, proxy_header_v2
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.retry import IDEMPOTENT, MOST_REPLAYED_BYTES, Failure, Retry, retry
 from l7proxy.core.settings.backside import ProxyVersion
+from l7proxy.http.guard import OPEN, TRIAL, Guard
 from l7proxy.http.link import HEAD, Piece, UpstreamLink
 from l7proxy.http.pool import ConnectError
 from l7proxy.http.steps import GO_ON, Steps
@@ -120,6 +121,10 @@ class Exchange:
         self.tunnel = False
         self._welcome = False
         """Whether the backend has asked for the body (100)."""
+        self.guard: Guard | None = None
+        """Who hears how attempts end, where somebody does."""
+        self.trial = False
+        """Whether the breaker waits for the end of this one."""
         self.steps: Steps | None = None
         self._step = 0
         self.original = b""
@@ -269,6 +274,14 @@ class Exchange:
     def _dispatch(self, state: RouteState) -> None:
         """On to the upstream."""
         self.upstream = upstream = state.upstream_for(self)
+        guard = self.guard = upstream.guard
+        if guard is not None:
+            said = guard.admit()
+            if said == OPEN:
+                self._log("request refused", f"upstream {upstream.upstream.name} is spared", Cause.BREAKER_OPEN)
+                self.give_up(Cause.BREAKER_OPEN)
+                return
+            self.trial = said == TRIAL
         if not self.client.bound:
             backend = upstream.next() if upstream.is_plain else upstream.choose(self, upstream.weights)
             if backend is not None:
@@ -411,6 +424,8 @@ class Exchange:
         """An attempt gave no answer: make another, or answer that."""
         backend, upstream = self.backend, self.upstream
         assert backend is not None and upstream is not None  # noqa: S101, PT018 -- as above
+        if self.guard is not None and failure not in {Failure.STALE, Failure.STALE_UNSENT}:
+            self._tell_guard(0)
         what = retry(failure, self.repeatable)
         if what is Retry.SAME_BACKEND:
             self.retries += 1
@@ -420,7 +435,7 @@ class Exchange:
         if what is Retry.OTHER_BACKEND:
             untried = self._untried if self._untried is not None else upstream.weights
             self._untried = {name: weight for name, weight in untried.items() if name != backend.backend.name}
-            if self._untried:
+            if self._untried and (self.guard is None or self.guard.may_retry()):
                 self.retries += 1
                 self._log("trying another backend", reason, level=logging.INFO)
                 self._try()
@@ -430,6 +445,14 @@ class Exchange:
             self.give_up(cause)
         else:
             self._reply(cause.status, cause.text, cause)
+
+    def _tell_guard(self, status: int) -> None:
+        """How an attempt has ended; 0 is no answer."""
+        guard, upstream, backend = self.guard, self.upstream, self.backend
+        if guard is None or upstream is None or backend is None:
+            return
+        if guard.saw(self, backend.backend.name, status):
+            upstream.refresh()
 
     # the request's body
 
@@ -494,6 +517,8 @@ class Exchange:
         self.status = head.status
         self.first_byte_at = _monotonic()
         self.sent_bytes = len(piece)
+        if self.guard is not None:
+            self._tell_guard(head.status)
         if head.bound or self.head.bound:
             assert self.link is not None  # noqa: S101 -- it is the link that calls
             self.link.owner = self.client
@@ -735,6 +760,8 @@ class Exchange:
         if self.over:
             return
         self.over = True
+        if self.trial and self.guard is not None:
+            self.guard.trial_is_void()
         if self.steps is not None:
             for step in self.steps.ends:
                 step.ended(self)

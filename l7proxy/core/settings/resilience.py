@@ -118,8 +118,6 @@ def build_retry_budget(section: RetryBudgetSection) -> RetryBudget:
 
 def outlier_findings(section: OutlierSection, backends: int, path: Path) -> Iterator[Finding]:
     """What is wrong with `outlier`; `backends` is how many the upstream has."""
-    if section.ejection <= 0:
-        yield (*path, "ejection"), "0s leaves nobody out: remove `outlier`, or write such as 30s"
     if section.at_most <= 0:
         yield (*path, "at_most"), "0% leaves nobody out: remove `outlier`, or write such as 50%"
     elif int(backends * section.at_most + 1e-9) < 1:
@@ -134,6 +132,3 @@ def breaker_findings(section: BreakerSection, path: Path) -> Iterator[Finding]:
     """What is wrong with `breaker`."""
     if section.errors <= 0:
         yield (*path, "errors"), "0% would spare the upstream always: write such as 50%"
-    for key in ("window", "open"):
-        if getattr(section, key) <= 0:
-            yield (*path, key), "0s is no time: write such as 10s"
