@@ -119,6 +119,7 @@ cdef class Combined:
         cdef bytes cause = b"-" if record[18] is None else self.names[record[18].label]
         cdef bytes referer = b"-" if record[19] is None else record[19]
         cdef bytes agent = b"-" if record[20] is None else record[20]
+        cdef bytes request_id = b"" if record[21] is None else record[21]
         cdef long long second = <long long>(started_at + wall_s)
         if second != self.second:
             self.stamp = self.moment(second).strftime("%d/%b/%Y:%H:%M:%S +0000").encode("ascii")
@@ -134,7 +135,7 @@ cdef class Combined:
             referer, agent = self.escaped(referer), self.escaped(agent)
         self._room(
             4096 + len(client) + len(method) + len(host) + len(target) + len(version) + len(scheme) + len(route)
-            + len(upstream) + len(backend) + len(cause) + len(referer) + len(agent)
+            + len(upstream) + len(backend) + len(cause) + len(referer) + len(agent) + len(request_id)
         )
         self._put_bytes(client)
         self._put(b" - - [", 6)
@@ -177,6 +178,9 @@ cdef class Combined:
         self._put_number(record[17])
         self._put(b" cause=", 7)
         self._put_bytes(cause)
+        if request_id:
+            self._put(b" request_id=", 12)
+            self._put_bytes(request_id)
         self._put(b"\n", 1)
         return 0
 

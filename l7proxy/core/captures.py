@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from director.kit.pattern import Match, Pattern, compile_pattern
-from l7proxy.core.model import PathKind, PathPattern
+
+if TYPE_CHECKING:  # the model is made of what takes groups from here
+    from l7proxy.core.model import PathPattern
 
 _NONE: Mapping[str, bytes | None] = {}
 
@@ -22,10 +25,11 @@ def _compiled(text: str) -> Pattern:
 def captures_of(path: PathPattern, text: str) -> Mapping[str, bytes | None]:
     """What the groups of `path` are in `text`, which it matches; None for one that took no part.
 
+    >>> from l7proxy.core.model import PathKind, PathPattern
     >>> captures_of(PathPattern(PathKind.REGEX, "^/v1/(?P<rest>.*)$"), "/v1/x")
     {'rest': b'x'}
     """
-    if path.kind is not PathKind.REGEX:
+    if path.kind.value != "regex":
         return _NONE
     match = _compiled(path.text).search(text.encode())
     return named(match) if match is not None else _NONE
@@ -34,6 +38,20 @@ def captures_of(path: PathPattern, text: str) -> Mapping[str, bytes | None]:
 def named(match: Match) -> dict[str, bytes | None]:
     """The groups of a match, by name."""
     return {name.decode(): value for name, value in match.groupdict().items()}
+
+
+def path_groups(text: str) -> tuple[str, ...] | None:
+    """The groups of `match.path` as it is written; None where it is a regular expression that cannot be read.
+
+    >>> path_groups("~ ^/(?P<a>x)"), path_groups("/a"), path_groups("~ (")
+    (('a',), (), None)
+    """
+    if not text.startswith("~"):
+        return ()
+    try:
+        return groups_of(text[1:].strip())
+    except ValueError:
+        return None
 
 
 def groups_of(pattern: str) -> tuple[str, ...]:

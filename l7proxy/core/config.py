@@ -17,7 +17,7 @@ from director.kit.configfile import Finding, load
 from director.kit.net import Endpoint, parse_endpoint
 from director.kit.pattern import can_match_path, compile_pattern
 from director.kit.yamltree import Path
-from l7proxy.core.captures import groups_of
+from l7proxy.core.captures import groups_of, path_groups
 from l7proxy.core.model import (
     AccessLogFormat,
     Backend,
@@ -43,7 +43,7 @@ from l7proxy.core.settings.balancing import balance_findings, build_balance
 from l7proxy.core.settings.capacity import build_queue
 from l7proxy.core.settings.compression import build_compression
 from l7proxy.core.settings.limiting import build_limiting
-from l7proxy.core.settings.marking import build_marking
+from l7proxy.core.settings.marking import build_marking, marking_findings
 from l7proxy.core.settings.match import NO_CONDITIONS, Conditions, build_conditions, match_findings
 from l7proxy.core.settings.redirect import build_redirect, redirect_findings
 from l7proxy.core.settings.resilience import (
@@ -54,7 +54,7 @@ from l7proxy.core.settings.resilience import (
     outlier_findings,
 )
 from l7proxy.core.settings.respond import build_maintenance, build_respond, maintenance_findings, respond_findings
-from l7proxy.core.settings.rewrite import build_rewrite
+from l7proxy.core.settings.rewrite import build_rewrite, rewrite_findings
 from l7proxy.core.settings.sorry import build_sorry, sorry_findings
 from l7proxy.core.settings.split import build_split, main_upstream, split_findings
 from l7proxy.core.settings.stickiness import build_sticky, sticky_findings
@@ -125,6 +125,11 @@ def findings(section: ConfigSection) -> Iterator[Finding]:
     for index, route in enumerate(section.routes):
         yield from _answer_findings(index, route, section)
         yield from _own_answer_findings(("routes", index), route)
+        if route.rewrite is not None:
+            path = route.match.path
+            yield from rewrite_findings(route.rewrite, ("routes", index, "rewrite"), path, path_groups(path))
+        if route.headers is not None:
+            yield from marking_findings(route.headers, ("routes", index, "headers"), path_groups(route.match.path))
     names: dict[str, int] = {}
     for index, route in enumerate(section.routes):
         if route.name is not None and names.setdefault(route.name, index) != index:
@@ -332,6 +337,7 @@ def _matching(section: RouteSection, place: int = 0) -> Route:
 
 
 def _route(section: RouteSection, place: int = 0) -> Route:
+    groups = path_groups(section.match.path) or ()
     return replace(
         _matching(section, place),
         redirect=build_redirect(section.redirect, _groups(section.match.path))
@@ -341,8 +347,8 @@ def _route(section: RouteSection, place: int = 0) -> Route:
         maintenance=build_maintenance(section.maintenance) if section.maintenance is not None else None,
         access=build_access(section.access) if section.access is not None else None,
         limits=build_limiting(section.limits) if section.limits is not None else None,
-        rewrite=build_rewrite(section.rewrite) if section.rewrite is not None else None,
-        marking=build_marking(section.headers) if section.headers is not None else None,
+        rewrite=build_rewrite(section.rewrite, groups) if section.rewrite is not None else None,
+        marking=build_marking(section.headers, groups) if section.headers is not None else None,
         compression=build_compression(section.compress) if section.compress is not None else None,
         split=build_split(section.upstream),
     )

@@ -35,6 +35,15 @@ def own_tail_around(peer: str, scheme: str, via: bytes) -> tuple[bytes, bytes]:
     return before, after
 
 
+def via_tail(via: bytes, http10: bool) -> bytes:
+    """The end of a request's head that says nothing of a client.
+
+    >>> via_tail(b"edge", False), via_tail(b"", False)
+    (b'Via: 1.1 edge\\r\\n\\r\\n', b'\\r\\n')
+    """
+    return b"".join([line + b"\r\n" for line in _via(via, http10)]) + b"\r\n"
+
+
 def trusted_tail(head: RequestHead, peer: str, scheme: str, via: bytes, trusted: TrustedNetworks) -> tuple[str, bytes]:
     """Who asks, and the end of a request's head, where the peer is a trusted proxy: its claims stand, and grow."""
     chain: list[bytes] = []
@@ -59,6 +68,15 @@ def trusted_tail(head: RequestHead, peer: str, scheme: str, via: bytes, trusted:
     if b"x-forwarded-host" not in claimed and head.authority:
         lines.append(b"X-Forwarded-Host: " + head.authority)
     return client, b"\r\n".join([*lines, *_via(via, head.http10), b"\r\n"])
+
+
+def claimed_scheme(head: RequestHead) -> str:
+    """The scheme that X-Forwarded-Proto says, of a request from a trusted proxy; empty where it says none."""
+    for line in head.claims:
+        if line[:18].lower() == b"x-forwarded-proto:":
+            said = line[18:].partition(b",")[0].strip(b" \t").lower()
+            return said.decode("ascii") if said in {b"http", b"https"} else ""
+    return ""
 
 
 def _via(name: bytes, http10: bool) -> Sequence[bytes]:

@@ -28,6 +28,7 @@ REQUEST: dict[bytes, int] = {
     b"trailer": CUT,
     b"te": CUT,
     b"http2-settings": CUT,
+    b"proxy": CUT,  # CGI makes it HTTP_PROXY, which programs obey (httpoxy, CVE-2016-5385)
     b"transfer-encoding": FULL,
     b"upgrade": FULL,
     b"expect": FULL,

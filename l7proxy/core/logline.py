@@ -39,6 +39,7 @@ Record: TypeAlias = tuple[
     Cause | None,
     bytes | None,  # Referer
     bytes | None,  # User-Agent
+    bytes | None,  # request id: visible ASCII, without quotes and backslashes
 ]
 """One exchange. A bare tuple, for that is the cheapest to make (0.1 us; a NamedTuple takes four times as long).
 
@@ -53,12 +54,12 @@ _BARE = re.compile(r"[!#-<>-\[\]-~]+")
 _MOST_NAMES = 4096
 _COMBINED = (
     b'%b - - [%b] "%b %b HTTP/%b" %d %d "%b" "%b" host="%b" scheme=%b in=%d queue=%.1f connect=%.1f first_byte=%.1f'
-    b" total=%.1f route=%b upstream=%b backend=%b retries=%d cause=%b\n"
+    b" total=%.1f route=%b upstream=%b backend=%b retries=%d cause=%b%b\n"
 )
 _JSON = (
     b'{"time":"%b.%03dZ","client":%b,"method":%b,"scheme":%b,"host":%b,"target":%b,"version":"%b","status":%d,'
     b'"bytes_in":%d,"bytes_out":%d,"queue_ms":%.1f,"connect_ms":%.1f,"first_byte_ms":%.1f,"total_ms":%.1f,'
-    b'"route":%b,"upstream":%b,"backend":%b,"retries":%d,"cause":%b,"referer":%b,"user_agent":%b}\n'
+    b'"route":%b,"upstream":%b,"backend":%b,"retries":%d,"cause":%b,"referer":%b,"user_agent":%b%b}\n'
 )
 
 
@@ -103,6 +104,7 @@ def combined(records: Sequence[Record], wall_s: float) -> bytes:
         cause,
         referer,
         agent,
+        request_id,
     ) in records:
         second = int(started_at + wall_s)
         if second != last_second:
@@ -141,6 +143,7 @@ def combined(records: Sequence[Record], wall_s: float) -> bytes:
                 names[backend],
                 retries,
                 b"-" if cause is None else names[cause.label],
+                b"" if request_id is None else b" request_id=" + request_id,
             )
         )
     return b"".join(lines)
@@ -173,6 +176,7 @@ def json_lines(records: Sequence[Record], wall_s: float) -> bytes:
         cause,
         referer,
         agent,
+        request_id,
     ) in records:
         now = started_at + wall_s
         second = int(now)
@@ -212,6 +216,7 @@ def json_lines(records: Sequence[Record], wall_s: float) -> bytes:
                 b"null" if cause is None else names[cause.label],
                 text(referer),
                 text(agent),
+                b"" if request_id is None else b',"request_id":"%b"' % request_id,
             )
         )
     return b"".join(lines)

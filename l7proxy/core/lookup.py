@@ -43,6 +43,11 @@ class Fields:
         return found
 
     @property
+    def lowered(self) -> bytes:
+        """All lines in lower case, each after a line end: `b"\\r\\nhost:" in lowered` is whether there is a Host."""
+        return self._lowered
+
+    @property
     def cookies(self) -> list[tuple[bytes, bytes]]:
         """All cookies that the request brings, in their order (RFC 6265 5.4): names and values as they came."""
         if self._cookies is None:

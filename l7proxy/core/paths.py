@@ -25,6 +25,8 @@ class Danger(Enum):
 
     CLIMBS = "the path climbs: it has `..` as a segment"
     NUL = "the path has %00"
+    OTHER_HOST = "the path begins with //, which a server may take for a host"
+    """Only of a path that was rewritten: clients may ask for such paths, but no rule makes one."""
     BROKEN_ESCAPE = "the path has a % without two hexadecimal digits"
 
 

@@ -81,7 +81,7 @@ def _read_request(data: bytes, most_headers: int, drop_underscores: bool) -> Req
     head.length, head.chunked = _framing(found, head.http10)
     origin_form, came_otherwise = _place(head, found.get(b"host"))
     head.start = b"%b %b HTTP/1.1" % (method, origin_form)
-    dropped = HOP_BY_HOP | _connection(head, found.get(b"connection", []))
+    dropped = HOP_BY_HOP | {b"proxy"} | _connection(head, found.get(b"connection", []))
     _expect(head, found.get(b"expect", []))
     _more(head, found)
     if b"via" not in dropped:

@@ -27,7 +27,7 @@ cdef class Exchange:
     cdef public object _request_id
     cdef public object session
     cdef public int _step
-    cdef public object _tail
+    cdef public object tail
     cdef public object _untried
     cdef public object _kept
     cdef public double started_at
@@ -45,6 +45,7 @@ cdef class Exchange:
     cdef public int _ends
     cdef public bint body_done
     cdef public bint over
+    cdef public bint from_proxy
     cdef public bint unlogged
     cdef public bint tunnel
     cdef public bint _welcome

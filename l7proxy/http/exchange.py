@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from l7proxy.core.captures import captures_of
 from l7proxy.core.framing import LAST_CHUNK, chunk
 from l7proxy.core.head import RequestHead, ResponseHead
-from l7proxy.core.headers import decrement_max_forwards, names_in_via, request_bytes, trusted_tail
+from l7proxy.core.headers import claimed_scheme, decrement_max_forwards, names_in_via, request_bytes, trusted_tail
 from l7proxy.core.lookup import Fields
 from l7proxy.core.marking import is_request_id, request_id_of
 from l7proxy.core.model import AccessLogFormat, DangerousPath, Route
@@ -31,6 +31,7 @@ from l7proxy.core.settings.backside import ProxyVersion
 from l7proxy.http.guard import OPEN, TRIAL, Guard
 from l7proxy.http.link import HEAD, Piece, UpstreamLink
 from l7proxy.http.pool import ConnectError
+from l7proxy.http.replies import reply_parts
 from l7proxy.http.steps import GO_ON, Steps
 from l7proxy.runtime import BackendState, Proxy, RouteState, UpstreamState
 
@@ -138,7 +139,10 @@ class Exchange:
         self._request_id = b""
         self.session: Held | None = None
         """What its cookie says about a session with its upstream, once somebody has asked."""
-        self._tail = b""
+        self.tail = b""
+        """The end of the head for backends, where it is not the client's usual one."""
+        self.from_proxy = False
+        """Whether the peer is a trusted proxy."""
         self._untried: dict[str, int] | None = None
         self._kept: list[bytes] | None = None
         """What came of the body and is not sent yet, or may have to be sent again."""
@@ -162,7 +166,8 @@ class Exchange:
         counters = proxy.counters
         counters.requests += 1
         if front.trusting and front.trusted.trust(client.peer):
-            self.asker, self._tail = trusted_tail(head, client.peer, client.scheme, snapshot.via, front.trusted)
+            self.asker, self.tail = trusted_tail(head, client.peer, client.scheme, snapshot.via, front.trusted)
+            self.from_proxy = True
         if not last:
             self.body_done = False
         if piece:
@@ -228,12 +233,9 @@ class Exchange:
 
     @property
     def scheme(self) -> str:
-        return self.client.scheme
-
-    @property
-    def from_proxy(self) -> bool:
-        """Whether the peer is a trusted proxy."""
-        return bool(self._tail)
+        """By which the client asks, as far as it is known."""
+        claimed = claimed_scheme(self.head) if self.from_proxy else ""
+        return claimed or self.client.scheme
 
     @property
     def captures(self) -> Mapping[str, bytes | None]:
@@ -248,7 +250,7 @@ class Exchange:
         if not self._request_id:
             marking = self.route.marking if self.route is not None else None
             name = marking.request_id if marking is not None else None
-            kept = self.seen.first((name or "X-Request-ID").lower().encode("ascii")) if self._tail else None
+            kept = self.seen.first((name or "X-Request-ID").lower().encode("ascii")) if self.from_proxy else None
             self._request_id = kept if kept and is_request_id(kept) else request_id_of(getrandbits(128))
         return self._request_id
 
@@ -399,7 +401,7 @@ class Exchange:
             link.vouched = self.asker
         counters = backend.counters
         counters.requests += 1
-        data = request_bytes(head, self._tail or self.client.tail(head.authority), backend.authority)
+        data = request_bytes(head, self.tail or self.client.tail(head.authority), backend.authority)
         kept = self._kept
         if kept:
             data = b"".join((data, *kept))
@@ -738,7 +740,11 @@ class Exchange:
         """An answer of our own."""
         self.status = status
         self.cause = cause
-        self.sent_bytes = self.client.reply(status, text, cause)
+        if self.steps is not None and self.steps.own:
+            fields, body = reply_parts(status, text, named=cause is None)
+            self.sent_bytes = self.client.respond(status, self._own(status, fields), body, cause)
+        else:
+            self.sent_bytes = self.client.reply(status, text, cause)
         now = _monotonic()
         self._account(now)
         self.client.ended(now)
@@ -751,10 +757,22 @@ class Exchange:
         self._drop_link()
         self.status = status
         self.cause = cause
+        if self.steps is not None and self.steps.own:
+            fields = self._own(status, fields)
         self.sent_bytes = self.client.respond(status, fields, body, cause)
         now = _monotonic()
         self._account(now)
         self.client.ended(now)
+
+    def _own(self, status: int, fields: bytes) -> bytes:
+        """The header lines of an answer of our own, after the steps that answers of our own take too."""
+        assert self.steps is not None  # noqa: S101 -- who calls has looked
+        head = ResponseHead()
+        head.status = status
+        head.fields = fields
+        for step in self.steps.own:
+            step.after(self, head)
+        return head.fields
 
     def _account(self, now: float) -> None:
         if self.over:
@@ -811,6 +829,7 @@ class Exchange:
                 self.cause,
                 head.referer or None,
                 head.agent or None,
+                self._request_id or None,
             )
         )
 

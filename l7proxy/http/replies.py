@@ -40,6 +40,12 @@ def reply_bytes(
     proxy_status: bytes = b"",
 ) -> bytes:
     """A whole answer in plain text; `named` says in it who answers, `proxy_status` why (RFC 9209)."""
+    fields, body = reply_parts(status, text, named=named)
+    return answer_bytes(status, fields, body, close=close, head_only=head_only, proxy_status=proxy_status)
+
+
+def reply_parts(status: int, text: str, *, named: bool = False) -> tuple[bytes, bytes]:
+    """The header lines that are its own, and the body, of an answer in plain text."""
     body = f"{status} {reason_phrase(status)}: {text}\n".encode()
     lines = [b"Content-Type: text/plain; charset=utf-8"]
     if named:
@@ -50,8 +56,7 @@ def reply_bytes(
         )
     if status == 503:
         lines.append(b"Retry-After: %d" % RETRY_AFTER_S)
-    fields = b"\r\n".join((*lines, b""))
-    return answer_bytes(status, fields, body, close=close, head_only=head_only, proxy_status=proxy_status)
+    return b"\r\n".join((*lines, b"")), body
 
 
 def answer_bytes(

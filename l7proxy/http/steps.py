@@ -54,6 +54,8 @@ class Steps:
     before: tuple[Before, ...] = ()
     after: tuple[After, ...] = ()
     ends: tuple[End, ...] = ()
+    own: tuple[After, ...] = ()
+    """Of `after`, those that the proxy's own answers take too."""
 
 
 def steps_of(route: Route) -> Steps | None:
@@ -73,8 +75,26 @@ def steps_of(route: Route) -> Steps | None:
     if route.respond is not None:
         before.append(RespondStep(route.respond))
     # compression: what the client takes
-    # rewrite: path and query
-    # headers
+    # rewrite: path, query, host
+    if route.rewrite is not None:
+        from l7proxy.http.transform import Rewriting  # it tells its verdicts in words from here
+
+        rewriting = Rewriting(route)
+        before.append(rewriting)
+        if route.rewrite.answers:
+            after.append(rewriting)
+    # headers, after all that looks at them or adds some
+    own: list[After] = []
+    if route.marking is not None:
+        from l7proxy.http.transform import AnswerMarking, RequestMarking  # as above
+
+        marking = RequestMarking(route.marking)
+        if marking:
+            before.append(marking)
+        answers = AnswerMarking(route.marking)
+        if answers:
+            after.append(answers)
+            own.append(answers)
     if not before and not after and not ends:
         return None
-    return Steps(tuple(before), tuple(after), tuple(ends))
+    return Steps(tuple(before), tuple(after), tuple(ends), tuple(own))

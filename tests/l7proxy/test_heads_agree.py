@@ -72,7 +72,7 @@ def answer_tiers_agree(data: bytes) -> ResponseHead | str:
 def kept(fields: Fields, drop: bool, claims: bool) -> Fields:
     """The header lines of a request that must go on, by what h11 sees: Host, framing and Expect have tests of their
     own."""
-    cut = HOP_BY_HOP | set(heads.tokens(fields, b"connection"))
+    cut = HOP_BY_HOP | {b"proxy"} | set(heads.tokens(fields, b"connection"))
     apart = {b"host", b"content-length", b"transfer-encoding", b"expect"}
 
     def goes_on(low: bytes) -> bool:

@@ -27,8 +27,9 @@ def record(
     place: tuple[str | None, str | None, str | None] = ("shop", "web", "a"),
     cause: Cause | None = None,
     headers: tuple[bytes | None, bytes | None] = (None, b"curl/8.5"),
+    request_id: bytes | None = None,
 ) -> Record:
-    return (*times, client, *request, b"1.1", "https", status, 12, 1024, *place, 1, cause, *headers)
+    return (*times, client, *request, b"1.1", "https", status, 12, 1024, *place, 1, cause, *headers, request_id)
 
 
 def test_combined_is_apaches_with_fields_behind() -> None:
@@ -37,6 +38,14 @@ def test_combined_is_apaches_with_fields_behind() -> None:
         'host="shop.example.org" scheme=https in=12 queue=0.1 connect=0.2 first_byte=11.7 total=12.6 '
         "route=shop upstream=web backend=a retries=1 cause=-\n"
     )
+
+
+def test_request_id_stands_last_where_there_is_one() -> None:
+    plain, marked = record(), record(request_id=b"a=1;b")
+    assert combined([marked], WALL_S) == combined([plain], WALL_S)[:-1] + b" request_id=a=1;b\n"
+    said = json.loads(json_lines([marked], WALL_S))
+    assert said.pop("request_id") == "a=1;b"
+    assert said == json.loads(json_lines([plain], WALL_S))
 
 
 def test_json_is_an_object_a_line() -> None:
@@ -144,6 +153,7 @@ LINE = re.compile(
         rb'192\.0\.2\.1 - - \[[^]]+\] "(?P<request>%b) HTTP/1\.1" 200 1024 "%b" "(?P<agent>%b)" '
         rb'host="(?P<host>%b)" scheme=https in=12 queue=0\.1 connect=0\.2 first_byte=11\.7 total=12\.6 '
         rb'(?:(?:route|upstream|backend)=(?:[!#-<>-~]+|"(?:[ !#-\[\]-~]|\\.)*") ){3}retries=1 cause=[a-z_-]+'
+        rb"(?: request_id=[!#-\[\]-~]+)?"
     ).replace(b"%b", QUOTED)
 )
 UNESCAPE = re.compile(rb"\\(?:x([0-9a-f]{2})|(.))")
@@ -171,6 +181,7 @@ def shown(raw: bytes) -> str:
             place=st.tuples(NAMES, NAMES, NAMES),
             cause=st.none() | st.sampled_from(list(Cause)),
             headers=st.tuples(OCTETS, OCTETS),
+            request_id=st.none() | st.from_regex(rb"\A[!#-\[\]-~]{1,9}\Z"),
         ),
         max_size=4,
     )

@@ -65,6 +65,7 @@ def record(target: bytes = b"/", backend: str | None = "a") -> Record:
         None,
         None,
         None,
+        None,
     )
 
 
