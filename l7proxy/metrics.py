@@ -28,6 +28,8 @@ def counts_of(proxy: Proxy) -> Counts:
     counts[key_of("l7proxy_client_connections")] = proxy.connections
     counts[key_of("l7proxy_access_log_dropped")] = proxy.access.dropped
     for upstream, state in proxy.snapshot.upstreams.items():
+        for verdict, count in state.sessions.counts.items() if state.sessions is not None else ():
+            counts[key_of("l7proxy_sessions", upstream, verdict.value)] = count
         for backend, part in state.backends.items():
             counts[key_of("l7proxy_backend_requests", upstream, backend)] = part.counters.requests
             counts[key_of("l7proxy_backend_in_flight", upstream, backend)] = part.counters.in_flight

@@ -58,6 +58,7 @@ FAMILIES = {
         Family("l7proxy_received_bytes", Kind.COUNTER, "Bytes of requests' bodies.", ("upstream",)),
         Family("l7proxy_sent_bytes", Kind.COUNTER, "Bytes of answers' bodies.", ("upstream",)),
         Family("l7proxy_retries", Kind.COUNTER, "Further attempts with a backend.", ("upstream",)),
+        Family("l7proxy_sessions", Kind.COUNTER, "Requests, by their sessions' state.", ("upstream", "session")),
         Family("l7proxy_requests_in_flight", Kind.GAUGE, "Requests that are being answered."),
         Family("l7proxy_client_connections", Kind.GAUGE, "Connections of clients."),
         Family("l7proxy_access_log_dropped", Kind.COUNTER, "Lines of the access log that nobody read in time."),
