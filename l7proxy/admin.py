@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from l7proxy.certificates import expiry
+from l7proxy.certificates import soonest
 from l7proxy.core.metering import Counters, merged
 from l7proxy.core.model import Listener
 from l7proxy.counts import Collect, WorkerCounts, collected
@@ -97,7 +97,7 @@ def _route(state: RouteState) -> dict[str, Any]:
 def _listener(listener: Listener) -> dict[str, Any]:
     shown: dict[str, Any] = {"bind": [str(bind) for bind in listener.binds], "tls": listener.tls is not None}
     if listener.tls is not None:
-        ends = expiry(listener.tls)
+        ends = soonest(listener.tls)
         shown["not_after"] = ends.isoformat() if ends is not None else None
     return shown
 

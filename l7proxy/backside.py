@@ -11,8 +11,9 @@ from dataclasses import replace
 from functools import lru_cache
 
 from l7proxy import certificates
-from l7proxy.core.model import Certificate
+from l7proxy.contexts import load_pair
 from l7proxy.core.settings.backside import BackendTls
+from l7proxy.core.settings.tls import Certificate
 
 MOST_CONTEXTS = 256
 
@@ -63,5 +64,5 @@ def context_of(tls: BackendTls) -> ssl.SSLContext:
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if tls.chain_pem:
-        certificates.load_pair(context, tls.chain_pem, tls.key_pem)
+        load_pair(context, tls.chain_pem, tls.key_pem)
     return context

@@ -78,7 +78,7 @@ def run(file: str, log_level: str) -> None:
     if loaded.config.workers > 1:
         _run(Supervisor(file, loaded, log_level).run(sockets))
         return
-    handover = _run(Server(file, loaded.config, log_level).run(sockets))
+    handover = _run(Server(file, loaded.config, log_level, loaded).run(sockets))
     if handover is not None:
         become(handover.words, handover.left)
 

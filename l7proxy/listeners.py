@@ -133,6 +133,7 @@ class Listeners:
             if isinstance(served.by, Front):
                 self.leaving.append(served.by)
                 served.by.close_idle(QUIET_S)
+        self._proxy.seal(role for role in wanted.values() if isinstance(role, Listener))
         for bind, role in wanted.items():
             front = self._served[bind].by
             if isinstance(role, Listener) and isinstance(front, Front):

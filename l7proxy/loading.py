@@ -9,15 +9,17 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from director.kit.configfile import Finding, read_text
 from director.kit.problem import InvalidConfigError, Problem
 from director.kit.yamltree import dotted, parse
 from l7proxy import backside, certificates, contents, keyfiles
 from l7proxy.core.config import load_config
-from l7proxy.core.model import Certificate, Config, Upstream
+from l7proxy.core.model import Config, Listener, Upstream
 from l7proxy.core.schema import ConfigSection
 from l7proxy.core.settings.backside import BackendTls, build_backend_tls
+from l7proxy.core.settings.tls import Tls, build_tls
 from l7proxy.core.unused import unused_findings
 
 log = logging.getLogger("l7proxy")
@@ -53,7 +55,7 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
 
     Raises: InvalidConfigError.
     """
-    held: dict[Certificate, Certificate] = {}
+    held: dict[Tls, Tls] = {}
     ways: dict[BackendTls, BackendTls] = {}
     read: dict[str, bytes] = {}
     key_files: dict[str, str] = {}
@@ -62,12 +64,9 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
         for name, listener in section.listeners.items():
             if listener.tls is None:
                 continue
-            named = Certificate(listener.tls.certificate, listener.tls.key)
-            found = certificates.read(named, files)
-            if isinstance(found, Certificate):
-                held[named] = found
-            else:
-                yield from ((("listeners", name, "tls", about), message) for about, message in found)
+            named = build_tls(listener.tls)
+            held[named], problems = certificates.read_all(named, files)
+            yield from ((("listeners", name, "tls", *about), message) for about, message in problems)
         for name, upstream in section.upstreams.items():
             if upstream.sticky is not None and upstream.sticky.key_file is not None:
                 key_file = upstream.sticky.key_file
@@ -97,18 +96,9 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
         replace(listener, tls=held[listener.tls]) if listener.tls is not None else listener
         for listener in config.listeners
     )
-    warnings: list[Finding] = [
-        *unused_findings(config),
-        *(
-            (("listeners", listener.name, "tls", "certificate"), warning)
-            for listener in listeners
-            if listener.tls is not None and (warning := certificates.warning(listener.tls))
-        ),
-    ]
+    warnings = [*unused_findings(config), *_doubts(listeners), *_no_folders(listeners)]
     pems = {file: content.decode("latin-1") for file, content in read.items()}
-    for each in held.values():
-        pems[each.chain] = each.chain_pem.decode("latin-1")
-        pems[each.key] = each.key_pem.decode("latin-1")
+    pems.update(pair for each in held.values() for pair in certificates.contents(each))
     for tls in ways.values():
         pems.update((path, pem.decode("latin-1")) for path, pem in backside.files_of(tls))
 
@@ -129,10 +119,72 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """`loaded` with the certificates that are in its files now. `changed` says of each listener which are other ones;
+    `problems` are what could not be taken, and was left as it was."""
+
+    loaded: Loaded
+    changed: tuple[tuple[str, str], ...]
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def renewed(loaded: Loaded) -> Renewal:
+    """Read the files of certificates again, and nothing else."""
+    changed: list[tuple[str, str]] = []
+    problems: list[Finding] = []
+    listeners = []
+    files = dict(loaded.files)
+    for listener in loaded.config.listeners:
+        before = listener.tls
+        if before is not None:
+            after, wrong = certificates.read_all(before, None, before)
+            problems += [(("listeners", listener.name, "tls", *about), said) for about, said in wrong]
+            if after != before:
+                changed.append((listener.name, certificates.difference(before, after)))
+                listener = replace(listener, tls=after)  # noqa: PLW2901 -- the same with other certificates
+        listeners.append(listener)
+    if changed:
+        olds = [listener.tls for listener in loaded.config.listeners if listener.tls is not None]
+        news = [listener.tls for listener in listeners if listener.tls is not None]
+        for path in {path for each in olds for path, _ in certificates.contents(each)}:
+            files.pop(path, None)
+        files.update(pair for each in news for pair in certificates.contents(each))
+    config = replace(loaded.config, listeners=tuple(listeners)) if changed else loaded.config
+    text, source = loaded.text, loaded.source
+    doubts = list(_doubts(config.listeners)) if changed else []
+    return Renewal(
+        replace(loaded, config=config, files=files),
+        tuple(changed),
+        _placed(text, source, problems),
+        _placed(text, source, doubts),
+    )
+
+
+def _doubts(listeners: Sequence[Listener]) -> Iterator[Finding]:
+    """What is wrong with certificates that are served all the same."""
+    for listener in listeners:
+        if listener.tls is not None:
+            yield from (
+                (("listeners", listener.name, "tls", *about), said)
+                for about, said in certificates.warnings(listener.tls)
+            )
+
+
+def _no_folders(listeners: Sequence[Listener]) -> Iterator[Finding]:
+    for listener in listeners:
+        folder = listener.acme.folder if listener.acme is not None else None
+        if folder is not None and not Path(folder).is_dir():
+            yield ("listeners", listener.name, "acme", "folder"), f"{folder} is no folder yet: no challenge is answered"
+
+
 def _placed(text: str, source: str, findings: Sequence[Finding]) -> tuple[str, ...]:
     """The lines of `findings`, with places as errors have them. Only for them is the text read again."""
     if not findings:
         return ()
+    if not text:
+        return tuple(f"{source}: {dotted(path)}: {message}" for path, message in findings)
     tree = parse(text)
     problems = sorted(Problem(tree.mark(path), f"{dotted(path)}: {message}") for path, message in findings)
     return tuple(InvalidConfigError(source, problems).lines())

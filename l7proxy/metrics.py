@@ -9,7 +9,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from l7proxy.certificates import expiry
 from l7proxy.core.metering import BOUNDS_S, FAMILIES, Counts, Family, Kind, key_of, read_key
+from l7proxy.http.acme import route_of
 from l7proxy.http.guard import Guard
 from l7proxy.runtime import Proxy
 
@@ -22,11 +24,18 @@ _BOUNDS = (*(str(bound) for bound in BOUNDS_S), "+Inf")
 
 def counts_of(proxy: Proxy) -> Counts:
     """What this process has counted: numbers that can be sent, and added to those of others."""
-    proxy.meters.keep(proxy.snapshot.config.routes)
+    config = proxy.snapshot.config
+    challenges = [route for listener in config.listeners if (route := route_of(listener)) is not None]
+    proxy.meters.keep([*config.routes, *challenges])
     counts = proxy.meters.counts()
     counts[key_of("l7proxy_requests_in_flight")] = proxy.counters.in_flight
     counts[key_of("l7proxy_client_connections")] = proxy.connections
     counts[key_of("l7proxy_access_log_dropped")] = proxy.access.dropped
+    for listener, seal in proxy.seals.items():
+        counts[key_of("l7proxy_tls_handshakes", listener, "yes")] = seal.resumed
+        counts[key_of("l7proxy_tls_handshakes", listener, "no")] = seal.handshakes - seal.resumed
+        for reason, count in seal.failed.items():
+            counts[key_of("l7proxy_tls_handshake_failures", listener, reason)] = count
     for upstream, state in proxy.snapshot.upstreams.items():
         for verdict, count in state.sessions.counts.items() if state.sessions is not None else ():
             counts[key_of("l7proxy_sessions", upstream, verdict.value)] = count
@@ -53,6 +62,12 @@ def facts_of(proxy: Proxy) -> Counts:
             facts[key_of("l7proxy_backend_weight", upstream, backend)] = part.backend.weight
         if state.guard is not None:
             facts |= _facts_of_guard(upstream, state.guard)
+    for listener in proxy.snapshot.config.listeners:
+        for certificate in listener.tls.certificates if listener.tls is not None else ():
+            ends = expiry(certificate)
+            if ends is not None:
+                key = key_of("l7proxy_certificate_expiry_seconds", listener.name, certificate.name)
+                facts[key] = ends.timestamp()
     return facts
 
 

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import socket
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Protocol
 from director.kit.checks.check import Check
 from director.kit.health import HealthState, Status
 from l7proxy.accesslog import AccessLog
+from l7proxy.contexts import Seal
 from l7proxy.core.balance import RoundRobin, cycle
 from l7proxy.core.latency import Latency
 from l7proxy.core.load import Load
 from l7proxy.core.metering import Counters, Meters
-from l7proxy.core.model import Backend, Config, Route, Upstream
+from l7proxy.core.model import Backend, Config, Listener, Route, Upstream
 from l7proxy.core.routing import RouteTable
 from l7proxy.core.settings.backside import Way
 from l7proxy.core.slowstart import scaled
@@ -272,11 +273,21 @@ class Proxy:
     is_replaced: bool = False
     full_because: str = "limits.connections is reached"
     load: Load = field(default_factory=Load)
+    seals: dict[str, Seal] = field(default_factory=dict)
+    """How each listener with TLS shakes hands, by its name."""
 
     @property
     def says_draining(self) -> bool:
         """Whether those who share out connections are told to choose another proxy."""
         return self.draining and not self.is_replaced
+
+    def seal(self, listeners: Iterable[Listener]) -> None:
+        """Have these shake hands as they say from now on; those of before that are not among them are gone."""
+        before, self.seals = self.seals, {}
+        for listener in listeners:
+            if listener.tls is not None:
+                self.seals[listener.name] = seal = before.get(listener.name) or Seal()
+                seal.take(listener.tls)
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Run what must wait, such as for a connection, beside everything else."""

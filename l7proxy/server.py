@@ -28,8 +28,9 @@ from l7proxy.health import take_health, told, told_all
 from l7proxy.http.stack import assert_stack
 from l7proxy.inheritance import Inheritance, program
 from l7proxy.listeners import Listeners, client_roles, end, open_at, roles
-from l7proxy.loading import Loaded, load_file
+from l7proxy.loading import Loaded, load_file, renewed
 from l7proxy.rehearsal import rehearse
+from l7proxy.renewal import Watch, tell
 from l7proxy.runtime import Proxy, checks_of
 
 log = logging.getLogger("l7proxy")
@@ -44,10 +45,11 @@ class Handover:
 
 
 class Server:
-    """One proxy process. `path` is read again on SIGHUP."""
+    """One proxy process. `path` is read again on SIGHUP; `loaded` is what `config` comes from."""
 
-    def __init__(self, path: str, config: Config, log_level: str = "INFO") -> None:
+    def __init__(self, path: str, config: Config, log_level: str = "INFO", loaded: Loaded | None = None) -> None:
         self._path = path
+        self._loaded = loaded or Loaded(path, "", config)
         self._log_level = log_level
         self._prober = Prober(self._on_health)
         self._prober.watch(checks_of(config))
@@ -55,6 +57,7 @@ class Server:
         self._wake = asyncio.Event()
         self._reload_wanted = False
         self._upgrade_wanted = False
+        self._renewal_wanted = False
         self._crew: Crew | None = None
         """The workers that serve instead of this process from now on."""
         self._left: Inheritance | None = None
@@ -83,6 +86,7 @@ class Server:
                 group.create_task(self._prober.run(), name="prober"),
                 group.create_task(self.proxy.access.run(), name="access log"),
                 group.create_task(self._engine.sweep(), name="sweeper"),
+                group.create_task(Watch(self._config, self.request_renewal).run(), name="certificates"),
             ]
             config = self.proxy.snapshot.config
             await self._engine.begin(sockets, group)
@@ -111,6 +115,14 @@ class Server:
         self._reload_wanted = True
         self._wake.set()
 
+    def request_renewal(self) -> None:
+        """Look into the files of certificates soon."""
+        self._renewal_wanted = True
+        self._wake.set()
+
+    def _config(self) -> Config:
+        return self.proxy.snapshot.config
+
     def request_upgrade(self) -> None:
         """Become the program that is installed now."""
         self._upgrade_wanted = True
@@ -129,6 +141,9 @@ class Server:
             if (self._upgrade_wanted or self._reload_wanted) and not self._stops:
                 replaced, self._upgrade_wanted, self._reload_wanted = self._upgrade_wanted, False, False
                 await self._reload(replaced)
+            elif self._renewal_wanted and not self._stops:
+                self._renewal_wanted = False
+                await self._renew()
 
     async def _reload(self, replaced: bool) -> None:
         """Take the file as it is now, or leave everything as it was; either way the process goes on. Workers take over
@@ -140,7 +155,7 @@ class Server:
             if replaced or loaded.config.workers > 1:
                 await self._hand_over(loaded)
             else:
-                await self._change(loaded.config)
+                await self._change(loaded)
                 log.info("reloaded", extra=size_of(loaded.config))
         except InvalidConfigError as error:
             for line in error.lines():
@@ -151,9 +166,21 @@ class Server:
         except Exception:
             log.exception("reload failed in itself, the old configuration stays")
 
-    async def _change(self, config: Config) -> None:
+    async def _renew(self) -> None:
+        """Take certificates anew, where their files hold other ones; all else stays as it is."""
+        try:
+            renewal = await asyncio.to_thread(renewed, self._loaded)
+            if renewal.changed:
+                await self._change(renewal.loaded)
+            tell(renewal)
+        except Exception:
+            log.exception("certificates could not be taken anew, the old ones stay")
+
+    async def _change(self, loaded: Loaded) -> None:
+        config = loaded.config
         opened = await self._listeners.prepare(config)
         gone = await self._engine.change(config, self._prober, opened)
+        self._loaded = loaded
         self._prober.watch(checks_of(config))
         for served in gone:
             await end(served)

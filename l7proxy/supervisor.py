@@ -34,8 +34,9 @@ from l7proxy.health import ToldHealth, take_health, told, told_all
 from l7proxy.http.listening import LATE_S, turn_away
 from l7proxy.inheritance import SIGNALS, Inheritance, become, inherited_sockets, program
 from l7proxy.listeners import Listeners, client_roles, discard, end, open_at, own_roles, roles
-from l7proxy.loading import Loaded, load_file
+from l7proxy.loading import Loaded, load_file, renewed
 from l7proxy.rehearsal import rehearse
+from l7proxy.renewal import Watch, tell
 from l7proxy.runtime import Proxy, checks_of
 
 log = logging.getLogger("l7proxy")
@@ -65,6 +66,7 @@ class Supervisor:
         self._reload_wanted = False
         self._upgrade_wanted = False
         self._replace_wanted = False
+        self._renewal_wanted = False
         self._stops = 0
         self._leavers: list[Member] = []
         self._pause_s = 0.0
@@ -133,6 +135,7 @@ class Supervisor:
             tasks = [
                 group.create_task(self._prober.run(), name="prober"),
                 group.create_task(self._look(), name="look"),
+                group.create_task(Watch(self._config, self.request_renewal).run(), name="certificates"),
             ]
             try:
                 self._group = group
@@ -160,6 +163,14 @@ class Supervisor:
         self._reload_wanted = True
         self._wake.set()
 
+    def request_renewal(self) -> None:
+        """Look into the files of certificates soon."""
+        self._renewal_wanted = True
+        self._wake.set()
+
+    def _config(self) -> Config:
+        return self._loaded.config
+
     def request_upgrade(self) -> None:
         """Become the program that is installed now, with new workers."""
         self._upgrade_wanted = True
@@ -182,6 +193,9 @@ class Supervisor:
             elif self._reload_wanted:
                 self._reload_wanted = False
                 await self._reload(())
+            elif self._renewal_wanted:
+                self._renewal_wanted = False
+                await self._renew()
             else:
                 wait_s = await self._fill_up()
                 try:
@@ -241,6 +255,19 @@ class Supervisor:
             log.error(refused, extra={"problem": str(error)})
         except Exception:
             log.exception("reload failed in itself, the old configuration stays")
+
+    async def _renew(self) -> None:
+        """Take certificates anew, where their files hold other ones: by all workers or by none."""
+        try:
+            # In a thread: there may be hundreds.
+            renewal = await asyncio.to_thread(renewed, self._loaded)
+            if renewal.changed:
+                await self._change(renewal.loaded, ())
+            tell(renewal)
+        except DirectorError as error:
+            log.error("certificates could not be taken anew, the old ones stay", extra={"problem": str(error)})
+        except Exception:
+            log.exception("certificates could not be taken anew, the old ones stay")
 
     async def _change(self, loaded: Loaded, replaced: Sequence[Member]) -> None:
         """Go over to `loaded`, in two steps: what can fail stands in the first."""

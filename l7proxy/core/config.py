@@ -21,7 +21,6 @@ from l7proxy.core.captures import groups_of, path_groups
 from l7proxy.core.model import (
     AccessLogFormat,
     Backend,
-    Certificate,
     ClientTimeouts,
     Config,
     DangerousPath,
@@ -37,11 +36,12 @@ from l7proxy.core.model import (
 from l7proxy.core.routing import normal_path, ties
 from l7proxy.core.schema import ConfigSection, ListenerSection, RouteSection, UpstreamSection
 from l7proxy.core.settings.access import build_access
-from l7proxy.core.settings.acme import build_acme
+from l7proxy.core.settings.acme import acme_findings, build_acme
 from l7proxy.core.settings.backside import ProxyVersion, backend_tls_findings, build_backend_tls
 from l7proxy.core.settings.balancing import balance_findings, build_balance
 from l7proxy.core.settings.capacity import build_queue
 from l7proxy.core.settings.compression import build_compression
+from l7proxy.core.settings.https import build_to_https, hsts_line, https_findings
 from l7proxy.core.settings.limiting import build_limiting
 from l7proxy.core.settings.marking import build_marking, marking_findings
 from l7proxy.core.settings.match import NO_CONDITIONS, Conditions, build_conditions, match_findings
@@ -59,6 +59,7 @@ from l7proxy.core.settings.sorry import build_sorry, sorry_findings
 from l7proxy.core.settings.split import build_split, main_upstream, split_findings
 from l7proxy.core.settings.stickiness import build_sticky, sticky_findings
 from l7proxy.core.settings.tcp import build_tcp
+from l7proxy.core.settings.tls import build_tls, tls_findings
 
 LONGEST_NAME = 200
 _LABELS = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
@@ -122,6 +123,7 @@ def findings(section: ConfigSection) -> Iterator[Finding]:
     yield from _bind_findings(section)
     for name, listener in section.listeners.items():
         yield from _listener_findings(name, listener)
+        yield from _https_findings(name, listener, section)
     for index, route in enumerate(section.routes):
         yield from _answer_findings(index, route, section)
         yield from _own_answer_findings(("routes", index), route)
@@ -185,6 +187,16 @@ def _health_findings(section: ConfigSection) -> Iterator[Finding]:
                 ("routes", index, "match", "path"),
                 f"can never match: {exact} is the `health` of every listener, and answered before any route",
             )
+
+
+def _https_findings(name: str, listener: ListenerSection, section: ConfigSection) -> Iterator[Finding]:
+    path = ("listeners", name)
+    if listener.tls is not None:
+        yield from tls_findings(listener.tls, (*path, "tls"))
+    if listener.acme is not None:
+        yield from acme_findings(listener.acme, section.upstreams, (*path, "acme"))
+    has_tls = listener.tls is not None
+    yield from https_findings(listener.redirect_to_https, listener.hsts, has_tls=has_tls, path=path)
 
 
 def _match_findings(routes: Sequence[RouteSection], drop_underscores: bool) -> Iterator[Finding]:
@@ -283,9 +295,11 @@ def build(section: ConfigSection) -> Config:
                 tuple(ip_network(text) for text in listener.trusted_proxies),
                 listener.health,
                 listener.proxy_protocol,
-                Certificate(listener.tls.certificate, listener.tls.key) if listener.tls is not None else None,
+                build_tls(listener.tls) if listener.tls is not None else None,
                 build_acme(listener.acme) if listener.acme is not None else None,
                 build_tcp(listener.tcp) if listener.tcp is not None else None,
+                build_to_https(listener.redirect_to_https) if listener.redirect_to_https is not None else None,
+                hsts_line(listener.hsts) if listener.hsts is not None else b"",
             )
             for name, listener in section.listeners.items()
         ),

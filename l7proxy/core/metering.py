@@ -73,6 +73,19 @@ FAMILIES = {
         Family("l7proxy_retries_refused", Kind.COUNTER, "Attempts that the budget did not allow.", ("upstream",)),
         Family("l7proxy_backend_up", Kind.GAUGE, "1 where a backend gets requests, by its check.", _BACKEND),
         Family("l7proxy_backend_weight", Kind.GAUGE, "A backend's weight; 0 drains.", _BACKEND),
+        Family(
+            "l7proxy_tls_handshakes",
+            Kind.COUNTER,
+            "Handshakes with clients; resumed is yes or no.",
+            ("listener", "resumed"),
+        ),
+        Family("l7proxy_tls_handshake_failures", Kind.COUNTER, "Handshakes that failed.", ("listener", "reason")),
+        Family(
+            "l7proxy_certificate_expiry_seconds",
+            Kind.GAUGE,
+            "When a certificate ends, in seconds since 1970.",
+            ("listener", "certificate"),
+        ),
         Family("l7proxy_draining", Kind.GAUGE, "1 while this proxy stops."),
     )
 }

@@ -5,7 +5,7 @@ One rule: everything here is complete. Defaults are already in, names are resolv
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 
@@ -17,6 +17,7 @@ from l7proxy.core.settings.backside import BackendTls, ProxyVersion
 from l7proxy.core.settings.balancing import Balance, Hashing
 from l7proxy.core.settings.capacity import Queue
 from l7proxy.core.settings.compression import Compression
+from l7proxy.core.settings.https import ToHttps
 from l7proxy.core.settings.limiting import Limiting
 from l7proxy.core.settings.marking import Marking
 from l7proxy.core.settings.match import NO_CONDITIONS, Conditions
@@ -28,6 +29,7 @@ from l7proxy.core.settings.sorry import Sorry
 from l7proxy.core.settings.split import Share
 from l7proxy.core.settings.stickiness import Sticky
 from l7proxy.core.settings.tcp import Tcp
+from l7proxy.core.settings.tls import Tls
 
 IPNetwork = IPv4Network | IPv6Network
 
@@ -120,21 +122,12 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
-    """PEM files: the certificate with its chain, and its key; and what they held when the configuration was read."""
-
-    chain: str
-    key: str
-    chain_pem: bytes = field(default=b"", repr=False)
-    key_pem: bytes = field(default=b"", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Listener:
     """Where clients come in. `trusted_proxies` are the networks whose X-Forwarded-* is believed and extended.
 
     With `proxy_protocol` their connections begin with a PROXY header, and nobody else's do.
     `health` is a path that l7proxy answers by itself, whatever the host: it says that this process serves.
+    `hsts` is a header line for every answer.
     """
 
     name: str
@@ -142,9 +135,11 @@ class Listener:
     trusted_proxies: tuple[IPNetwork, ...] = ()
     health: str | None = None
     proxy_protocol: bool = False
-    tls: Certificate | None = None
+    tls: Tls | None = None
     acme: Acme | None = None
     tcp: Tcp | None = None
+    to_https: ToHttps | None = None
+    hsts: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from l7proxy.core.settings.fields import (
     Networks,
     no_port_alone,
 )
+from l7proxy.core.settings.https import HstsSection, ToHttpsValue
 from l7proxy.core.settings.limiting import LimitingSection
 from l7proxy.core.settings.marking import MarkingSection
 from l7proxy.core.settings.match import MatchSection
@@ -60,6 +61,13 @@ class ListenerSection(Section):
         description="connections from `trusted_proxies` begin with a PROXY header, version 1 or 2",
     )
     tls: TlsSection | None = Field(None, description="clients speak TLS here; default: plain HTTP")
+    redirect_to_https: ToHttpsValue = Field(
+        None,
+        description="requests are sent to https:// instead: true, or how; not those for `health` and ACME",
+    )
+    hsts: HstsSection | None = Field(
+        None, description="Strict-Transport-Security on every answer, in place of a backend's own; default: none"
+    )
     acme: AcmeSection | None = Field(None, description="answers ACME's HTTP-01 challenges, before any route")
     tcp: TcpSection | None = Field(None, description="forwards connections as they are, instead of speaking HTTP")
 

@@ -11,6 +11,7 @@ cdef class ClientConnection:
     cdef public object told
     cdef public Exchanged exchange
     cdef public object bound
+    cdef public object certificate
     cdef public object _held
     cdef public object _chunked
     cdef public object _tail

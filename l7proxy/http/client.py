@@ -21,6 +21,7 @@ from l7proxy.core.headers import own_tail, own_tail_around, status_line
 from l7proxy.core.proxyprotocol import Malformed, read_proxy_header
 from l7proxy.core.proxystatus import Cause, proxy_status
 from l7proxy.core.scan import scan_request
+from l7proxy.core.x509 import ClientCertificate
 from l7proxy.http.exchange import Exchange
 from l7proxy.http.link import LARGE_BYTES, Piece
 from l7proxy.http.parser import read_request
@@ -75,6 +76,7 @@ class ClientConnection:
         "_unsent",
         "_unsent_since_at",
         "bound",
+        "certificate",
         "exchange",
         "fd",
         "front",
@@ -97,6 +99,8 @@ class ClientConnection:
         self.scheme = "http"
         self.told: tuple[int, str, int] | None = None
         """What a PROXY header says of ports, and of the address that the client came to."""
+        self.certificate: ClientCertificate | None = None
+        """Who the client has proved to be."""
         self.state = HEAD
         self.exchange: Exchange | None = None
         self.keep_alive = True
@@ -429,7 +433,7 @@ class ClientConnection:
         why = proxy_status(self.proxy.snapshot.name, cause) if cause is not None else b""
         head_only = exchange.head.method == b"HEAD"
         told = reply_bytes(status, text, close=close, head_only=head_only, named=cause is None, proxy_status=why)
-        self._write(told)
+        self.say(told)
         return len(told) - told.index(b"\r\n\r\n") - 4
 
     def respond(self, status: int, fields: bytes, body: bytes, cause: Cause | None) -> int:
@@ -440,8 +444,12 @@ class ClientConnection:
         close = self._parts_after(exchange, status, cause)
         why = proxy_status(self.proxy.snapshot.name, cause) if cause is not None else b""
         head_only = exchange.head.method == b"HEAD"
-        self._write(answer_bytes(status, fields, body, close=close, head_only=head_only, proxy_status=why))
+        self.say(answer_bytes(status, fields, body, close=close, head_only=head_only, proxy_status=why))
         return 0 if head_only else len(body)
+
+    def say(self, told: bytes) -> None:
+        """Send a whole answer of our own."""
+        self._write(told)
 
     def _parts_after(self, exchange: Exchange, status: int, cause: Cause | None) -> bool:
         """Whether the connection ends with an answer of ours. To HTTP/1.0 it says so, whatever the client asked for."""

@@ -28,6 +28,7 @@ from l7proxy.core.proxyprotocol import proxy_header_v1, proxy_header_v2
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.retry import IDEMPOTENT, MOST_REPLAYED_BYTES, Failure, Retry, retry
 from l7proxy.core.settings.backside import ProxyVersion
+from l7proxy.core.x509 import ClientCertificate
 from l7proxy.http.guard import OPEN, TRIAL, Guard
 from l7proxy.http.link import HEAD, Piece, UpstreamLink
 from l7proxy.http.pool import ConnectError
@@ -47,6 +48,7 @@ class Client(Protocol):
 
     peer: str
     scheme: str
+    certificate: ClientCertificate | None
     bound: Mapping[BackendState, UpstreamLink]
     """Links on which this client, and nobody else, is known to a backend."""
 
@@ -180,6 +182,10 @@ class Exchange:
             draining = proxy.says_draining
             self._reply(503 if draining else 200, "draining" if draining else "ok", None)
             return
+        if front.steps is not None:
+            for step in front.steps:
+                if step.before(self) != GO_ON:
+                    return
         if head.via and snapshot.via and names_in_via(head.via, snapshot.via):
             self.refuse(Cause.PROXY_LOOP, "the request went through this proxy before: a backend leads back here")
             return

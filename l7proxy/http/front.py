@@ -10,11 +10,13 @@ import asyncio
 import logging
 from typing import cast
 
-from l7proxy.certificates import context_of
 from l7proxy.core.forwarded import TrustedNetworks
 from l7proxy.core.model import Listener
 from l7proxy.core.proxystatus import Cause
+from l7proxy.http.acme import Challenges
 from l7proxy.http.client import ClientConnection
+from l7proxy.http.https import GoToHttps, StrictConnection
+from l7proxy.http.steps import Before
 from l7proxy.http.tls import TlsConnection
 from l7proxy.runtime import Proxy
 
@@ -34,13 +36,22 @@ class Front:
     def configure(self, listener: Listener) -> None:
         """Serve as `listener` says from now on."""
         self.listener = listener
-        self.tls = context_of(listener.tls) if listener.tls is not None else None
+        self.seal = self.proxy.seals.get(listener.name) if listener.tls is not None else None
+        self.steps = _steps_of(listener)
+        """What answers before any route does, `health` excepted; None where nothing may."""
         self.health = listener.health
         self.trusting = bool(listener.trusted_proxies)
         self.trusted = TrustedNetworks(listener.trusted_proxies)
 
     def __call__(self) -> asyncio.Protocol:
-        connection = ClientConnection(self) if self.tls is None else TlsConnection(self, self.tls)
+        seal = self.seal
+        connection: ClientConnection
+        if seal is None:
+            connection = ClientConnection(self)
+        elif self.listener.hsts:
+            connection = StrictConnection(self, seal)
+        else:
+            connection = TlsConnection(self, seal)
         return cast("asyncio.Protocol", connection)
 
     def close_idle(self, idle_s: float = 0.0) -> None:
@@ -64,3 +75,12 @@ class Front:
                     self.proxy.failures.write("connection failed in itself", level=logging.ERROR, error=error)
                     connection.abort()
             await asyncio.sleep(0)
+
+
+def _steps_of(listener: Listener) -> tuple[Before, ...] | None:
+    steps: list[Before] = []
+    if listener.acme is not None:
+        steps.append(Challenges(listener, listener.acme))
+    if listener.to_https is not None:
+        steps.append(GoToHttps(listener.to_https))
+    return tuple(steps) or None

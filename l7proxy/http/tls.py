@@ -15,8 +15,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from l7proxy.contexts import UNFINISHED, Seal
 from l7proxy.core.head import Refusal
 from l7proxy.core.proxystatus import Cause
+from l7proxy.core.x509 import client_certificate
 from l7proxy.http.client import ANSWER, BODY, CLOSED, HEAD, LINGER, PROXY, TUNNEL, ClientConnection
 from l7proxy.http.link import Piece
 from l7proxy.http.tlswords import said
@@ -49,7 +51,6 @@ class TlsConnection(ClientConnection):
 
     __slots__ = (
         "_client_ended",
-        "_context",
         "_decrypt",
         "_encrypt",
         "_greeted_bytes",
@@ -57,6 +58,7 @@ class TlsConnection(ClientConnection):
         "_made_at",
         "_may_say",
         "_outgoing",
+        "_seal",
         "_stage",
         "_tls",
     )
@@ -65,10 +67,10 @@ class TlsConnection(ClientConnection):
     _incoming: ssl.MemoryBIO
     _outgoing: ssl.MemoryBIO
 
-    def __init__(self, front: Front, context: ssl.SSLContext) -> None:
+    def __init__(self, front: Front, seal: Seal) -> None:
         super().__init__(front)
         self.scheme = "https"
-        self._context = context
+        self._seal = seal
         self._stage = NEW
         self._may_say = False
         """Whether we are past the handshake, and have not said that we end."""
@@ -210,11 +212,12 @@ class TlsConnection(ClientConnection):
                     _send(self, self._outgoing.read())
                     return
             except ssl.SSLError as error:
-                self._fail(said(error))
+                self._fail(self._seal.why(error) or said(error), error)
                 return
         _send(self, self._outgoing.read())
         self._stage = OPEN
         self._may_say = True
+        self._shaken()
         self._idle_since_at = _monotonic()
         if view or self._incoming.pending:
             self._take(bytes(view))
@@ -223,7 +226,7 @@ class TlsConnection(ClientConnection):
         self._stage = SHAKING
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._tls = tls = self._seal.root.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._decrypt = tls.read
         self._encrypt = tls.write
 
@@ -235,12 +238,26 @@ class TlsConnection(ClientConnection):
         else:
             self._fail("what came is no TLS")
 
-    def _fail(self, reason: str) -> None:
+    def _shaken(self) -> None:
+        """Count it, and learn who the client is."""
+        seal = self._seal
+        seal.handshakes += 1
+        if self._tls.session_reused:
+            seal.resumed += 1
+        if seal.asks_clients:
+            shown = self._tls.getpeercert(binary_form=True)
+            self.certificate = client_certificate(shown) if shown else None
+
+    def _fail(self, reason: str, error: ssl.SSLError | None = None) -> None:
         """Say so, to the client in an alert if OpenSSL has made one."""
-        self._log("TLS handshake failed", reason)
+        self._failed(reason, self._seal.kind_of(error))
         if self._stage == SHAKING and self._outgoing.pending:
             _send(self, self._outgoing.read())
         super().close()
+
+    def _failed(self, reason: str, kind: str) -> None:
+        self._seal.count(kind)
+        self._log("TLS handshake failed", reason)
 
     def _log(self, message: str, reason: str) -> None:
         self.proxy.refusals.write(message, fields={"reason": reason, "client": self.peer})
@@ -302,7 +319,7 @@ class TlsConnection(ClientConnection):
             within_s = self.proxy.snapshot.config.timeouts.head_s
             if now - self._made_at > within_s:
                 if self._stage == SHAKING:
-                    self._log("TLS handshake failed", f"it is not over after {within_s:g}s")
+                    self._failed(f"it is not over after {within_s:g}s", UNFINISHED)
                 self.state = CLOSED
                 self.abort()
             return
@@ -310,6 +327,6 @@ class TlsConnection(ClientConnection):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._stage == SHAKING and self.state == HEAD:
-            self._log("TLS handshake failed", "the client left")
+            self._failed("the client left", UNFINISHED)
         self._may_say = False
         super().connection_lost(exc)

@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from director.kit.configfile import InvalidConfigError
-from l7proxy.certificates import context_of, expiry, warning
+from l7proxy.certificates import expiry, warnings
 from l7proxy.cli import cli
-from l7proxy.core.model import Certificate
+from l7proxy.contexts import plan_of
+from l7proxy.core.settings.tls import Certificate
 from l7proxy.loading import load_file
 from tests.wire.sealed import make_certificate
 
@@ -122,11 +123,19 @@ def test_one_that_has_expired_is_served_with_a_warning(made: Path) -> None:
     assert loaded.warnings == ()
     served = loaded.config.listeners[0].tls
     assert served is not None
-    ends = expiry(served)
+    assert served.pair is not None
+    ends = expiry(served.pair)
     assert ends is not None
     assert timedelta(days=25) < ends - datetime.now(UTC) < timedelta(days=35)
-    assert "expired at" in warning(served, ends + timedelta(seconds=1))
-    assert warning(served, ends - timedelta(seconds=1)) == ""
+
+    def said(at: datetime) -> str:
+        return "".join(f"{about[0]} {what}" for about, what in warnings(served, at))
+
+    assert said(ends + timedelta(seconds=1)).startswith(f"certificate {made}/one.crt expired at ")
+    assert "ends in 0 days" in said(ends - timedelta(seconds=1))
+    assert "ends in 13 days" in said(ends - timedelta(days=13, hours=2))
+    assert said(ends - timedelta(days=15)) == ""
+    assert "is not valid before" in said(datetime.now(UTC) - timedelta(days=2))
 
 
 def test_check_tells_of_one_that_has_expired_and_goes_on(tmp_path: Path) -> None:
@@ -149,7 +158,7 @@ def test_the_same_files_have_the_same_context_and_others_another(made: Path, tmp
         (tmp_path / "l7proxy.yaml").write_text(text(tmp_path / "it.crt", tmp_path / "it.key"))
         served = load_file(str(tmp_path / "l7proxy.yaml")).config.listeners[0].tls
         assert served is not None
-        return context_of(served)
+        return plan_of(served).find(None)
 
     one = context("one")
     assert context("one") is one

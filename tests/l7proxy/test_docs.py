@@ -210,7 +210,7 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize(("page", "block"), _examples())
 def test_every_example_is_taken(page: str, block: str, tmp_path: Path) -> None:
-    """A part of a file is put into the least one; certificates that it names are made."""
+    """A part of a file is put into the least one; certificates and folders that it names are made."""
     section = {**yaml.safe_load(LEAST), **yaml.safe_load(block)}
     text = block if {"listeners", "upstreams"} <= set(yaml.safe_load(block)) else yaml.safe_dump(section)
     if re.search("certificate:|ca:", text):
@@ -218,6 +218,10 @@ def test_every_example_is_taken(page: str, block: str, tmp_path: Path) -> None:
         text = re.sub(r"(ca: )\S+\.pem", rf"\1{certificate}", text)
         text = re.sub(r"(certificate: )\S+\.pem", rf"\1{certificate}", text)
         text = re.sub(r"(key: )\S+\.key", rf"\1{key}", text)
+    if "folder:" in text:
+        certificate, _ = make_certificate(tmp_path, "shop")
+        text = re.sub(r"(folder: )/[^\s}]+", rf"\1{tmp_path}", text)
+        text = re.sub(r"(ca: )/[^\s},]+", rf"\1{certificate}", text)
     file = tmp_path / "l7proxy.yaml"
     file.write_text(text)
     result = CliRunner().invoke(cli, ["check", str(file)], catch_exceptions=False, standalone_mode=False)
