@@ -203,7 +203,7 @@ def _name(der: bytes, element: _Element) -> str:
         for _, start, stop in _elements(der, at, end):
             kind, value = _elements(der, start, stop)
             pairs.append(_attribute(der, _oid(der, kind), value))
-        told.append("+".join(pairs))
+        told.append("+".join(reversed(pairs)))  # as OpenSSL does
     return ",".join(reversed(told))
 
 

@@ -11,7 +11,7 @@ from l7proxy.core.head import ResponseHead
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.settings.https import ToHttps, redirected
 from l7proxy.http.link import Piece
-from l7proxy.http.steps import OVER
+from l7proxy.http.steps import GO_ON, OVER
 from l7proxy.http.tls import PLAIN, TlsConnection
 
 if TYPE_CHECKING:
@@ -21,20 +21,33 @@ _NAME = b"strict-transport-security:"
 
 
 class GoToHttps:
-    """Answers every request with a redirect."""
+    """Answers every request with a redirect, unless a trusted proxy says that its client has come by TLS."""
 
     def __init__(self, to: ToHttps) -> None:
         self._to = to
 
     def before(self, exchange: Exchange) -> int:
-        """It is over."""
+        """OVER, or GO_ON behind a proxy that has taken TLS off."""
         head = exchange.head
+        if head.claims and _came_by_tls(exchange):
+            return GO_ON
         if not head.host:
             exchange.refuse(Cause.MALFORMED_REQUEST, "a request without a host cannot be sent to https://")
             return OVER
         where = redirected(head.host, head.start.split(b" ")[1], self._to)
         exchange.respond(self._to.status, b"Location: %b\r\n" % where)
         return OVER
+
+
+def _came_by_tls(exchange: Exchange) -> bool:
+    front = exchange.client.front
+    if not front.trusting or not front.trusted.trust(exchange.client.peer):
+        return False
+    for line in exchange.head.claims:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"x-forwarded-proto":
+            return value.partition(b",")[0].strip(b" \t").lower() == b"https"
+    return False
 
 
 class StrictConnection(TlsConnection):

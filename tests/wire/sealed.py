@@ -13,20 +13,47 @@ import subprocess
 import time
 from pathlib import Path
 
+from l7proxy.core.x509 import facts_of
 from tests.wire.harness import Running
 
 SAID, CUT, RESET, STILL_OPEN = "said", "cut", "reset", "open"
 RECORD = 16 * 1024
 
 
-def make_certificate(directory: Path, name: str = "one", *options: str) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 and its key, in two files."""
+def make_certificate(
+    directory: Path, name: str = "one", *options: str, names: str = "IP:127.0.0.1", issuer: str = ""
+) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, or for `names`, and its key, in two files; by itself or by `issuer`, made before."""
     certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
     new = options or ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc")
-    names = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
-    words = ["openssl", "req", "-x509", *new, *names, "-keyout", str(key), "-out", str(certificate)]
+    about = ["-subj", f"/CN={name}", "-addext", f"subjectAltName={names}"]
+    if issuer:
+        signing = ["-CA", str(directory / f"{issuer}.crt"), "-CAkey", str(directory / f"{issuer}.key")]
+        about += ["-addext", "basicConstraints=CA:FALSE", *signing]
+    words = ["openssl", "req", "-x509", *new, *about, "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(words, check=True, capture_output=True)
     return certificate, key
+
+
+def credulous(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+    """A client that takes whatever is shown, and speaks this version alone."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    return context
+
+
+def shown(port: int, name: str | None, context: ssl.SSLContext | None = None) -> str:
+    """The subject of the certificate that is shown to who asks for `name`. Raises: ssl.SSLError."""
+    context = context or credulous()
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5.0) as raw,
+        context.wrap_socket(raw, server_hostname=name) as tls,
+    ):
+        facts = facts_of(tls.getpeercert(binary_form=True) or b"")
+    assert facts is not None
+    return facts.subject
 
 
 def listens_with(certificate: Path, key: Path) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from l7proxy.admin import status_of
+from l7proxy.core import x509
+from l7proxy.metrics import facts_of
 from tests.wire.harness import Origin, live, named, running, statuses_of
 from tests.wire.load import Load
-from tests.wire.sealed import SAID, Sealed, listens_with, make_certificate, trusting
+from tests.wire.sealed import SAID, Sealed, credulous, listens_with, make_certificate, shown, trusting
 from tests.wire.test_running import problems, reloaded
 from tests.wire.test_workers import Workers, all_gone, patiently, several
 
@@ -96,6 +99,138 @@ async def test_a_listener_goes_over_to_tls_and_back(tmp_path: Path) -> None:
         proxy.path.write_text(plain)
         await reloaded(proxy)
         assert statuses_of(await proxy.get()) == [200]
+
+
+# files that change by themselves
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("l7proxy.renewal.LOOK_EVERY_S", 0.02)
+
+
+def told(caplog: pytest.LogCaptureFixture, message: str) -> list[dict[str, object]]:
+    return [record.__dict__ for record in caplog.records if record.message == message]
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@live
+async def test_a_renewed_certificate_is_served_without_a_signal_and_sessions_go_on(
+    tmp_path: Path, version: ssl.TLSVersion, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "l7proxy")
+    files = Files(tmp_path)
+    async with running(tmp_path, Origin(named), listener=listens_with(*files.served)) as proxy:
+        context = credulous(version)
+        client = await asyncio.to_thread(Sealed(proxy.port, context).open)
+
+        def asked() -> ssl.SSLSession | None:
+            client.say(GET)
+            assert statuses_of(client.read(b"origin")[0]) == [200]
+            client.received = b""
+            return client.tls.session
+
+        session = await asyncio.to_thread(asked)
+        proxy.path.write_text("it: is another file now, and nobody reads it")
+        files.put("two")
+        await proxy.until(lambda: told(caplog, "certificates taken anew") != [])
+        assert await asyncio.to_thread(files.name_of, proxy.port) == "two"
+        await asyncio.to_thread(asked)
+        client.socket.close()
+
+        def resumed() -> bool:
+            with Sealed(proxy.port, context, session) as again:
+                again.open()
+                return bool(again.tls.session_reused)
+
+        assert await asyncio.to_thread(resumed)
+        seal = proxy.server.proxy.seals["http"]
+        assert (seal.handshakes, seal.resumed) == (3, 1)
+        (served,) = (value for key, value in facts_of(proxy.server.proxy).items() if "certificate_expiry" in key)
+        assert datetime.fromtimestamp(served, UTC) == expiry(files.made["two"][0])
+    (said,) = told(caplog, "certificates taken anew")
+    assert said["listener"] == "http"
+    assert str(said["certificates"]).startswith(f"{files.served[0]} (127.0.0.1) until 2")
+
+
+def expiry(certificate: Path) -> datetime:
+    facts = x509.facts_of(ssl.PEM_cert_to_DER_cert(certificate.read_text()))
+    assert facts is not None
+    return facts.ends
+
+
+@pytest.mark.usefixtures("hasty")
+@live
+async def test_of_a_folder_good_ones_are_taken_and_bad_ones_left_as_they_were(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "l7proxy")
+    folder, made = tmp_path / "folder", tmp_path / "made"
+    folder.mkdir()
+    made.mkdir()
+
+    def put(name: str, other: str = "") -> None:
+        make_certificate(made, name, names=f"DNS:{name}.example")
+        shutil.copy(made / f"{name}.crt", folder)
+        shutil.copy(made / f"{other or name}.key", folder / f"{name}.key")
+
+    put("a")
+    put("b")
+    anew, kept = "certificates taken anew", "certificate not taken anew, the old one stays"
+    async with running(tmp_path, Origin(named), listener=f", tls: {{folder: {folder}}}") as proxy:
+        old = await asyncio.to_thread(ssl_shown, proxy.port, "b.example")
+        put("c")
+        put("b", "c")  # a pair that does not fit
+        await proxy.until(lambda: bool(told(caplog, anew) and told(caplog, kept)))
+        assert await asyncio.to_thread(shown, proxy.port, "c.example") == "CN=c"
+        assert await asyncio.to_thread(ssl_shown, proxy.port, "b.example") == old
+        (said,) = told(caplog, kept)
+        assert f"{folder}/b.key is not the key of the first certificate in {folder}/b.crt" in str(said["problem"])
+        shutil.copy(made / "b.key", folder)
+        await proxy.until(lambda: len(told(caplog, anew)) == 2)
+        assert await asyncio.to_thread(ssl_shown, proxy.port, "b.example") != old
+        for kind in ("crt", "key"):
+            (folder / f"c.{kind}").unlink()
+        await proxy.until(lambda: len(told(caplog, anew)) == 3)
+        assert told(caplog, anew)[2]["certificates"] == "c is gone"
+        with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"):
+            await asyncio.to_thread(shown, proxy.port, "c.example")
+        shutil.rmtree(folder)
+        await proxy.until(lambda: len(told(caplog, kept)) == 2)
+        assert await asyncio.to_thread(shown, proxy.port, "a.example") == "CN=a"
+    assert len(told(caplog, kept)) == 2
+
+
+def ssl_shown(port: int, name: str) -> str:
+    """The certificate itself."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5.0) as raw,
+        credulous().wrap_socket(raw, server_hostname=name) as tls,
+    ):
+        return (tls.getpeercert(binary_form=True) or b"").hex()
+
+
+@patiently
+async def test_workers_take_a_renewed_certificate_all_together_and_a_later_one_too(tmp_path: Path) -> None:
+    files, origin = Files(tmp_path), await Origin(named).start()
+    path, port, admin = several(tmp_path, origin, 2, listener=listens_with(*files.served))
+
+    async def seen() -> set[str]:
+        return {await asyncio.to_thread(files.name_of, port) for _ in range(12)}
+
+    async with Workers(path, port, admin) as proxy:
+        assert await seen() == {"one"}
+        files.put("two")
+        await proxy.times("certificates taken anew", 1)
+        assert await seen() == {"two"}
+        before = await proxy.pids()
+        os.kill(next(iter(before - {proxy.pid})), signal.SIGKILL)
+        await proxy.logged("worker serves")
+        assert await seen() == {"two"}
+        assert "Traceback" not in proxy.log.read_text()
+        assert "PRIVATE KEY" not in proxy.log.read_text()
+    await origin.stop()
 
 
 @patiently
