@@ -153,7 +153,8 @@ def renewed(loaded: Loaded) -> Renewal:
         files.update(pair for each in news for pair in certificates.contents(each))
     config = replace(loaded.config, listeners=tuple(listeners)) if changed else loaded.config
     text, source = loaded.text, loaded.source
-    doubts = list(_doubts(config.listeners)) if changed else []
+    known = set(_doubts(loaded.config.listeners)) if changed else set()
+    doubts = [doubt for doubt in _doubts(config.listeners) if doubt not in known] if changed else []
     return Renewal(
         replace(loaded, config=config, files=files),
         tuple(changed),

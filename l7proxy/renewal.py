@@ -17,6 +17,8 @@ from l7proxy.loading import Renewal
 log = logging.getLogger("l7proxy")
 
 LOOK_EVERY_S = 1.0
+AGAIN_S = 30.0
+"""When it is tried again where workers could not take what is good."""
 
 _Stamps = dict[str, tuple[int, int, int]]
 

@@ -36,7 +36,7 @@ from l7proxy.inheritance import SIGNALS, Inheritance, become, inherited_sockets,
 from l7proxy.listeners import Listeners, client_roles, discard, end, open_at, own_roles, roles
 from l7proxy.loading import Loaded, load_file, renewed
 from l7proxy.rehearsal import rehearse
-from l7proxy.renewal import Watch, tell
+from l7proxy.renewal import AGAIN_S, Watch, tell
 from l7proxy.runtime import Proxy, checks_of
 
 log = logging.getLogger("l7proxy")
@@ -265,7 +265,9 @@ class Supervisor:
                 await self._change(renewal.loaded, ())
             tell(renewal)
         except DirectorError as error:
-            log.error("certificates could not be taken anew, the old ones stay", extra={"problem": str(error)})
+            told = {"problem": str(error), "again_in_s": AGAIN_S}
+            log.error("certificates could not be taken anew, the old ones stay", extra=told)
+            asyncio.get_running_loop().call_later(AGAIN_S, self.request_renewal)
         except Exception:
             log.exception("certificates could not be taken anew, the old ones stay")
 
