@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from director.core.model import Config
-from director.core.naming import NO_ADDRESS, Answer, Lookup, Named, is_host_name
+from director.core.naming import NO_ADDRESS, Lookup, Named
 from director.kit import statefile
 from director.kit.errors import HostError
-from director.kit.net import IPAddress, parse_unicast
-from director.resolver import Resolver
+from director.kit.net import Answer, IPAddress, is_host_name, parse_unicast
+from director.kit.resolver import Resolver
 
 log = logging.getLogger(__name__)
 

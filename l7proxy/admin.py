@@ -117,10 +117,10 @@ def _guarded(state: UpstreamState) -> dict[str, Any]:
 def _backend(state: BackendState) -> dict[str, Any]:
     health = state.health
     return {
-        "address": str(state.backend.endpoint),
+        "address": state.backend.address,
         "weight": state.backend.weight,
         "health": health.status.value if state.backend.check is not None else "unchecked",
-        "reason": health.last.reason if health.last is not None else None,
+        "reason": state.why_down if health.last is not None or state.backend.unresolved else None,
         "up": state.up,
         "counters": _counters(state.counters),
     }

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from director.kit.configfile import Finding, read_text
+from director.kit.net import Answer
 from director.kit.problem import InvalidConfigError, Problem
 from director.kit.yamltree import dotted, parse
-from l7proxy import backside, certificates, contents, keyfiles
+from l7proxy import backside, certificates, contents, keyfiles, names
 from l7proxy.core.config import load_config
 from l7proxy.core.model import Config, Listener, Upstream
 from l7proxy.core.schema import ConfigSection
@@ -58,6 +59,7 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
     held: dict[Tls, Tls] = {}
     ways: dict[BackendTls, BackendTls] = {}
     read: dict[str, bytes] = {}
+    answers: dict[str, Answer] = {}
     key_files: dict[str, str] = {}
 
     def of_files(section: ConfigSection) -> Iterator[Finding]:
@@ -91,12 +93,16 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
             except ValueError as error:
                 yield path, str(error)
 
-    config = contents.filled(load_config(text, source, of_files), read)
+    def look_up(hosts: Iterable[str]) -> Mapping[str, Answer]:
+        answers.update(names.look_up(hosts, files))
+        return answers
+
+    config = contents.filled(load_config(text, source, of_files, look_up), read)
     listeners = tuple(
         replace(listener, tls=held[listener.tls]) if listener.tls is not None else listener
         for listener in config.listeners
     )
-    warnings = [*unused_findings(config), *_doubts(listeners), *_no_folders(listeners)]
+    warnings = [*unused_findings(config), *_doubts(listeners), *_no_folders(listeners), *_no_addresses(config)]
     pems = {file: content.decode("latin-1") for file, content in read.items()}
     pems.update(pair for each in held.values() for pair in certificates.contents(each))
     for tls in ways.values():
@@ -115,7 +121,7 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
         text,
         replace(config, workers=workers, listeners=listeners, upstreams=upstreams),
         _placed(text, source, warnings),
-        {**pems, **key_files},
+        {**pems, **key_files, **names.kept(answers)},
     )
 
 
@@ -128,13 +134,18 @@ class Renewal:
     changed: tuple[tuple[str, str], ...]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    moved: Mapping[str, str] = field(default_factory=dict)
+    """Names of backends that have other addresses."""
 
 
 def renewed(loaded: Loaded) -> Renewal:
-    """Read the files of certificates again, and nothing else."""
+    """Read the files of certificates again, look names up again, and nothing else."""
     changed: list[tuple[str, str]] = []
     problems: list[Finding] = []
     listeners = []
+    moved = names.news(loaded.files)
+    if moved:
+        loaded = load_text(loaded.text, loaded.source, {**loaded.files, **moved})
     files = dict(loaded.files)
     for listener in loaded.config.listeners:
         before = listener.tls
@@ -160,6 +171,7 @@ def renewed(loaded: Loaded) -> Renewal:
         tuple(changed),
         _placed(text, source, problems),
         _placed(text, source, doubts),
+        {host.removeprefix("name:"): said for host, said in moved.items()},
     )
 
 
@@ -171,6 +183,16 @@ def _doubts(listeners: Sequence[Listener]) -> Iterator[Finding]:
                 (("listeners", listener.name, "tls", *about), said)
                 for about, said in certificates.warnings(listener.tls)
             )
+
+
+def _no_addresses(config: Config) -> Iterator[Finding]:
+    for name, upstream in config.upstreams.items():
+        for backend in upstream.backends:
+            if backend.unresolved:
+                yield (
+                    ("upstreams", name, "backends", backend.name, "address"),
+                    f"{backend.host} has no address: {backend.unresolved}; the backend is down until it has one",
+                )
 
 
 def _no_folders(listeners: Sequence[Listener]) -> Iterator[Finding]:

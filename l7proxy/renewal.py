@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
-from l7proxy import certificates
+from l7proxy import certificates, names
 from l7proxy.core.model import Config
-from l7proxy.loading import Renewal
+from l7proxy.loading import Loaded, Renewal
 
 log = logging.getLogger("l7proxy")
 
 LOOK_EVERY_S = 1.0
+NAMES_EVERY_S = 30.0
 AGAIN_S = 30.0
 """When it is tried again where workers could not take what is good."""
 
@@ -24,19 +26,26 @@ _Stamps = dict[str, tuple[int, int, int]]
 
 
 class Watch:
-    """Looks at the files of certificates of whatever configuration is in force, and calls `on_change`."""
+    """Looks at the files of certificates of whatever configuration is in force, and at what names of its backends are,
+    and calls `on_change`."""
 
-    def __init__(self, config: Callable[[], Config], on_change: Callable[[], None]) -> None:
-        self._config = config
+    def __init__(self, loaded: Callable[[], Loaded], on_change: Callable[[], None]) -> None:
+        self._loaded = loaded
         self._on_change = on_change
         self._known: _Stamps | None = None
         self._last: _Stamps | None = None
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
+        asked_at = time.monotonic()
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            config = self._config()
+            loaded = self._loaded()
+            config = loaded.config
+            if time.monotonic() - asked_at >= NAMES_EVERY_S and names.are_among(loaded.files):
+                asked_at = time.monotonic()
+                if await asyncio.to_thread(names.news, loaded.files):
+                    self._on_change()
             if all(listener.tls is None for listener in config.listeners):
                 continue
             # In a thread: there may be hundreds, on a disk that is elsewhere.
@@ -59,6 +68,8 @@ def tell(renewal: Renewal) -> None:
     """One line for each listener, and for each file that was not taken."""
     for listener, what in renewal.changed:
         log.info("certificates taken anew", extra={"listener": listener, "certificates": what})
+    for host, said in renewal.moved.items():
+        log.info("backend's name has another address", extra={"name": host, "addresses": said})
     for problem in renewal.problems:
         log.error("certificate not taken anew, the old one stays", extra={"problem": problem})
     for warning in renewal.warnings:

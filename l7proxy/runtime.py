@@ -77,7 +77,16 @@ class BackendState:
     @property
     def up(self) -> bool:
         """Whether it gets requests: PENDING counts as up, as in HAProxy, so that a start serves at once."""
+        if self.backend.unresolved:
+            return False
         return self.backend.check is None or self.health.status is not Status.DOWN
+
+    @property
+    def why_down(self) -> str:
+        """Why it is, where it is."""
+        if self.backend.unresolved:
+            return f"{self.backend.host} has no address: {self.backend.unresolved}"
+        return self.health.last.reason if self.health.last is not None else "no result"
 
 
 class UpstreamState:
@@ -186,13 +195,9 @@ class UpstreamState:
 
     def why_nobody(self) -> str:
         """Why no backend can be picked, in a few words."""
-        down = [f"{name} is down: {_reason(state.health)}" for name, state in self.backends.items() if not state.up]
+        down = [f"{name} is down: {state.why_down}" for name, state in self.backends.items() if not state.up]
         drained = [f"{name} has weight 0" for name, state in self.backends.items() if state.up]
         return "no backend is up: " + "; ".join([*down, *drained][:3])
-
-
-def _reason(health: HealthState) -> str:
-    return health.last.reason if health.last is not None else "no result"
 
 
 class RouteState:

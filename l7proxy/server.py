@@ -86,7 +86,7 @@ class Server:
                 group.create_task(self._prober.run(), name="prober"),
                 group.create_task(self.proxy.access.run(), name="access log"),
                 group.create_task(self._engine.sweep(), name="sweeper"),
-                group.create_task(Watch(self._config, self.request_renewal).run(), name="certificates"),
+                group.create_task(Watch(lambda: self._loaded, self.request_renewal).run(), name="certificates"),
             ]
             config = self.proxy.snapshot.config
             await self._engine.begin(sockets, group)
@@ -170,7 +170,7 @@ class Server:
         """Take certificates anew, where their files hold other ones; all else stays as it is."""
         try:
             renewal = await asyncio.to_thread(renewed, self._loaded)
-            if renewal.changed:
+            if renewal.changed or renewal.moved:
                 await self._change(renewal.loaded)
             tell(renewal)
         except Exception:

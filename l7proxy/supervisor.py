@@ -135,7 +135,7 @@ class Supervisor:
             tasks = [
                 group.create_task(self._prober.run(), name="prober"),
                 group.create_task(self._look(), name="look"),
-                group.create_task(Watch(self._config, self.request_renewal).run(), name="certificates"),
+                group.create_task(Watch(lambda: self._loaded, self.request_renewal).run(), name="certificates"),
             ]
             try:
                 self._group = group
@@ -261,7 +261,7 @@ class Supervisor:
         try:
             # In a thread: there may be hundreds.
             renewal = await asyncio.to_thread(renewed, self._loaded)
-            if renewal.changed:
+            if renewal.changed or renewal.moved:
                 await self._change(renewal.loaded, ())
             tell(renewal)
         except DirectorError as error:

@@ -5,38 +5,18 @@ One rule: who has had an address always has one: a lookup that fails, or that la
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from director.kit.net import IPAddress
+from director.kit.net import Answer, IPAddress
 
 NO_ADDRESS = "it has no address"
 MOST_ADDRESSES = 64  # of one name and IP version: what a server may say, and is remembered
 
+
 # RFC 1123, 2.1; `_` is common where names are made by machines. A top-level domain begins with a letter (RFC 3696, 2),
 # so that a mistyped address is not taken as a name; nor is a number as inet_aton(3) reads it.
-_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_HOST = re.compile(
-    r"(?=.{1,253}\Z)(?!(?:[0-9]+\.){3}[^.]+\Z)"
-    rf"(?:(?:{_LABEL}\.)+(?=[A-Za-z]){_LABEL}|(?!0[xX][0-9A-Fa-f]*\Z)(?=[0-9_-]*[A-Za-z]){_LABEL})\.?"
-)
-
-
-def is_host_name(text: str) -> bool:
-    """Whether `text` has the shape of a host name, and is no address that was mistyped.
-
-    >>> [text for text in ("db1", "db1.example.org.", "10.0.0.300", "1.2.3", "10.0.0.l0", "0x7f") if is_host_name(text)]
-    ['db1', 'db1.example.org.']
-    """
-    return _HOST.fullmatch(text) is not None
-
-
-Answer = tuple[IPAddress, ...] | str
-"""What a lookup gave: addresses in any order, or why there are none."""
-
-
 @dataclass(frozen=True, slots=True)
 class Named:
     """A host name with its addresses by its last answer, IPv4 first; in each IP version the one to use comes first.

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from director.core.naming import Lookups, Named, is_host_name
+from director.core.naming import Lookups, Named
 from director.core.notifyschema import NotificationSections
 from director.core.policyschema import HookSection, PolicySection, QuorumSection
 from director.core.ports import Ports
@@ -30,7 +30,7 @@ from director.kit.checks.check import AnyCheckSection, CombinedCheckSection
 from director.kit.checks.check import CheckSection as ProbeCheckSection
 from director.kit.configfile import Section
 from director.kit.duration import Duration, format_duration
-from director.kit.net import IPAddress, parse_unicast
+from director.kit.net import IPAddress, is_host_name, parse_unicast
 from director.kit.shown import shown
 
 

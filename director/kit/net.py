@@ -11,9 +11,16 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from socket import AF_INET, inet_pton
 
 IPAddress = IPv4Address | IPv6Address
+Answer = tuple[IPAddress, ...] | str
+"""What a lookup of a name gave: addresses in any order, or why there are none."""
 
 _PORT = re.compile(r"[0-9]{1,5}")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(
+    r"(?=.{1,253}\Z)(?!(?:[0-9]+\.){3}[^.]+\Z)"
+    rf"(?:(?:{_LABEL}\.)+(?=[A-Za-z]){_LABEL}|(?!0[xX][0-9A-Fa-f]*\Z)(?=[0-9_-]*[A-Za-z]){_LABEL})\.?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +113,26 @@ def parse_endpoint(text: str) -> Endpoint:
     if isinstance(address, IPv6Address) and address.scope_id and not _ZONE.fullmatch(address.scope_id):
         raise ValueError(f"{host!r} has a zone that is no interface's name: use one that `ip link` shows")
     return Endpoint(address, int(port_text))
+
+
+def is_host_name(text: str) -> bool:
+    """Whether `text` has the shape of a host name, and is no address that was mistyped.
+
+    >>> [text for text in ("db1", "db1.example.org.", "10.0.0.300", "1.2.3", "10.0.0.l0", "0x7f") if is_host_name(text)]
+    ['db1', 'db1.example.org.']
+    """
+    return _HOST.fullmatch(text) is not None
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Read `app.internal:80`: a name and a port. What is an address is read by `parse_endpoint`.
+
+    Raises: ValueError, with a message an operator can act on.
+    """
+    host, _, port = text.rpartition(":")
+    if not is_host_name(host):
+        parse_endpoint(text)
+        raise ValueError(f"{text!r} is an address: it has no name")
+    if not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
+        raise ValueError(f"{port!r} is not a port: use 1 to 65535")
+    return host.rstrip(".").lower(), int(port)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import IPv4Address, ip_network
 from itertools import chain
 
 from director.kit.checks.check import AnyCheckSection, Check, goes_through_vip, resolve, timing_findings
 from director.kit.configfile import Finding, load
-from director.kit.net import Endpoint, parse_endpoint
+from director.kit.net import Answer, Endpoint, is_host_name, parse_endpoint, split_address
 from director.kit.pattern import can_match_path, compile_pattern
 from director.kit.yamltree import Path
 from l7proxy.core.captures import groups_of, path_groups
@@ -34,7 +34,7 @@ from l7proxy.core.model import (
     overlap,
 )
 from l7proxy.core.routing import normal_path, ties
-from l7proxy.core.schema import ConfigSection, ListenerSection, RouteSection, UpstreamSection
+from l7proxy.core.schema import BackendSection, ConfigSection, ListenerSection, RouteSection, UpstreamSection
 from l7proxy.core.settings.access import build_access
 from l7proxy.core.settings.acme import acme_findings, build_acme
 from l7proxy.core.settings.backside import ProxyVersion, backend_tls_findings, build_backend_tls
@@ -62,6 +62,9 @@ from l7proxy.core.settings.tcp import build_tcp
 from l7proxy.core.settings.tls import build_tls, tls_findings
 
 LONGEST_NAME = 200
+NO_ANSWERS: Mapping[str, Answer] = {}
+Where = tuple[Endpoint, str, str]
+_NOWHERE = IPv4Address(0)
 _LABELS = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _LITERAL_IPV6 = re.compile(r"\[[0-9a-f:.]+\]")
 
@@ -105,17 +108,54 @@ def parse_path(text: str) -> PathPattern:
     return PathPattern(kind, path)
 
 
+def no_answers(_: Iterable[str]) -> Mapping[str, Answer]:
+    """Nobody is asked."""
+    return {}
+
+
 def no_findings(_: ConfigSection) -> Iterator[Finding]:
     """Nothing more is wrong."""
     yield from ()
 
 
-def load_config(text: str, source: str, more: Callable[[ConfigSection], Iterable[Finding]] = no_findings) -> Config:
-    """The configuration in `text`; `source` names it in messages. `more` looks at what only an edge can: files.
+def load_config(
+    text: str,
+    source: str,
+    more: Callable[[ConfigSection], Iterable[Finding]] = no_findings,
+    look_up: Callable[[Iterable[str]], Mapping[str, Answer]] = no_answers,
+) -> Config:
+    """The configuration in `text`; `source` names it in messages. `more` looks at what only an edge can: files;
+    `look_up` says what names are.
 
     Raises: InvalidConfigError with every problem that was found.
     """
-    return build(load(text, source, ConfigSection, lambda section: chain(findings(section), more(section))))
+    section = load(text, source, ConfigSection, lambda section: chain(findings(section), more(section)))
+    hosts = {
+        host
+        for upstream in section.upstreams.values()
+        for backend in upstream.backends.values()
+        if (host := where_is(backend.address, {})[1])
+    }
+    return build(section, look_up(hosts) if hosts else {})
+
+
+def where_is(address: str, answers: Mapping[str, Answer]) -> Where:
+    """Where a backend is, its name if it has one, and why that has no address.
+
+    >>> from ipaddress import ip_address
+    >>> str(where_is("app.internal:80", {"app.internal": (ip_address("10.0.0.7"),)})[0])
+    '10.0.0.7:80'
+    """
+    host, _, _ = address.rpartition(":")
+    if not is_host_name(host):
+        return parse_endpoint(address), "", ""
+    host, port = split_address(address)
+    answer = answers.get(host, "it was not looked up")
+    if isinstance(answer, str):
+        return Endpoint(_NOWHERE, port), host, answer
+    if not answer:
+        return Endpoint(_NOWHERE, port), host, "it has no address"
+    return Endpoint(answer[0], port), host, ""
 
 
 def findings(section: ConfigSection) -> Iterator[Finding]:
@@ -269,15 +309,16 @@ def _upstream_findings(name: str, upstream: UpstreamSection, default: AnyCheckSe
         yield from outlier_findings(upstream.outlier, len(upstream.backends), ("upstreams", name, "outlier"))
     if upstream.breaker is not None:
         yield from breaker_findings(upstream.breaker, ("upstreams", name, "breaker"))
-    taken: dict[Endpoint, str] = {}
+    taken: dict[str, str] = {}
     if upstream.tls is not None:
         yield from backend_tls_findings(upstream.tls, ("upstreams", name, "tls"))
     for backend_name, backend in upstream.backends.items():
-        endpoint = parse_endpoint(backend.address)
+        endpoint, host, _ = where_is(backend.address, {})
+        shown = f"{host}:{endpoint.port}" if host else str(endpoint)
         path = ("upstreams", name, "backends", backend_name, "address")
-        first = taken.setdefault(endpoint, backend_name)
+        first = taken.setdefault(shown, backend_name)
         if first != backend_name:
-            yield path, f"{endpoint} is backend {first!r} already: use `weight` to give it more"
+            yield path, f"{shown} is backend {first!r} already: use `weight` to give it more"
         if upstream.check is not None and first == backend_name and len(taken) == 1:
             check = resolve(upstream.check, (default,) if default else (), endpoint)
             yield from ((("upstreams", name, "check"), message) for message in timing_findings(check))
@@ -285,8 +326,8 @@ def _upstream_findings(name: str, upstream: UpstreamSection, default: AnyCheckSe
                 yield ("upstreams", name, "check", "via"), "only a director has a path to probe: remove it"
 
 
-def build(section: ConfigSection) -> Config:
-    """The configuration that a section without findings means."""
+def build(section: ConfigSection, answers: Mapping[str, Answer] = NO_ANSWERS) -> Config:
+    """The configuration that a section without findings means; `answers` are what names are."""
     return Config(
         listeners=tuple(
             Listener(
@@ -305,7 +346,8 @@ def build(section: ConfigSection) -> Config:
         ),
         routes=tuple(_route(route, place) for place, route in enumerate(section.routes)),
         upstreams={
-            name: _upstream(name, upstream, section.defaults.check) for name, upstream in section.upstreams.items()
+            name: _upstream(name, upstream, section.defaults.check, answers)
+            for name, upstream in section.upstreams.items()
         },
         timeouts=ClientTimeouts(
             section.timeouts.head,
@@ -387,15 +429,26 @@ def _log_format(value: bool | str) -> AccessLogFormat:
     return AccessLogFormat(value)
 
 
-def _upstream(name: str, section: UpstreamSection, default: AnyCheckSection | None) -> Upstream:
+def _backend(name: str, part: BackendSection, check: Callable[[Endpoint], Check | None], where: Where) -> Backend:
+    endpoint, host, why = where
+    return Backend(name, endpoint, part.weight, None if why else check(endpoint), host, why)
+
+
+def _upstream(
+    name: str, section: UpstreamSection, default: AnyCheckSection | None, answers: Mapping[str, Answer]
+) -> Upstream:
     timeouts = section.timeouts
     balance, hashing = build_balance(section.balance)
     return Upstream(
         name,
         tuple(
-            Backend(backend, endpoint, part.weight, _check(section.check, default, endpoint))
+            _backend(
+                backend,
+                part,
+                lambda endpoint: _check(section.check, default, endpoint),
+                where_is(part.address, answers),
+            )
             for backend, part in section.backends.items()
-            for endpoint in [parse_endpoint(part.address)]
         ),
         balance,
         UpstreamTimeouts(timeouts.connect, timeouts.response, timeouts.idle, timeouts.keepalive),

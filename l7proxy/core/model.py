@@ -145,13 +145,22 @@ class Listener:
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One member of an upstream. Weight 0 drains; without a check it always counts as up. `host` is its name, where it
-    is not written as an address."""
+    is not written as an address; `unresolved` is why that name has no address: it is down then, and `endpoint` holds
+    the port alone."""
 
     name: str
     endpoint: Endpoint
     weight: int = 1
     check: Check | None = None
     host: str = ""
+    unresolved: str = ""
+
+    @property
+    def address(self) -> str:
+        """Where it is, as an operator reads it."""
+        if not self.host:
+            return str(self.endpoint)
+        return f"{self.host}:{self.endpoint.port} ({self.unresolved or self.endpoint.address})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from l7proxy.core.settings.capacity import QueueSection
 from l7proxy.core.settings.compression import CompressionSection
 from l7proxy.core.settings.fields import (
     TRUE_OR_MORE,
+    AddressText,
     BindTexts,
     Count,
     EndpointText,
@@ -117,7 +118,9 @@ class UpstreamTimeoutsSection(Section):
 class BackendSection(Section):
     """`a: {address: 10.0.1.11:8000, weight: 2}`"""
 
-    address: Annotated[EndpointText, no_port_alone("10.0.0.1")] = Field(description="address:port")
+    address: Annotated[AddressText, no_port_alone("10.0.0.1")] = Field(
+        description="address:port; a name for the address is looked up at start, and then every 30 s"
+    )
     weight: Annotated[int, Field(strict=True, ge=0, le=1000)] = Field(1, description="its share; 0 drains")
 
 

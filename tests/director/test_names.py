@@ -10,10 +10,10 @@ import pytest
 
 from director.core.config import parse_config
 from director.core.model import Config
-from director.core.naming import Answer, Named
-from director.kit.net import parse_unicast
+from director.core.naming import Named
+from director.kit.net import Answer, parse_unicast
+from director.kit.resolver import Resolver
 from director.names import NOT_YET, Names
-from director.resolver import Resolver
 from tests.director.core.test_naming import FILE
 
 pytestmark = pytest.mark.unit

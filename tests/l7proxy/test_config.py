@@ -152,7 +152,7 @@ def test_equal_files_are_equal() -> None:
             '"10.0.1.11:8000", w',
             "upstreams.shop.backends.b.address: 10.0.1.11:8000 is backend 'a'",
         ),
-        ("10.0.1.12", "shop.internal", '"shop', "upstreams.shop.backends.b.address: 'shop.internal' is not an IP"),
+        ("10.0.1.12", "10.0.1.1200", '"10.0.1.12', "upstreams.shop.backends.b.address: '10.0.1.1200' is not an IP"),
         ("weight: 2", "weight: -1", "-1", "upstreams.shop.backends.b.weight: -1 is too small"),
         ("weight: 2", "wieght: 2", "wieght", "upstreams.shop.backends.b.wieght: unknown key"),
         ("round_robin", "leastconn", "leastconn", "upstreams.shop.balance: 'leastconn' is not known"),

@@ -355,7 +355,7 @@ class Running:
 @asynccontextmanager
 async def running(
     tmp_path: Path,
-    *origins: Origin | int,
+    *origins: Origin | int | str,
     upstream: str = "",
     more: str = "",
     listener: str = "",
@@ -363,7 +363,8 @@ async def running(
     access_log: str | bool = "false",
     port: int | None = None,
 ) -> AsyncIterator[Running]:
-    """A proxy before `origins` (or bare ports), one upstream `up`, unless `routes` says otherwise for every request."""
+    """A proxy before `origins` (or bare ports, or addresses), which are one upstream `up` for every request, unless
+    `routes` says otherwise."""
     for origin in origins:
         if isinstance(origin, Origin):
             await origin.start()
@@ -380,9 +381,9 @@ async def running(
             access_log=str(access_log).lower(),
         )
     )
-    config = load_file(str(path)).config
-    server = Server(str(path), config)
-    sockets = open_sockets(config)
+    loaded = load_file(str(path))
+    server = Server(str(path), loaded.config, loaded=loaded)
+    sockets = open_sockets(loaded.config)
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:
         group.create_task(server.run(sockets))
@@ -401,9 +402,13 @@ async def running(
         raise failure
 
 
+def _address(item: Origin | int) -> str:
+    return f"127.0.0.1:{item if isinstance(item, int) else item.port}"
+
+
 def config_text(
     port: int,
-    *origins: Origin | int,
+    *origins: Origin | int | str,
     upstream: str = "",
     more: str = "",
     listener: str = "",
@@ -412,7 +417,7 @@ def config_text(
 ) -> str:
     """A configuration with one listener, one route and one upstream; `upstream` and `more` are YAML to add."""
     backends = "".join(
-        f"      b{index}: {{address: '127.0.0.1:{item if isinstance(item, int) else item.port}'}}\n"
+        f"      b{index}: {{address: '{item if isinstance(item, str) else _address(item)}'}}\n"
         for index, item in enumerate(origins)
     )
     return (

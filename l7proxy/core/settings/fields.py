@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from director.kit.net import parse_endpoint
+from director.kit.net import is_host_name, parse_endpoint, split_address
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -22,6 +22,13 @@ def _endpoint(text: str) -> str:
     if parse_endpoint(text).port == 0:
         raise ValueError(f"{text!r} has port 0: use 1 to 65535")
     return text
+
+
+def _address(text: str) -> str:
+    if is_host_name(text.rpartition(":")[0]):
+        split_address(text)
+        return text
+    return _endpoint(text)
 
 
 def no_port_alone(host: str) -> BeforeValidator:
@@ -79,6 +86,7 @@ TRUE_OR_MORE = BeforeValidator(_plain_true)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)]
 EndpointText = Annotated[str, AfterValidator(_endpoint)]
+AddressText = Annotated[str, AfterValidator(_address)]
 ONE_OR_SEVERAL = BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])
 BindTexts = Annotated[
     tuple[Annotated[EndpointText, no_port_alone("0.0.0.0")], ...], ONE_OR_SEVERAL, Field(min_length=1)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from director.core.config import parse_config
 from director.core.model import ServerRef
 from director.core.moves import MOST_NAMED, Move, Trouble, moves, told_resolution, trouble_sentences, troubles
-from director.core.naming import MOST_ADDRESSES, Answer, Lookup, Named, is_host_name
+from director.core.naming import MOST_ADDRESSES, Lookup, Named
 from director.kit.configfile import InvalidConfigError
-from director.kit.net import IPAddress
+from director.kit.net import Answer, IPAddress, is_host_name
 
 pytestmark = pytest.mark.unit
 

@@ -14,12 +14,11 @@ from click.testing import CliRunner
 
 from director.cli.root import cli
 from director.core.event import Event
-from director.core.naming import Answer
 from director.core.table import RealCounters
 from director.eventfile import read
 from director.kit.configfile import InvalidConfigError
 from director.kit.errors import ConfigError, DirectorError
-from director.kit.net import Endpoint, IPAddress, parse_unicast
+from director.kit.net import Answer, Endpoint, IPAddress, parse_unicast
 from tests.director.daemon.world import FILE, WEB, A, B, World, said
 from tests.director.fakes import until
 

@@ -19,16 +19,16 @@ import pytest
 from director.api.client import Client
 from director.core.config import parse_config
 from director.core.diff import Change
-from director.core.naming import Answer as Addresses
 from director.core.status import Status
 from director.core.table import Table, TableCounters
 from director.core.vip import Vip
 from director.daemon import Daemon, begin_with
 from director.ipvs.failure import Failure
 from director.kit.errors import KernelError
+from director.kit.net import Answer as Addresses
 from director.kit.net import Endpoint
+from director.kit.resolver import Resolver
 from director.names import Names
-from director.resolver import Resolver
 from tests.contract.fake_kernel import FakeKernel
 from tests.director.fakes import FakeAddresses, FakeAnnouncer, until
 

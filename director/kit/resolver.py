@@ -12,15 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from director.core.naming import Answer
-from director.kit.net import IPAddress, parse_unicast
+from director.kit.net import Answer, IPAddress, parse_unicast
 
 THREADS = 16
 NO_ANSWER = "no answer in time"
 
 
 def ask_host(host: str) -> Answer:
-    """The addresses of `host` that a real server can have, or why there are none. Blocks."""
+    """The addresses of `host` that a server can have, or why there are none. Blocks."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:

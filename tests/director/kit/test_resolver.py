@@ -7,9 +7,8 @@ import time
 
 import pytest
 
-from director.core.naming import Answer
-from director.kit.net import parse_unicast
-from director.resolver import NO_ANSWER, THREADS, Resolver, ask_host
+from director.kit.net import Answer, parse_unicast
+from director.kit.resolver import NO_ANSWER, THREADS, Resolver, ask_host
 
 pytestmark = pytest.mark.unit
 

@@ -1,0 +1,76 @@
+"""Backends by name: what their names are, asked of the host's resolver (files, DNS, whatever nsswitch.conf(5) says).
+
+One rule: a name that cannot be looked up takes nothing away. At start its backend is down, and everything else serves;
+later it keeps the address that it had.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+
+from director.kit.net import Answer
+from director.kit.resolver import Resolver
+
+WITHIN_S = 3.0
+"""How long a start or a reload waits for names."""
+_START = "name:"
+"""How a name begins among what was read beside the text; paths of files begin with a slash."""
+
+
+def ask_host(host: str) -> Answer:
+    """The addresses of `host` that a backend can have, IPv4 first, or why there are none. Blocks."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        return (error.strerror if isinstance(error, OSError) else str(error)) or "it cannot be looked up"
+    addresses = {ip_address(str(place[0])): None for *_, place in found}
+    usable = [each for each in addresses if not each.is_unspecified and not each.is_multicast]
+    return tuple(sorted(usable, key=lambda each: each.version)) or "it has no address that a backend can have"
+
+
+def look_up(hosts: Iterable[str], held: Mapping[str, str] | None = None) -> dict[str, Answer]:
+    """The addresses of each of `hosts`, or why there are none. `held` is what those who asked before were told. Blocks,
+    for at most WITHIN_S."""
+    wanted = set(hosts)
+    found = {host: _told(held[_START + host]) for host in wanted if held is not None and _START + host in held}
+    asked = wanted - found.keys()
+    if asked:
+        resolver = Resolver(ask_host)
+        found.update(resolver.look_up(dict.fromkeys(asked, WITHIN_S)))
+        resolver.close()
+    return found
+
+
+def kept(answers: Mapping[str, Answer]) -> dict[str, str]:
+    """The same for others, beside the files that a text names.
+
+    >>> kept({"a.internal": "no such name"})
+    {'name:a.internal': '!no such name'}
+    """
+    return {
+        _START + host: f"!{answer}" if isinstance(answer, str) else ",".join(map(str, answer))
+        for host, answer in answers.items()
+    }
+
+
+def news(files: Mapping[str, str]) -> dict[str, str]:
+    """What has changed of the names among `files`: those that have other addresses now. Blocks."""
+    hosts = [name.removeprefix(_START) for name in files if name.startswith(_START)]
+    found = kept({host: answer for host, answer in look_up(hosts).items() if not isinstance(answer, str)})
+    return {name: said for name, said in found.items() if files[name] != said and not _still(files[name], said)}
+
+
+def are_among(files: Mapping[str, str]) -> bool:
+    """Whether there are names at all."""
+    return any(name.startswith(_START) for name in files)
+
+
+def _still(before: str, after: str) -> bool:
+    """Whether the address that is used is one of those that came: resolvers like to shuffle them."""
+    return not before.startswith("!") and before.split(",", maxsplit=1)[0] in after.split(",")
+
+
+def _told(said: str) -> Answer:
+    return said[1:] if said.startswith("!") else tuple(ip_address(text) for text in said.split(","))
