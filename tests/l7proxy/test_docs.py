@@ -219,9 +219,10 @@ def test_every_example_is_taken(page: str, block: str, tmp_path: Path) -> None:
         text = re.sub(r"(certificate: )\S+\.pem", rf"\1{certificate}", text)
         text = re.sub(r"(key: )\S+\.key", rf"\1{key}", text)
     if "folder:" in text:
-        certificate, _ = make_certificate(tmp_path, "shop")
-        text = re.sub(r"(folder: )/[^\s}]+", rf"\1{tmp_path}", text)
-        text = re.sub(r"(ca: )/[^\s},]+", rf"\1{certificate}", text)
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        make_certificate(folder, "shop", names="DNS:shop.example.org")
+        text = re.sub(r"(folder: )/[^\s}]+", rf"\1{folder}", text)
     file = tmp_path / "l7proxy.yaml"
     file.write_text(text)
     result = CliRunner().invoke(cli, ["check", str(file)], catch_exceptions=False, standalone_mode=False)
