@@ -71,10 +71,17 @@ def trusted_tail(head: RequestHead, peer: str, scheme: str, via: bytes, trusted:
 
 
 def claimed_scheme(head: RequestHead) -> str:
-    """The scheme that X-Forwarded-Proto says, of a request from a trusted proxy; empty where it says none."""
-    for line in head.claims:
+    """The scheme that X-Forwarded-Proto says, of a request from a trusted proxy; empty where it says none. Of several
+    the last one is that of the nearest proxy.
+
+    >>> head = RequestHead()
+    >>> head.claims = (b"X-Forwarded-Proto: http, HTTPS",)
+    >>> claimed_scheme(head)
+    'https'
+    """
+    for line in reversed(head.claims):
         if line[:18].lower() == b"x-forwarded-proto:":
-            said = line[18:].partition(b",")[0].strip(b" \t").lower()
+            said = line[18:].rpartition(b",")[2].strip(b" \t").lower()
             return said.decode("ascii") if said in {b"http", b"https"} else ""
     return ""
 

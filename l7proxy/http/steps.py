@@ -61,6 +61,7 @@ class Steps:
 def steps_of(route: Route) -> Steps | None:
     """The steps of `route`; None where it has none."""
     from l7proxy.http.ownanswers import MaintenanceStep, RedirectStep, RespondStep
+    from l7proxy.http.transform import AnswerMarking, RequestMarking, Rewriting
 
     before: list[Before] = []
     after: list[After] = []
@@ -77,8 +78,6 @@ def steps_of(route: Route) -> Steps | None:
     # compression: what the client takes
     # rewrite: path, query, host
     if route.rewrite is not None:
-        from l7proxy.http.transform import Rewriting  # it tells its verdicts in words from here
-
         rewriting = Rewriting(route)
         before.append(rewriting)
         if route.rewrite.answers:
@@ -86,8 +85,6 @@ def steps_of(route: Route) -> Steps | None:
     # headers, after all that looks at them or adds some
     own: list[After] = []
     if route.marking is not None:
-        from l7proxy.http.transform import AnswerMarking, RequestMarking  # as above
-
         marking = RequestMarking(route.marking)
         if marking:
             before.append(marking)
