@@ -13,6 +13,7 @@ from typing import Protocol
 
 from l7proxy.core.forwarded import TrustedNetworks, forwarded_element
 from l7proxy.core.head import RequestHead
+from l7proxy.core.lines import Named
 from l7proxy.core.settings.marking import FRAMING, Forwarding, HeaderRules, Marking
 from l7proxy.core.strict import is_claim
 from l7proxy.core.template import Source, compile_template
@@ -78,33 +79,26 @@ class _Traceparent:
 class LineRules:
     """The rules for one direction, ready. `claims` is whether one of them is about who asks (X-Forwarded-*)."""
 
-    __slots__ = ("_adds", "_begins", "_cuts", "_fixed", "_marks", "_renames", "claims")
+    __slots__ = ("_adds", "_cuts", "_fixed", "_renames", "claims")
 
     def __init__(self, rules: HeaderRules, more: Sequence[tuple[str, Filled]] = ()) -> None:
         sets: list[tuple[str, Filled]] = [*rules.sets, *more]
-        self._cuts = frozenset(
-            [_lower(name) for name, _ in sets] + [_lower(name) for name in rules.removes if not name.endswith("*")]
-        )
-        self._begins = tuple(_lower(name[:-1]) for name in rules.removes if name.endswith("*"))
-        self._renames = {_lower(old): new.encode("ascii") for old, new in rules.renames}
-        self._marks = tuple(
-            [b"\r\n%b:" % name for name in [*self._cuts, *self._renames]] + [b"\r\n" + name for name in self._begins]
-        )
+        cuts = [_lower(name) for name, _ in sets] + [_lower(name) for name in rules.removes if not name.endswith("*")]
+        begins = [_lower(name[:-1]) for name in rules.removes if name.endswith("*")]
+        self._cuts = Named(cuts, begins, FRAMING) if cuts or begins else None
+        self._renames = [(Named([_lower(old)]), _lower(old), new.encode("ascii")) for old, new in rules.renames]
         self._adds = tuple((name.encode("ascii") + b": ", template) for name, template in [*sets, *rules.adds])
         self._fixed: bytes | None = None
         if all(template.fixed is not None for _, template in self._adds):
             self._fixed = b"".join(start + (each.fixed or b"") + b"\r\n" for start, each in self._adds if each.fixed)
-        self.claims = any(is_claim(name) for name in self._cuts)
+        self.claims = any(is_claim(name) for name in cuts)
 
     def __bool__(self) -> bool:
-        return bool(self._marks or self._adds)
+        return bool(self._cuts is not None or self._renames or self._adds)
 
-    def apply(self, fields: bytes, lowered: bytes, source: Source) -> bytes:
-        """Header lines, changed; `lowered` are the same in lower case, after a line end."""
-        for mark in self._marks:
-            if mark in lowered:
-                fields = self.cut(fields, lowered)
-                break
+    def apply(self, fields: bytes, source: Source) -> bytes:
+        """Header lines, changed."""
+        fields = self.cut(fields)
         if self._fixed is not None:
             return fields + self._fixed
         parts = [fields]
@@ -114,18 +108,32 @@ class LineRules:
                 parts += (start, value, b"\r\n")
         return b"".join(parts)
 
-    def cut(self, fields: bytes, lowered: bytes) -> bytes:
+    def cut(self, fields: bytes) -> bytes:
         """Header lines without those that go, and with new names."""
-        cuts, begins, renames = self._cuts, self._begins, self._renames
-        replaced = {new.lower() for old, new in renames.items() if b"\r\n%b:" % old in lowered} if renames else ()
-        kept = []
-        for line in fields.split(b"\r\n"):
-            name = line.partition(b":")[0].lower()
-            if name in cuts or name in replaced or (begins and name.startswith(begins) and name not in FRAMING):
-                continue
-            new = renames.get(name) if renames else None
-            kept.append(line if new is None else new + line[len(name) :])
-        return b"\r\n".join(kept)
+        came = fields
+        if self._cuts is not None and self._cuts.in_lines(fields):
+            fields = self._cuts.without(fields)
+        for named, old, new in self._renames:
+            if named.in_lines(came):
+                fields = renamed(fields, old, new)
+        return fields
+
+
+def renamed(fields: bytes, old: bytes, new: bytes) -> bytes:
+    """Header lines where `old` (lower-case) is called `new`, and none is that was called so before.
+
+    >>> renamed(b"New: 1\\r\\nOLD: 2\\r\\n", b"old", b"New")
+    b'New: 2\\r\\n'
+    """
+    gone = new.lower()
+    kept = []
+    for line in fields.split(b"\r\n"):
+        name = line.partition(b":")[0].lower()
+        if name == old:
+            kept.append(new + line[len(name) :])
+        elif name != gone:
+            kept.append(line)
+    return b"\r\n".join(kept)
 
 
 def _lower(name: str) -> bytes:
@@ -151,12 +159,12 @@ def response_rules(marking: Marking) -> LineRules:
 
 def without_tracestate(fields: bytes, source: Source) -> bytes:
     """Header lines without a tracestate that belongs to no trace (W3C Trace Context 3.3)."""
-    if b"\r\ntracestate:" not in source.seen.lowered or trace_of(source.seen.all(b"traceparent")) is not None:
+    if not _TRACESTATE.in_lines(fields) or trace_of(source.seen.all(b"traceparent")) is not None:
         return fields
-    lines = fields.split(b"\r\n")
-    return b"\r\n".join([line for line in lines if line[:11].lower() != b"tracestate:"])
+    return _TRACESTATE.without(fields)
 
 
+_TRACESTATE = Named([b"tracestate"])
 _ADDRESSES = TrustedNetworks(())
 _element = lru_cache(maxsize=4096)(forwarded_element)
 

@@ -17,6 +17,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from director.kit.pattern import compile_pattern
 from l7proxy.core.captures import named
 from l7proxy.core.head import RequestHead
+from l7proxy.core.lines import Named
 from l7proxy.core.paths import Danger, danger_of, normal_path
 from l7proxy.core.settings.rewrite import QueryRewrite, Rewrite
 from l7proxy.core.template import Source, Template
@@ -28,7 +29,18 @@ class Rewriter:
     """A route's rewriting, ready. `checked` is whether what comes out must be safe: not where the route forwards
     dangerous paths."""
 
-    __slots__ = ("_add", "_path", "_pattern", "_query", "_strip", "changes_target", "checked", "host", "rewrite")
+    __slots__ = (
+        "_add",
+        "_is_plain",
+        "_path",
+        "_pattern",
+        "_query",
+        "_strip",
+        "changes_target",
+        "checked",
+        "host",
+        "rewrite",
+    )
 
     def __init__(self, rewrite: Rewrite, *, checked: bool = True) -> None:
         self.rewrite = rewrite
@@ -39,7 +51,22 @@ class Rewriter:
         self._path = rewrite.path
         self._pattern = compile_pattern(rewrite.pattern) if rewrite.pattern else None
         self._query = _QueryRewriter(rewrite.query) if rewrite.query is not None else None
+        self._is_plain = bool(self._strip or self._add) and self._path is None and self._query is None
         self.changes_target = bool(self._strip or self._add or self._path or self._query)
+
+    def plain_start(self, start: bytes, head: RequestHead) -> bytes | None:
+        """The request line that goes on, where nothing needs a closer look: a prefix of an ordinary path is all that
+        changes. None elsewhere."""
+        strip = self._strip
+        if head.odd or not self._is_plain:
+            return None
+        at = len(head.method) + 1
+        if not start.startswith(strip, at):
+            return None
+        end = at + len(strip)
+        if start[end : end + 1] != b"/" or start[end + 1 : end + 2] == b"/":
+            return None
+        return start[:at] + self._add + start[end:]
 
     def target(self, target: bytes, source: Source) -> bytes | Danger:
         """The target (in origin form) that goes on in place of `target`, or why there is none that is safe."""
@@ -173,7 +200,8 @@ def with_host(fields: bytes, host: bytes) -> bytes:
 
 # the way back
 
-_LEADS_BACK = re.compile(rb"(?i)\r\n(?:location|content-location|refresh|set-cookie):")
+LEADS_BACK = Named([b"location", b"content-location", b"refresh", b"set-cookie"])
+"""Headers of answers that name places."""
 _REFRESH = re.compile(rb"(?i)([ \t]*[0-9.]+[ \t]*[;,][ \t]*(?:url[ \t]*=[ \t]*)?)(['\"]?)([^'\"]*)(.*)", re.DOTALL)
 _URL = re.compile(rb"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(.*)", re.DOTALL)
 _ATTRIBUTE = re.compile(rb"(?i)(;[ \t]*)(path|domain)([ \t]*=[ \t]*)([^;]*?)([ \t]*)(?=;|$)")
@@ -200,8 +228,6 @@ class WayBack:
 
     def fields(self, fields: bytes) -> bytes:
         """The header lines of an answer, led back."""
-        if not _LEADS_BACK.search(b"\r\n" + fields):
-            return fields
         return b"\r\n".join([self._line(line) for line in fields.split(b"\r\n")])
 
     def _line(self, line: bytes) -> bytes:

@@ -99,7 +99,7 @@ def rewritten(route: Route, asking: Asking) -> Transformed:
         before = fields
         if route.marking.traceparent is not None:
             fields = without_tracestate(fields, asking)
-        fields = rules.apply(fields, b"\r\n" + fields.lower(), asking)
+        fields = rules.apply(fields, asking)
         notes += _difference(before, fields)
         told = tail_in(route.marking.forwarded, b"", b"", head, asking.peer, asking.scheme, from_proxy=False)
         notes += [f"header added: {_text(line)}" for line in told.split(b"\r\n") if line]

@@ -14,7 +14,7 @@ from l7proxy.core.marking import request_rules, response_rules, tail_in, without
 from l7proxy.core.model import DangerousPath, Route
 from l7proxy.core.paths import Danger
 from l7proxy.core.proxystatus import Cause
-from l7proxy.core.rewrite import Rewriter, WayBack, host_of, with_host
+from l7proxy.core.rewrite import LEADS_BACK, Rewriter, WayBack, host_of, with_host
 from l7proxy.core.settings.marking import Forwarding, Marking
 from l7proxy.http.steps import GO_ON, OVER
 
@@ -34,8 +34,11 @@ class Rewriting:
 
     def before(self, exchange: Exchange) -> int:
         """GO_ON, or OVER where it leads nowhere safe."""
-        if self._rewriter.changes_target:
-            head = exchange.head
+        head = exchange.head
+        start = self._rewriter.plain_start(head.start, head)
+        if start is not None:
+            head.start = start
+        elif self._rewriter.changes_target:
             method, target, version = head.start.split(b" ")
             made = self._rewriter.target(target, exchange)
             if isinstance(made, Danger):
@@ -63,7 +66,7 @@ class Rewriting:
     def after(self, exchange: Exchange, head: ResponseHead) -> None:
         """Lead back what the backend says about places."""
         backend, upstream = exchange.backend, exchange.upstream
-        if backend is None or upstream is None:
+        if not LEADS_BACK.in_lines(head.fields) or backend is None or upstream is None:
             return
         asked = host_of(self._host, exchange) if self._host is not None else exchange.head.authority
         spoken = b"https" if upstream.upstream.tls is not None else b"http"
@@ -89,16 +92,14 @@ class RequestMarking:
         head = exchange.head
         fields = head.fields
         rules = self._rules
-        seen = exchange.seen
-        lowered = seen.lowered if fields is exchange.original else b"\r\n" + fields.lower()
         if self._traces:
             fields = without_tracestate(fields, exchange)
-        head.fields = rules.apply(fields, lowered, exchange)
+        head.fields = rules.apply(fields, exchange)
         if self._form is not Forwarding.X_FORWARDED:
             self._tell(exchange)
         if rules.claims:
             tail = exchange.tail or exchange.client.tail(head.authority)
-            exchange.tail = rules.cut(tail, b"\r\n" + tail.lower())
+            exchange.tail = rules.cut(tail)
         return GO_ON
 
     def _tell(self, exchange: Exchange) -> None:
@@ -123,5 +124,4 @@ class AnswerMarking:
 
     def after(self, exchange: Exchange, head: ResponseHead) -> None:
         """Change its lines."""
-        fields = head.fields
-        head.fields = self._rules.apply(fields, b"\r\n" + fields.lower(), exchange)
+        head.fields = self._rules.apply(head.fields, exchange)

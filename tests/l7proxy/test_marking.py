@@ -82,7 +82,7 @@ def response_rules_of(rules: str) -> Route:
 def applied(route: Route, fields: bytes) -> bytes:
     assert route.marking is not None
     asking = Asking(head_of(), route, backend_name="b1")
-    return response_rules(route.marking).apply(fields, b"\r\n" + fields.lower(), asking)
+    return response_rules(route.marking).apply(fields, asking)
 
 
 def test_answers_are_marked() -> None:
