@@ -7,6 +7,7 @@ Forwarded, X-Real-IP) goes on only when the peer is a trusted proxy.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from l7proxy.core.forwarded import TrustedNetworks, client_of
 from l7proxy.core.head import RequestHead, ResponseHead
@@ -35,6 +36,7 @@ def own_tail_around(peer: str, scheme: str, via: bytes) -> tuple[bytes, bytes]:
     return before, after
 
 
+@lru_cache(maxsize=64)
 def via_tail(via: bytes, http10: bool) -> bytes:
     """The end of a request's head that says nothing of a client.
 

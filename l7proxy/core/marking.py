@@ -16,13 +16,13 @@ from l7proxy.core.head import RequestHead
 from l7proxy.core.lines import Named
 from l7proxy.core.settings.marking import FRAMING, Forwarding, HeaderRules, Marking
 from l7proxy.core.strict import is_claim
-from l7proxy.core.template import Source, compile_template
+from l7proxy.core.template import Source
 
 _REQUEST_ID = re.compile(rb"[!#-\[\]-~]{1,200}")
 _TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-[!-~]*)?")
 
-Random = Callable[[int], int]
-"""So many random bits."""
+Random = Callable[[int], bytes]
+"""So many random hexadecimal digits, not all of them 0."""
 
 
 class Filled(Protocol):
@@ -37,15 +37,6 @@ class Filled(Protocol):
 def is_request_id(value: bytes) -> bool:
     """Whether a request id that came is fit to go on, and to stand in a log as it is."""
     return _REQUEST_ID.fullmatch(value) is not None
-
-
-def request_id_of(random: int) -> bytes:
-    """A request id from 128 random bits.
-
-    >>> request_id_of(15)
-    b'0000000000000000000000000000000f'
-    """
-    return b"%032x" % random
 
 
 def trace_of(came: Sequence[bytes]) -> tuple[bytes, bytes] | None:
@@ -71,9 +62,21 @@ class _Traceparent:
         self._random = random
 
     def fill(self, source: Source) -> bytes:
-        found = trace_of(source.seen.all(b"traceparent"))
-        trace, flags = found if found is not None else (b"%032x" % (self._random(128) or 1), self._flags)
-        return b"00-%b-%016x-%b" % (trace, self._random(64) or 1, flags)
+        found = trace_of(source.seen.all(b"traceparent")) if _TRACEPARENT_LINE.in_lines(source.head.fields) else None
+        trace, flags = found if found is not None else (self._random(32), self._flags)
+        return b"00-%b-%b-%b" % (trace, self._random(16), flags)
+
+
+_TRACEPARENT_LINE = Named([b"traceparent"])
+
+
+class _RequestId:
+    """What a request is called."""
+
+    fixed = None
+
+    def fill(self, source: Source) -> bytes:
+        return source.request_id
 
 
 class LineRules:
@@ -144,7 +147,7 @@ def request_rules(marking: Marking, random: Random) -> LineRules:
     """What is changed on requests."""
     more: list[tuple[str, Filled]] = []
     if marking.request_id is not None:
-        more.append((marking.request_id, compile_template("{request_id}")))
+        more.append((marking.request_id, _RequestId()))
     if marking.traceparent is not None:
         more.append(("traceparent", _Traceparent(marking.traceparent, random)))
     return LineRules(marking.request, more)
@@ -154,7 +157,7 @@ def response_rules(marking: Marking) -> LineRules:
     """What is changed on answers."""
     if marking.request_id is None:
         return LineRules(marking.response)
-    return LineRules(marking.response, [(marking.request_id, compile_template("{request_id}"))])
+    return LineRules(marking.response, [(marking.request_id, _RequestId())])
 
 
 def without_tracestate(fields: bytes, source: Source) -> bytes:

@@ -95,7 +95,7 @@ def rewritten(route: Route, asking: Asking) -> Transformed:
             host = given
             fields = with_host(fields, given)
     if route.marking is not None:
-        rules = request_rules(route.marking, lambda bits: (1 << bits) - 1)
+        rules = request_rules(route.marking, lambda digits: b"f" * digits)
         before = fields
         if route.marking.traceparent is not None:
             fields = without_tracestate(fields, asking)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from random import getrandbits
 from typing import TYPE_CHECKING, Protocol
 
 from l7proxy.core.captures import captures_of
@@ -21,7 +20,7 @@ from l7proxy.core.framing import LAST_CHUNK, chunk
 from l7proxy.core.head import RequestHead, ResponseHead
 from l7proxy.core.headers import claimed_scheme, decrement_max_forwards, names_in_via, request_bytes, trusted_tail
 from l7proxy.core.lookup import Fields
-from l7proxy.core.marking import is_request_id, request_id_of
+from l7proxy.core.marking import is_request_id
 from l7proxy.core.model import AccessLogFormat, DangerousPath, Route
 from l7proxy.core.paths import Danger, danger_of, normalised
 from l7proxy.core.proxyprotocol import proxy_header_v1, proxy_header_v2
@@ -32,6 +31,7 @@ from l7proxy.core.x509 import ClientCertificate
 from l7proxy.http.guard import OPEN, TRIAL, Guard
 from l7proxy.http.link import HEAD, Piece, UpstreamLink
 from l7proxy.http.pool import ConnectError
+from l7proxy.http.randomhex import random_hex
 from l7proxy.http.replies import reply_parts
 from l7proxy.http.steps import GO_ON, Steps
 from l7proxy.runtime import BackendState, Proxy, RouteState, UpstreamState
@@ -254,10 +254,12 @@ class Exchange:
     def request_id(self) -> bytes:
         """What this request is called everywhere: as a trusted proxy says, or by a name of our own."""
         if not self._request_id:
-            marking = self.route.marking if self.route is not None else None
-            name = marking.request_id if marking is not None else None
-            kept = self.seen.first((name or "X-Request-ID").lower().encode("ascii")) if self.from_proxy else None
-            self._request_id = kept if kept and is_request_id(kept) else request_id_of(getrandbits(128))
+            kept = None
+            if self.from_proxy:
+                marking = self.route.marking if self.route is not None else None
+                name = marking.request_id if marking is not None else None
+                kept = self.seen.first((name or "X-Request-ID").lower().encode("ascii"))
+            self._request_id = kept if kept and is_request_id(kept) else random_hex(32)
         return self._request_id
 
     @property

@@ -5,7 +5,6 @@ One rule: what they do is said in core/rewrite.py and core/marking.py; here is o
 
 from __future__ import annotations
 
-from random import getrandbits
 from typing import TYPE_CHECKING
 
 from l7proxy.core.head import ResponseHead
@@ -16,6 +15,7 @@ from l7proxy.core.paths import Danger
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.rewrite import LEADS_BACK, Rewriter, WayBack, host_of, with_host
 from l7proxy.core.settings.marking import Forwarding, Marking
+from l7proxy.http.randomhex import random_hex
 from l7proxy.http.steps import GO_ON, OVER
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class RequestMarking:
     __slots__ = ("_form", "_rules", "_traces")
 
     def __init__(self, marking: Marking) -> None:
-        self._rules = request_rules(marking, getrandbits)
+        self._rules = request_rules(marking, random_hex)
         self._form = marking.forwarded
         self._traces = marking.traceparent is not None
 
@@ -106,7 +106,8 @@ class RequestMarking:
         """Who asks, in another form than the usual one."""
         head = exchange.head
         client = exchange.client
-        tail = exchange.tail or client.tail(head.authority)
+        needed = self._form is Forwarding.BOTH or exchange.from_proxy
+        tail = exchange.tail or (client.tail(head.authority) if needed else b"")
         own = via_tail(exchange.snapshot.via, head.http10)
         exchange.tail = tail_in(self._form, tail, own, head, client.peer, client.scheme, from_proxy=exchange.from_proxy)
 

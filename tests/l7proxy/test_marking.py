@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -14,6 +15,7 @@ from l7proxy.core.model import Route
 from l7proxy.core.settings.marking import Forwarding
 from l7proxy.core.strict import read_request
 from l7proxy.core.transformed import Asking, rewritten
+from l7proxy.http.randomhex import random_hex
 
 pytestmark = pytest.mark.unit
 
@@ -215,3 +217,22 @@ def test_mistakes_are_found_at_their_place(headers: str, message: str) -> None:
         route_of(headers)
     assert all(line.startswith("f.yaml:3:") for line in caught.value.lines())
     assert len(caught.value.lines()) == 1
+
+
+def test_random_names_are_never_the_same() -> None:
+    names = [random_hex(32) for _ in range(1000)] + [random_hex(16) for _ in range(1000)]
+    assert len(set(names)) == 2000
+    assert all(re.fullmatch(rb"[0-9a-f]{16}|[0-9a-f]{32}", name) for name in names)
+
+
+def test_random_names_of_a_forked_process_are_its_own() -> None:
+    random_hex(16)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writing, random_hex(16))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 16) != random_hex(16)
+    os.close(reading)
+    os.close(writing)
