@@ -30,7 +30,7 @@ from l7proxy.core.settings.backside import Way
 from l7proxy.core.slowstart import scaled
 from l7proxy.core.split import Split
 from l7proxy.failurelog import FailureLog
-from l7proxy.http.balancing import picker_of
+from l7proxy.http.balancing import Hashed, picker_of
 from l7proxy.http.guard import Cells, Guard, LocalCells, guard_of
 from l7proxy.http.pool import IdleBudget, LinkPool
 from l7proxy.http.steps import Steps, steps_of
@@ -203,7 +203,7 @@ class UpstreamState:
 class RouteState:
     """A route at work. `upstream` is None where it answers by itself, `split` where there is one upstream at most."""
 
-    __slots__ = ("_by_upstream", "_keeping", "_upstreams", "route", "split", "steps", "upstream")
+    __slots__ = ("_by_upstream", "_keeping", "_keyed", "_upstreams", "route", "split", "steps", "upstream")
 
     def __init__(self, route: Route, upstreams: Mapping[str, UpstreamState]) -> None:
         self.route = route
@@ -211,7 +211,9 @@ class RouteState:
         self.split = Split({share.upstream: share.weight for share in route.split}) if route.split else None
         self._by_upstream = {each.upstream: each for each in route.by_upstream}
         self._upstreams = [upstreams[share.upstream] for share in route.split]
-        self._keeping = [state for state in self._upstreams if state.upstream.sticky is not None]
+        self._keeping = [state for state in self._upstreams if state.sessions is not None]
+        pickers = [state.picker for state in self._upstreams if state.upstream.sticky is not None]
+        self._keyed = next((picker for picker in pickers if isinstance(picker, Hashed)), None)
         own = [self.upstream] if self.upstream is not None else []
         self.steps: Steps | None = answering(steps_of(route), self._upstreams or own)
 
@@ -222,7 +224,8 @@ class RouteState:
             return self.upstream
         found = next((state for state in self._keeping if state.session_of(exchange) is not None), None)
         if found is None:
-            name = self.split.next(self.unusable)
+            key = self._keyed.key(exchange) if self._keyed is not None else None
+            name = self.split.of_key(key, self.unusable) if key else self.split.next(self.unusable)
             found = next(state for state in self._upstreams if state.upstream.name == name)
         exchange.route = self._by_upstream[found.upstream.name]
         return found

@@ -28,7 +28,7 @@ class Asked(Protocol):
     def asker(self) -> str: ...
 
 
-class Test(Protocol):
+class Condition(Protocol):
     """One condition."""
 
     def fits(self, asked: Asked) -> bool:
@@ -186,9 +186,9 @@ def media_ranges(accept: bytes) -> Iterator[bytes]:
             yield media
 
 
-def compile_conditions(conditions: Conditions) -> tuple[Test, ...]:
+def compile_conditions(conditions: Conditions) -> tuple[Condition, ...]:
     """`conditions`, ready to be asked, the cheapest first."""
-    tests: list[Test] = []
+    tests: list[Condition] = []
     if conditions.methods:
         tests.append(_Methods(conditions.methods))
     tests += [Value(source_of("header", wish.name), wish) for wish in conditions.headers]

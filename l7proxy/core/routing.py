@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from director.kit.pattern import PatternSet
-from l7proxy.core.conditions import Asked, Source, Test, Value, compile_conditions
+from l7proxy.core.conditions import Asked, Condition, Source, Value, compile_conditions
 from l7proxy.core.model import PathKind, PathPattern, Route
 from l7proxy.core.paths import normal_path
 from l7proxy.core.settings.match import Conditions
@@ -43,8 +43,8 @@ class _Slot:
         self.sole = ordered[0] if not any(ordered[0].conditions.counts) else None
         self.choices = [(compile_conditions(route.conditions), route) for route in ordered]
         self.source: Source | None = None
-        self.index: dict[bytes, list[tuple[tuple[Test, ...], Route]]] = {}
-        self.others: list[tuple[tuple[Test, ...], Route]] = []
+        self.index: dict[bytes, list[tuple[tuple[Condition, ...], Route]]] = {}
+        self.others: list[tuple[tuple[Condition, ...], Route]] = []
         self._make_index()
 
     def _make_index(self) -> None:

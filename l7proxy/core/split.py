@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from l7proxy.core.balance import RoundRobin, cycle
+from l7proxy.core.hashring import HashRing
 
 
 class Split:
@@ -22,6 +23,7 @@ class Split:
         """Turns where a cycle is too long to be kept."""
         self._instead = RoundRobin()
         """Who takes the turns of those that cannot."""
+        self._ring: HashRing | None = None
 
     def next(self, unusable: Collection[str] = ()) -> str:
         """The upstream whose turn it is; where none is usable, the one whose turn it would be.
@@ -35,6 +37,15 @@ class Split:
             left = {other: weight for other, weight in self.shares.items() if other not in unusable}
             return self._instead.pick(left) or name
         return name
+
+    def of_key(self, key: bytes, unusable: Collection[str] = ()) -> str:
+        """The upstream that `key` belongs to, the same in every process: where backends are chosen by key too, a
+        session must not go to and fro."""
+        if self._ring is None:
+            self._ring = HashRing(self.shares)
+        # With a prefix: who has a backend by the same key is not all in one corner of it.
+        found = self._ring.pick(b"split " + key, {name: 1 for name in self.shares if name not in unusable})
+        return found or self.next(unusable)
 
     def _next(self) -> str:
         order = self._order
