@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.bench.l7_figures import figures, idle_figures, in_json, row_lines, verdicts
 from tests.bench.l7_measure import go_ahead, real_time_allowed
 from tests.bench.l7_peers import PEERS
+from tests.bench.l7_routes import routes_figures, routes_lines
 from tests.bench.l7_rows import ROWS, Run
 from tests.bench.l7_told import conditions, idle_lines
 
@@ -57,6 +58,10 @@ def measure(run: Run, rows: Sequence[str]) -> tuple[dict[str, float], list[str]]
             kb = run.idle()
             by.update(idle_figures(kb))
             lines += [f"\n{row}: {ROWS[row].what}", *idle_lines(kb, titles)]
+        elif row == "routes":
+            of_routes = routes_figures(run.routes())
+            by.update(of_routes)
+            lines += [f"\n{row}: {ROWS[row].what}", *routes_lines(of_routes)]
         else:
             for name, found in ROWS[row].go(run).items():
                 new = figures(name, found)

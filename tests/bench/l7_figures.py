@@ -120,6 +120,7 @@ AIMS = [
     Aim("m10_cpu_vs_haproxy", "10 MB: CPU a MB, over HAProxy's with tuned buffers", 1.1, 0.9, most=True),
     Aim("p99_vs_haproxy", "open loop, half of the slowest's capacity: p99, over HAProxy's", 1.5, 1.0, most=True),
     Aim("p99_vs_nginx", "  over nginx's", 1.5, 1.0, most=True),
+    Aim("routes_1000_vs_1", "1,000 routes over one, ours: CPU a request", 1.5, 1.1, most=True),
     Aim("idle_conn_kb", "memory of an idle connection, KB", 12.0, 6.0, most=True),
 ]
 

@@ -67,9 +67,13 @@ def heads(kind: str) -> list[Head]:
 
 def script(kind: str, first: int) -> str:
     """wrk's script: requests numbered from `first` on."""
+    return script_of(heads(kind), first)
+
+
+def script_of(heads: Sequence[Head], first: int) -> str:
+    """The same of any heads, in turn."""
     rows = ",\n".join(
-        "{" + ",".join(f"[==[{part}]==]" for part in (head.before, head.referer, head.cookie)) + "}"
-        for head in heads(kind)
+        "{" + ",".join(f"[==[{part}]==]" for part in (head.before, head.referer, head.cookie)) + "}" for head in heads
     )
     # In a long bracket a line break of any kind is one \n, so they are written as \r\n by hand.
     rows = rows.replace("\r\n", "]==] .. '\\r\\n' .. [==[")

@@ -22,6 +22,8 @@ from tests.bench.l7_load import KINDS, script, wrk
 from tests.bench.l7_measure import LOAD_CORE, memory_kb, pin
 from tests.bench.l7_peers import PEERS
 from tests.bench.l7_rounds import Fleet, Load, fleet, rounds
+from tests.bench.l7_routes import MANY, both, measured, sampled
+from tests.bench.l7_routes import script as routes_script
 
 CONNECTIONS = 64
 BULK_CONNECTIONS = 4
@@ -118,6 +120,17 @@ class Run:
                 if name in found:
                     self.tell(f"{PEERS[name].title}: {found[name]}")
         return found
+
+    def routes(self) -> dict[str, list[Sample]]:
+        """By how many routes it has."""
+        lua = self.folder / "load.lua"
+
+        def ask(port: int, seconds: float) -> Answered:
+            lua.write_text(routes_script(self.first()))
+            return wrk(pin(LOAD_CORE), f"http://127.0.0.1:{port}/", lua, seconds, CONNECTIONS, None)
+
+        with both(self.folder) as up:
+            return sampled(up, self.count, self.seconds, measured(up, ask), self.tell)
 
     def _certificate(self) -> Path:
         path, its_key = self.folder / "certificate.pem", self.folder / "key.pem"
@@ -217,5 +230,8 @@ ROWS = {
     "k100": Row(f"100 KB, {CONNECTIONS} connections, buffers tuned", k100),
     "m10": Row(f"10 MB, {BULK_CONNECTIONS} connections, buffers tuned", m10),
     "p99": Row("open loop", p99),
+    "routes": Row(
+        f"{MANY:,} routes beside one, both ours; each request takes another one of the {MANY:,}", lambda run: {}
+    ),
     "idle": Row(f"memory of idle connections, {FEW:,} and up to {MOST:,}, each used once", lambda run: {}),
 }

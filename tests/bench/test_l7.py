@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from l7proxy.core.config import load_config
+from l7proxy.core.routing import RouteTable
 from tests.bench.l7 import listed
 from tests.bench.l7_client import Asker, closed, requests
 from tests.bench.l7_figures import (
@@ -33,6 +34,8 @@ from tests.bench.l7_figures import (
 )
 from tests.bench.l7_load import heads, read_wrk, script
 from tests.bench.l7_peers import PEERS, RULES, Setting
+from tests.bench.l7_routes import MANY, configuration, routes_figures, routes_lines
+from tests.bench.l7_routes import heads as heads_of_routes
 from tests.bench.l7_rows import ROWS
 
 pytestmark = pytest.mark.unit
@@ -202,8 +205,29 @@ def test_l7proxy_s_configuration_is_good(tmp_path: Path) -> None:
 
 def test_a_name_that_is_not_known_is_refused() -> None:
     assert listed("tls,idle", list(ROWS), "row") == ["tls", "idle"]
-    with pytest.raises(SystemExit, match="'tsl' is no row: choose from unique,tls,k100,m10,p99,idle"):
+    with pytest.raises(SystemExit, match="'tsl' is no row: choose from unique,tls,k100,m10,p99,routes,idle"):
         listed("tsl", list(ROWS), "row")
+
+
+def test_every_request_of_the_row_routes_takes_a_route_of_its_own() -> None:
+    config = load_config(configuration(8080, (9001,), MANY), "routes.yaml")
+    assert len(config.routes) == MANY
+    table = RouteTable(config.routes)
+    taken = {
+        found.place
+        for head in heads_of_routes()
+        for asked in [re.findall(r"GET (/[^?]*).*Host: (\S+)", head.of(1), re.DOTALL)[0]]
+        if (found := table.find(asked[1], asked[0])) is not None
+    }
+    assert len(taken) == MANY
+    assert load_config(configuration(8080, (9001,), 1), "routes.yaml").routes[0].path.text == "/"
+
+
+def test_a_thousand_routes_are_compared_round_by_round() -> None:
+    by = routes_figures({"1": [sample(100), sample(50)], "1000": [sample(50), sample(40)]})
+    assert by["routes_1000_vs_1"] == pytest.approx(1.625), "the rounds' own are 2 and 1.25"
+    assert by["routes_1000_vs_1_rate"] == pytest.approx(1.625)
+    assert len(routes_lines(by)) == 4
 
 
 @pytest.fixture
