@@ -3,75 +3,27 @@
 One rule: nothing is sent, counted or remembered, and what decides is asked itself: the reader of heads, the table of
 routes and its conditions are those that serve.
 
-A setting of a route tells what it does by a method `describe(asking)` that gives lines, or by a function in
-`DESCRIBERS`; of others, what they are set to is shown.
+What the settings of a route do is told by `core/describe.py`.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from l7proxy.core.captures import captures_of
 from l7proxy.core.conditions import Condition, compile_conditions
-from l7proxy.core.forwarded import TrustedNetworks, client_of
+from l7proxy.core.describe import Asking, answer, claims_of, steps
 from l7proxy.core.head import Refusal, RequestHead
-from l7proxy.core.lookup import Fields, query_of
-from l7proxy.core.model import Backend, Config, DangerousPath, Listener, PathKind, PathPattern, Route
-from l7proxy.core.paths import danger_of
+from l7proxy.core.model import Backend, Config, Listener, PathKind, PathPattern, Route
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.routing import RouteTable
-from l7proxy.core.settings.redirect import Redirect
-from l7proxy.core.settings.respond import Maintenance, Respond
+from l7proxy.core.settings.acme import CHALLENGES
+from l7proxy.core.settings.https import redirected
 from l7proxy.core.strict import read_request
 
 MOST_NEAR = 8
 """Near misses that are told."""
-
-
-class Asking:
-    """A request that is only looked at; conditions and templates take it for an exchange."""
-
-    user = ""
-    subject = ""
-    request_id = b"made-anew"
-    backend_name = "(chosen later)"
-
-    def __init__(self, head: RequestHead, peer: str, listener: Listener) -> None:
-        self.head = head
-        self.seen = Fields(head.fields)
-        self.peer = peer
-        self.listener = listener
-        self.scheme = "https" if listener.tls is not None else "http"
-        self.route: Route | None = None
-        trusted = TrustedNetworks(listener.trusted_proxies)
-        self.asker, self.from_proxy = client_of(
-            peer, trusted, _claims(head, b"x-forwarded-for"), _claims(head, b"forwarded")
-        )
-
-    @property
-    def captures(self) -> Mapping[str, bytes | None]:
-        """The groups of the route's path."""
-        return captures_of(self.route.path, self.head.path) if self.route is not None else {}
-
-    @property
-    def route_name(self) -> str:
-        return self.route.name if self.route is not None else ""
-
-    @property
-    def upstream_name(self) -> str:
-        return self.route.upstream if self.route is not None else ""
-
-    @property
-    def listener_name(self) -> str:
-        return self.listener.name
-
-
-def _claims(head: RequestHead, name: bytes) -> list[bytes]:
-    parts = [line.partition(b":") for line in head.claims]
-    return [value.strip(b" \t") for key, _, value in parts if key.lower() == name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +88,18 @@ def explain(config: Config, listener: Listener, head: bytes, peer: str) -> Expla
         return Explanation(start, peer, listener.name, "nothing is read here: this listener forwards connections")
     found = read_request(head, most_headers=config.limits.headers, drop_underscores=config.drop_underscores)
     if isinstance(found, Refusal):
-        return Explanation(start, peer, listener.name, _answer(found.cause, found.reason))
+        return Explanation(start, peer, listener.name, answer(found.cause, found.reason))
     asking = Asking(found, peer, listener)
+    if said := "".join(before_routes(listener, asking)):
+        return Explanation(start, asking.asker, listener.name, said)
     request = f"{found.method.decode('latin-1')} {found.host or '(no host)'} {found.path}"
-    if listener.health is not None and found.path == listener.health:
-        return Explanation(request, asking.asker, listener.name, "200, or 503 while it drains: this is its health path")
     if found.max_forwards == 0:
         return Explanation(request, asking.asker, listener.name, "200: Max-Forwards is 0")
     route = RouteTable(config.routes).find(found.host, found.path, asking)
     near = near_misses(config.routes, asking, route)
     told, more = tuple(near[:MOST_NEAR]), len(near[MOST_NEAR:])
     if route is None:
-        answered = _answer(Cause.NO_ROUTE, "nothing matches")
+        answered = answer(Cause.NO_ROUTE, "nothing matches")
         return Explanation(request, asking.asker, listener.name, answered, near=told, more_near=more, is_unmatched=True)
     asking.route = route
     return Explanation(
@@ -166,8 +118,26 @@ def explain(config: Config, listener: Listener, head: bytes, peer: str) -> Expla
     )
 
 
-def _answer(cause: Cause, reason: str) -> str:
-    return f"{cause.status} {cause.text}: {reason}"
+def before_routes(listener: Listener, asking: Asking) -> Iterator[str]:
+    """What the listener answers by itself, or has answered by an upstream."""
+    head = asking.head
+    if listener.health is not None and head.path == listener.health:
+        yield "200, or 503 while it drains: this is its health path"
+    elif listener.acme is not None and head.path.startswith(CHALLENGES):
+        yield "by " + (f"upstream {listener.acme.upstream}" if listener.acme.upstream else str(listener.acme.folder))
+        yield ": a challenge of ACME"
+    elif listener.to_https is not None and not (asking.from_proxy and _came_by_tls(head)):
+        if head.host:
+            where = redirected(head.host, head.start.split(b" ")[1], listener.to_https)
+            yield f"{listener.to_https.status}, to {where.decode('latin-1')}: redirect_to_https"
+        else:
+            yield answer(Cause.MALFORMED_REQUEST, "a request without a host cannot be sent to https://")
+
+
+def _came_by_tls(head: RequestHead) -> bool:
+    """What a trusted proxy says of the client's scheme."""
+    said = claims_of(head, b"x-forwarded-proto")
+    return bool(said) and said[0].partition(b",")[0].strip(b" \t").lower() == b"https"
 
 
 # Why a route fits, and why not.
@@ -264,77 +234,6 @@ def _more_specific(taken: Route, other: Route, asking: Asking) -> str:
     if _fitting_host(taken, asking.head.host) != _fitting_host(other, asking.head.host):
         return "host"
     return "path" if taken.path != other.path else "conditions"
-
-
-# What a route does.
-
-Describer = Callable[[Any, Asking], Iterable[str]]
-
-
-def _redirect(redirect: Redirect, asking: Asking) -> Iterator[str]:
-    to = redirect.start.fill(asking) + redirect.authority.fill(asking) + redirect.rest.fill(asking)
-    if redirect.keep_query and (query := query_of(asking.head.target)):
-        to += b"?" + query
-    yield f"answers {redirect.status}, to {to.decode('latin-1')}"
-
-
-def _respond(respond: Respond, _: Asking) -> Iterator[str]:
-    yield f"answers {respond.status} by itself"
-
-
-def _maintenance(maintenance: Maintenance, asking: Asking) -> Iterator[str]:
-    if maintenance.allow and TrustedNetworks(maintenance.allow).trust(asking.asker):
-        yield f"is under maintenance, but client {asking.asker} passes"
-    else:
-        yield "answers 503: under maintenance"
-
-
-DESCRIBERS: dict[type, Describer] = {Redirect: _redirect, Respond: _respond, Maintenance: _maintenance}
-"""By the type of a setting in the model. One that has a method `describe` needs none."""
-
-IN_ORDER = ("access", "limits", "maintenance", "redirect", "respond", "compression", "rewrite", "marking")
-"""The settings of a route, in the order in which they take effect (http/steps.py), by their names in the model."""
-SAID = {"compression": "compress", "marking": "headers"}
-"""What the file calls them, where that is another name."""
-
-
-def steps(route: Route, asking: Asking) -> Iterator[str]:
-    """What the route does with the request, in that order."""
-    if asking.head.odd and (danger := danger_of(asking.head.target.partition(b"?")[0].decode("latin-1"))):
-        match route.dangerous_path:
-            case DangerousPath.REFUSE:
-                yield f"answers {_answer(Cause.DANGEROUS_PATH, danger.value)}; dangerous_path says otherwise"
-            case DangerousPath.NORMALISE:
-                yield f"sends the path as {asking.head.path}: {danger.value}"
-            case DangerousPath.FORWARD:
-                yield f"sends the path as it came, though {danger.value}"
-    for name in IN_ORDER:
-        setting = getattr(route, name)
-        if setting is not None:
-            yield from (f"{SAID.get(name, name)}: {line}" for line in described(setting, asking))
-
-
-def described(setting: Any, asking: Asking) -> Iterable[str]:
-    """What a setting does, in lines."""
-    own = getattr(setting, "describe", None)
-    if own is not None:
-        lines: Iterable[str] = own(asking)
-        return lines
-    if type(setting) in DESCRIBERS:
-        return DESCRIBERS[type(setting)](setting, asking)
-    return [_as_set(setting)]
-
-
-def _as_set(setting: object) -> str:
-    """What differs from the defaults of a setting."""
-    if not is_dataclass(setting):
-        return str(setting)
-    said = [
-        f"{part.name}={getattr(setting, part.name)}"
-        for part in fields(setting)
-        if part.repr and (part.default is MISSING or getattr(setting, part.name) != part.default)
-    ]
-    return ", ".join(said) or "as by default"
 
 
 # Who can answer.

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from l7proxy.core.explain import Asking, Explanation, described, explain
+from l7proxy.core.config import load_config
+from l7proxy.core.describe import Asking, described
+from l7proxy.core.explain import Explanation, explain
 from l7proxy.core.head import RequestHead
 from l7proxy.core.model import Listener
 from l7proxy.explaincmd import AskError, explain_loaded, head_of, listener_of, told
@@ -161,6 +163,50 @@ def test_a_setting_says_by_itself_what_it_does() -> None:
     head = RequestHead()
     head.path = "/x"
     assert list(described(Own(), Asking(head, "192.0.2.1", Listener("web", ())))) == ["sends /x"]
+
+
+def test_what_a_listener_answers_before_any_route_is_not_a_route_s() -> None:
+    plain = "web: {bind: '0.0.0.0:80', redirect_to_https: true, acme: {upstream: canary}, trusted_proxies: 10.0.0.0/8}"
+    text = TEXT.replace(TEXT.splitlines()[1].strip(), plain)
+    text = text.replace("other: {", "tls: {bind: '0.0.0.0:443', tls: {certificate: /c, key: /c}}\n  other: {")
+    config = load_config(text, "f")
+
+    def at(listener: int, target: str, *lines: str, peer: str = "10.1.1.1") -> str:
+        head = "\r\n".join([f"GET {target} HTTP/1.1", "Host: shop.example.org:80", *lines])
+        found = explain(config, config.listeners[listener], head.encode(), peer)
+        return found.route or found.answered
+
+    assert at(0, "/v1/x?y") == "308, to https://shop.example.org/v1/x?y: redirect_to_https"
+    assert at(0, "/.well-known/acme-challenge/abc") == "by upstream canary: a challenge of ACME"
+    assert at(0, "/v1/x", "X-Forwarded-Proto: https") == "shop"
+    assert at(0, "/v1/x", "X-Forwarded-Proto: https", peer="192.0.2.1").startswith("308, to https://")
+    assert at(1, "/v1/x") == "shop"
+
+
+def test_what_goes_on_is_what_the_rewriting_makes() -> None:
+    text = TEXT.replace(
+        "    upstream: {shop: 90, canary: 10}\n",
+        """\
+    upstream: {shop: 90, canary: 10}
+    rewrite: {path: "/new/{rest}", query: {remove: [utm_source]}, host: internal.example.org}
+    headers:
+      request: {set: {X-Tier: "l7 {client}"}, remove: [X-Debug], rename: {X-Old: X-New}}
+      response: {add: {X-Route: "{route}"}}
+      forwarded: none
+      request_id: true
+""",
+    )
+    found = explain_loaded(load_text(text, "f"), "http://shop.example.org/v1/a/b?utm_source=x&c=d", (), None, None)
+    assert found.steps == (
+        "rewrite: /v1/a/b?utm_source=x&c=d goes on as /new/a/b?c=d",
+        "rewrite: Host is internal.example.org",
+        "headers: on the request, X-Old is called X-New from then on",
+        "headers: on the request, X-Debug is removed",
+        "headers: on the request, X-Tier is set to 'l7 192.0.2.1'",
+        "headers: on the answer, X-Route: shop is added",
+        "headers: on the request, who asks is told by none",
+        "headers: on both, X-Request-ID is set",
+    )
 
 
 @pytest.mark.parametrize(
