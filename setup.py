@@ -13,16 +13,19 @@ from setuptools.errors import CompileError
 
 COMPILED = [
     "l7proxy/core/_lines.pyx",
+    "l7proxy/core/_cookies.pyx",
     "l7proxy/core/_logline.pyx",
     "l7proxy/core/_scan.pyx",
     "l7proxy/core/headers.py",
     "l7proxy/core/metering.py",
     "l7proxy/core/routing.py",
+    "l7proxy/core/sticky.py",
     "l7proxy/http/_quick.pyx",
     "l7proxy/http/client.py",
     "l7proxy/http/exchange.py",
     "l7proxy/http/link.py",
     "l7proxy/http/pool.py",
+    "l7proxy/http/sticky.py",
 ]
 FASTER = ["-O3", "-g0"]
 

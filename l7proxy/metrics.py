@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from l7proxy.certificates import expiry
 from l7proxy.core.metering import BOUNDS_S, FAMILIES, Counts, Family, Kind, key_of, read_key
+from l7proxy.core.sticky import Verdict
 from l7proxy.http.acme import route_of
 from l7proxy.http.guard import Guard
 from l7proxy.runtime import Proxy
@@ -37,8 +38,9 @@ def counts_of(proxy: Proxy) -> Counts:
         for reason, count in seal.failed.items():
             counts[key_of("l7proxy_tls_handshake_failures", listener, reason)] = count
     for upstream, state in proxy.snapshot.upstreams.items():
-        for verdict, count in state.sessions.counts.items() if state.sessions is not None else ():
-            counts[key_of("l7proxy_sessions", upstream, verdict.value)] = count
+        if state.sessions is not None:
+            for verdict in Verdict:
+                counts[key_of("l7proxy_sessions", upstream, verdict.name.lower())] = state.sessions.counts[verdict]
         for backend, part in state.backends.items():
             counts[key_of("l7proxy_backend_requests", upstream, backend)] = part.counters.requests
             counts[key_of("l7proxy_backend_in_flight", upstream, backend)] = part.counters.in_flight

@@ -169,8 +169,7 @@ class UpstreamState:
         """The backend for `exchange`, of those that it has not tried (name to weight), or of a drained one that has its
         session."""
         if self.sessions is not None:
-            backend = self.sessions.backend_of(exchange, untried)
-            self.sessions.arrive(exchange, backend)
+            backend = self.sessions.choose(exchange, untried)
             if backend is not None:
                 return backend
         if self.picker is not None:

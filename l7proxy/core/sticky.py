@@ -1,4 +1,4 @@
-"""Cookies that say which backend is a client's: what they hold, where they stand in a head, and how they are taken out.
+"""Cookies that say which backend is a client's: what they hold, and what becomes of the lines they stand in.
 
 One rule: a cookie that is not to the letter one of ours is none. It leads to nobody, and it is never an error.
 
@@ -13,9 +13,10 @@ import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 from hashlib import sha256
 
+from l7proxy.core.cookies import cookie_value, find_cookie, find_set_cookie
 from l7proxy.core.settings.stickiness import Attributes
 
 MOST_KNOWN = 8192
@@ -24,21 +25,19 @@ SKEW_S = 3600.0
 """How far the clocks of several l7proxy may differ. What is from further ahead was not made by one of them."""
 _ID_BYTES = 12
 _MAC_BYTES = 15
-_LINE = b"cookie:"
-_SET_LINE = b"set-cookie:"
 
 
-class Verdict(Enum):
-    """What became of a client's session."""
+class Verdict(IntEnum):
+    """What became of a client's session: a place in a list of counts."""
 
-    NEW = "new"
+    NEW = 0
     """The client brought no cookie."""
-    KEPT = "kept"
-    MOVED = "moved"
+    KEPT = 1
+    MOVED = 2
     """Its backend is down, drained for too long, or was tried in vain."""
-    REFUSED = "refused"
+    REFUSED = 3
     """The cookie is not ours, not to the letter, or its backend is gone."""
-    EXPIRED = "expired"
+    EXPIRED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,61 +161,7 @@ def _is_time(text: bytes) -> bool:
     return 0 < len(text) <= 10 and not text.strip(b"0123456789abcdef")
 
 
-# in a request's head
-
-
-def find_cookie(fields: bytes, key: bytes, start: int = 0) -> int:
-    r"""Where `key` (name and `=`) begins in a Cookie line, at or behind `start`; -1 where it does not.
-
-    >>> find_cookie(b"Cookie: XSRV=1; SRV=2\r\n", b"SRV="), find_cookie(b"X-A: SRV=2\r\n", b"SRV=")
-    (16, -1)
-    """
-    at = fields.find(key, start)
-    while at >= 0:
-        line = fields.rfind(b"\r\n", 0, at) + 2
-        if line == 1:
-            line = 0
-        if fields[line : line + 7].lower() == _LINE:
-            before = fields[line + 7 : at].rstrip(b" \t")
-            if not before or before.endswith(b";"):
-                return at
-        at = fields.find(key, at + 1)
-    return -1
-
-
-def cookie_value(fields: bytes, key: bytes, at: int) -> bytes:
-    """The value of the cookie that `find_cookie` has found at `at`."""
-    start = at + len(key)
-    end = fields.index(b"\r\n", start)
-    stop = fields.find(b";", start, end)
-    return (fields[start:stop] if stop >= 0 else fields[start:end]).rstrip(b" \t")
-
-
-def without_cookie(fields: bytes, key: bytes) -> bytes:
-    r"""A request's header lines without any cookie of that name.
-
-    >>> without_cookie(b"Cookie: a=1; SRV=2; b=3\r\n", b"SRV="), without_cookie(b"Cookie: SRV=2\r\nA: b\r\n", b"SRV=")
-    (b'Cookie: a=1; b=3\r\n', b'A: b\r\n')
-    """
-    at = find_cookie(fields, key)
-    while at >= 0:
-        end = fields.index(b"\r\n", at)
-        stop = fields.find(b";", at, end)
-        rest = fields[stop + 1 : end].lstrip(b" \t") if stop >= 0 else b""
-        if rest:
-            fields = fields[:at] + fields[end - len(rest) :]
-        else:
-            line = fields.rfind(b"\r\n", 0, at) + 2
-            if line == 1:
-                line = 0
-            before = fields[line:at].rstrip(b" \t;")
-            if len(before) <= len(_LINE):
-                fields = fields[:line] + fields[end + 2 :]
-            else:
-                fields = fields[:line] + before + fields[end:]
-            at = line
-        at = find_cookie(fields, key, at)
-    return fields
+# heads
 
 
 def without_prefix(fields: bytes, key: bytes, ids: Iterable[bytes]) -> bytes:
@@ -241,9 +186,6 @@ def without_prefix(fields: bytes, key: bytes, ids: Iterable[bytes]) -> bytes:
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
 
 
-# in an answer's head
-
-
 def set_cookie(name: str, value: bytes, attributes: Attributes, is_https: bool) -> bytes:
     r"""The line that gives a client its cookie (RFC 6265 4.1).
 
@@ -260,19 +202,6 @@ def set_cookie(name: str, value: bytes, attributes: Attributes, is_https: bool) 
     if attributes.same_site:
         said.append(b"SameSite=" + attributes.same_site.encode())
     return b"; ".join(said) + b"\r\n"
-
-
-def find_set_cookie(fields: bytes, key: bytes, start: int = 0) -> int:
-    """Where the value begins in the next Set-Cookie line of that name; -1 where there is none."""
-    at = fields.find(key, start)
-    while at >= 0:
-        line = fields.rfind(b"\r\n", 0, at) + 2
-        if line == 1:
-            line = 0
-        if fields[line : line + 11].lower() == _SET_LINE and not fields[line + 11 : at].strip(b" \t"):
-            return at + len(key)
-        at = fields.find(key, at + 1)
-    return -1
 
 
 def without_set_cookie(fields: bytes, key: bytes) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from l7proxy.core.cookies import cookie_value, find_cookie, find_set_cookie, without_cookie
 from l7proxy.core.head import ResponseHead
 from l7proxy.core.settings.balancing import Balance
 from l7proxy.core.settings.stickiness import CookieMode, Sticky
@@ -20,12 +21,9 @@ from l7proxy.core.sticky import (
     Ticket,
     Tickets,
     Verdict,
-    cookie_value,
-    find_cookie,
     made_private,
     set_cookie,
     with_value,
-    without_cookie,
     without_prefix,
     without_set_cookie,
 )
@@ -37,16 +35,19 @@ if TYPE_CHECKING:
     from l7proxy.runtime import BackendState, UpstreamState
 
 _wall = time.time
+_NEW, _KEPT, _MOVED = Verdict.NEW, Verdict.KEPT, Verdict.MOVED
 
 
 class Held:
     """What one exchange's cookie says, for one upstream."""
 
-    __slots__ = ("arrived", "sessions", "ticket")
-
-    def __init__(self, sessions: Sessions, ticket: Ticket) -> None:
+    def __init__(self, sessions: Sessions, ticket: Ticket, at: int, now: float) -> None:
         self.sessions = sessions
         self.ticket = ticket
+        self.now = now
+        """Seconds since 1970 when it came; 0 where times are nothing to this upstream."""
+        self.at = at
+        """Where the first cookie of that name stands in the header lines as they came."""
         self.arrived = False
         """Whether the request is on its way to this upstream: it was counted, and our cookie taken out."""
 
@@ -55,35 +56,41 @@ class Sessions:
     """The sessions of one upstream. None of them is stored: `counts` is all that is kept."""
 
     def __init__(self, upstream: str, sticky: Sticky, backends: Mapping[str, BackendState]) -> None:
-        self._mode = sticky.mode
+        self._is_insert = sticky.mode is CookieMode.INSERT
+        self._is_prefix = sticky.mode is CookieMode.PREFIX
+        self._is_passive = sticky.mode is CookieMode.PASSIVE
+        self._indirect = sticky.indirect
         self._sticky = sticky
         self._key = sticky.cookie.encode() + b"="
         self._backends = backends
         self._drain_s = sticky.drain_s
         self.tickets = Tickets(upstream, backends, sticky.keys, sticky.plain_names, sticky.maxidle_s, sticky.maxlife_s)
-        self.counts = dict.fromkeys(Verdict, 0)
-        """Requests, by what became of their sessions."""
+        self._is_timed = self.tickets.timed
+        self.counts = [0] * len(Verdict)
+        """Requests, by what became of their sessions: a place for each Verdict."""
 
     def ticket_of(self, exchange: Exchange) -> Ticket:
         """What the client's cookies say: the first one that holds, or why none does."""
         held = exchange.session
         if held is not None and held.sessions is self:
             return held.ticket
-        ticket = self._read(exchange.original or exchange.head.fields)
-        exchange.session = Held(self, ticket)
+        fields = exchange.original or exchange.head.fields
+        at = find_cookie(fields, self._key)
+        now = _wall() if self._is_timed else 0.0
+        ticket = self._read(fields, at, now) if at >= 0 else NO_TICKET
+        exchange.session = Held(self, ticket, max(at, 0), now)
         return ticket
 
-    def _read(self, fields: bytes) -> Ticket:
+    def _read(self, fields: bytes, at: int, now: float) -> Ticket:
         key, tickets = self._key, self.tickets
         found = NO_TICKET
-        at = find_cookie(fields, key)
         while at >= 0:
             value = cookie_value(fields, key, at)
-            if self._mode is CookieMode.PREFIX:
+            if self._is_prefix:
                 value, sign, _ = value.partition(b"~")
-                ticket = tickets.read(value, 0.0) if sign else NO_TICKET  # without: the backend's own, from before
+                ticket = tickets.read(value, now) if sign else NO_TICKET  # without: the backend's own, from before
             else:
-                ticket = tickets.read(value, _wall() if tickets.timed else 0.0)
+                ticket = tickets.read(value, now)
             if ticket.name:
                 return ticket
             if found is NO_TICKET or found is REFUSED:
@@ -104,6 +111,12 @@ class Sessions:
             return None
         return backend if exchange.started_at - drained_at <= self._drain_s else None
 
+    def choose(self, exchange: Exchange, untried: Mapping[str, int]) -> BackendState | None:
+        """The same, for a request that goes to this upstream."""
+        backend = self.backend_of(exchange, untried)
+        self.arrive(exchange, backend)
+        return backend
+
     def arrive(self, exchange: Exchange, backend: BackendState | None) -> None:
         """The request goes to this upstream, to `backend` if it has a session there."""
         ticket = self.ticket_of(exchange)
@@ -112,38 +125,35 @@ class Sessions:
             return
         held.arrived = True
         verdict = ticket.verdict
-        if verdict is Verdict.KEPT and backend is None:
-            verdict = Verdict.MOVED
+        if verdict is _KEPT and backend is None:
+            verdict = _MOVED
         self.counts[verdict] += 1
-        if verdict is Verdict.NEW and self._mode is not CookieMode.PREFIX:
-            return
         head = exchange.head
-        if self._mode is CookieMode.PREFIX:
+        if self._is_prefix:
             head.fields = without_prefix(head.fields, self._key, self.tickets.ids.values())
-        elif self._sticky.indirect:
-            head.fields = without_cookie(head.fields, self._key)
+        elif self._indirect and verdict is not _NEW:
+            head.fields = without_cookie(head.fields, self._key, held.at if head.fields is exchange.original else 0)
 
     def answered(self, exchange: Exchange, head: ResponseHead) -> None:
         """Tell the client which backend it has, where it does not know, or not for long."""
         backend = exchange.backend
-        if backend is None:
+        if backend is None or self._is_passive:
             return
         name = backend.backend.name
-        mode = self._mode
-        if mode is not CookieMode.INSERT:
-            of = self.tickets.ids.get(name)
-            if of is not None and mode is not CookieMode.PASSIVE and self._key in head.fields:
-                fields = with_value(head.fields, self._key, of, mode is CookieMode.PREFIX)
+        at = find_set_cookie(head.fields, self._key)
+        if not self._is_insert:
+            if at >= 0:
+                fields = with_value(head.fields, self._key, self.tickets.ids[name], self._is_prefix)
                 if fields != head.fields:
                     self._give(exchange, head, fields)
             return
-        if self._key in head.fields:
+        if at >= 0:
             head.fields = without_set_cookie(head.fields, self._key)
         ticket = self.ticket_of(exchange)
         is_kept = ticket.name == name
-        if is_kept and not self.tickets.timed:
+        if is_kept and not self._is_timed:
             return
-        now = _wall()
+        now = exchange.session.now if exchange.session is not None else 0.0
         if is_kept and not self.tickets.is_due(ticket, now):
             return
         value = self.tickets.value(name, now, ticket.first_at if is_kept else 0.0)
@@ -173,8 +183,10 @@ class SessionAnswers:
     """A route's step: answers say which backend a client has."""
 
     def after(self, exchange: Exchange, head: ResponseHead) -> None:
-        if exchange.upstream is not None and exchange.upstream.sessions is not None:
-            exchange.upstream.sessions.answered(exchange, head)
+        upstream = exchange.upstream
+        sessions = upstream.sessions if upstream is not None else None
+        if sessions is not None:
+            sessions.answered(exchange, head)
 
 
 def answering(steps: Steps | None, upstreams: Iterable[UpstreamState]) -> Steps | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from l7proxy.core import cookies
 from l7proxy.core.lookup import Fields
 from l7proxy.core.settings.stickiness import Attributes
 from l7proxy.core.sticky import (
@@ -17,13 +19,9 @@ from l7proxy.core.sticky import (
     SKEW_S,
     Ticket,
     Tickets,
-    cookie_value,
-    find_cookie,
-    find_set_cookie,
     made_private,
     set_cookie,
     with_value,
-    without_cookie,
     without_prefix,
     without_set_cookie,
 )
@@ -180,13 +178,65 @@ LINES = [
 ]
 
 
+@dataclass(frozen=True)
+class Code:
+    """One of the two that must do the same."""
+
+    find_cookie: Callable[[bytes, bytes], int]
+    cookie_value: Callable[[bytes, bytes, int], bytes]
+    without_cookie: Callable[[bytes, bytes], bytes]
+    find_set_cookie: Callable[[bytes, bytes], int]
+
+
+PLAIN = Code(
+    cookies.plain_find_cookie, cookies.plain_cookie_value, cookies.plain_without_cookie, cookies.plain_find_set_cookie
+)
+USED = Code(cookies.find_cookie, cookies.cookie_value, cookies.without_cookie, cookies.find_set_cookie)
+BOTH = pytest.mark.parametrize("code", [PLAIN, USED], ids=["python", "as it runs"])
+
+
+@BOTH
 @pytest.mark.parametrize(("fields", "value", "without"), LINES)
 def test_our_cookie_is_found_and_nothing_else_goes_with_it(
-    fields: bytes, value: bytes | None, without: bytes | None
+    code: Code, fields: bytes, value: bytes | None, without: bytes | None
 ) -> None:
-    at = find_cookie(fields, b"SRV=")
-    assert (cookie_value(fields, b"SRV=", at) if at >= 0 else None) == value
-    assert without_cookie(fields, b"SRV=") == (fields if without is None else without)
+    at = code.find_cookie(fields, b"SRV=")
+    assert (code.cookie_value(fields, b"SRV=", at) if at >= 0 else None) == value
+    assert code.without_cookie(fields, b"SRV=") == (fields if without is None else without)
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            b"\r\n",
+            b"Cookie:",
+            b"SET-cookie:",
+            b"S=",
+            b"S=1",
+            b";",
+            b" ",
+            b"\t",
+            b"a",
+            b"x=2",
+            b"\r",
+            b"\n",
+            b":",
+            b"SS=",
+        ]
+    ),
+    max_size=14,
+)
+
+
+@given(PIECES)
+def test_what_is_compiled_does_the_same(pieces: list[bytes]) -> None:
+    fields = b"".join(pieces) + b"\r\n"
+    at = PLAIN.find_cookie(fields, b"S=")
+    assert USED.find_cookie(fields, b"S=") == at
+    assert USED.find_set_cookie(fields, b"S=") == PLAIN.find_set_cookie(fields, b"S=")
+    assert USED.without_cookie(fields, b"S=") == PLAIN.without_cookie(fields, b"S=")
+    if at >= 0:
+        assert USED.cookie_value(fields, b"S=", at) == PLAIN.cookie_value(fields, b"S=", at)
 
 
 COOKIES = st.lists(
@@ -198,15 +248,18 @@ COOKIES = st.lists(
 )
 
 
+@BOTH
 @given(st.lists(COOKIES, max_size=3), st.sampled_from([b"; ", b";", b" ; "]))
-def test_it_agrees_with_who_reads_all_cookies(lines: list[list[tuple[bytes, bytes]]], between: bytes) -> None:
+def test_it_agrees_with_who_reads_all_cookies(
+    code: Code, lines: list[list[tuple[bytes, bytes]]], between: bytes
+) -> None:
     fields = b"Host: a\r\n" + b"".join(
         b"Cookie: %b\r\n" % between.join(b"%b=%b" % each for each in line) for line in lines
     )
-    at = find_cookie(fields, b"SRV=")
-    assert (cookie_value(fields, b"SRV=", at) if at >= 0 else None) == Fields(fields).cookie(b"SRV")
+    at = code.find_cookie(fields, b"SRV=")
+    assert (code.cookie_value(fields, b"SRV=", at) if at >= 0 else None) == Fields(fields).cookie(b"SRV")
     others = [each for each in Fields(fields).cookies if each[0] != b"SRV"]
-    assert Fields(without_cookie(fields, b"SRV=")).cookies == others
+    assert Fields(code.without_cookie(fields, b"SRV=")).cookies == others
 
 
 def test_only_prefixes_of_ours_are_taken_off() -> None:
@@ -229,9 +282,10 @@ def test_a_cookie_says_of_itself_what_it_should() -> None:
 ANSWER = b"Server: x\r\nset-cookie: S=1; Path=/\r\nSet-Cookie: XS=2\r\nX-A: S=3\r\nSet-Cookie:S=4\r\n"
 
 
-def test_cookies_of_that_name_are_taken_out_of_an_answer() -> None:
+@BOTH
+def test_cookies_of_that_name_are_taken_out_of_an_answer(code: Code) -> None:
     assert without_set_cookie(ANSWER, b"S=") == b"Server: x\r\nSet-Cookie: XS=2\r\nX-A: S=3\r\n"
-    assert find_set_cookie(b"Set-Cookie: T=1; S=2\r\n", b"S=") == -1
+    assert code.find_set_cookie(b"Set-Cookie: T=1; S=2\r\n", b"S=") == -1
 
 
 def test_values_are_replaced_or_extended() -> None:

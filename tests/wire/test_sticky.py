@@ -53,7 +53,7 @@ class Client:
 def counts(proxy: Running) -> dict[str, int]:
     sessions = proxy.server.proxy.snapshot.upstreams["up"].sessions
     assert sessions is not None
-    return {verdict.value: count for verdict, count in sessions.counts.items() if count}
+    return {verdict.name.lower(): sessions.counts[verdict] for verdict in Verdict if sessions.counts[verdict]}
 
 
 async def changed(proxy: Running, old: str, new: str) -> None:
@@ -494,4 +494,4 @@ async def test_sessions_are_counted_where_metrics_are(tmp_path: Path) -> None:
         found = dict(
             re.findall(r'^l7proxy_sessions_total\{session="(\w+)",upstream="up"\} ([\d.]+)', text, re.MULTILINE)
         )
-        assert found == {**dict.fromkeys((each.value for each in Verdict), "0.0"), "new": "1.0", "kept": "1.0"}
+        assert found == {**dict.fromkeys((each.name.lower() for each in Verdict), "0.0"), "new": "1.0", "kept": "1.0"}
