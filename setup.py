@@ -12,8 +12,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 COMPILED = [
-    "l7proxy/core/_lines.pyx",
     "l7proxy/core/_cookies.pyx",
+    "l7proxy/core/_lines.pyx",
     "l7proxy/core/_logline.pyx",
     "l7proxy/core/_scan.pyx",
     "l7proxy/core/headers.py",
