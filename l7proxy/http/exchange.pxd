@@ -53,6 +53,8 @@ cdef class Exchange:
 
     @cython.locals(counters=Counters)
     cpdef start(self, bytes piece, bint last)
+    cpdef go_on(self)
+    cpdef _dispatch(self, object state)
     @cython.locals(pool=Pool, link=Link)
     cpdef _go_to(self, object backend)
     @cython.locals(counters=Counters, head=Asked)
