@@ -152,6 +152,8 @@ class Engine:
             await asyncio.sleep(0.01)
         for pool in pools_of(proxy.snapshot):
             pool.close()
+        proxy.logins.close()
+        await proxy.inquiries.close()
 
     async def sweep(self) -> None:
         """Look at deadlines, again and again, until cancelled."""

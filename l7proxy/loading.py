@@ -87,11 +87,13 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
             else:
                 yield from ((("upstreams", name, "tls", about), message) for about, message in known)
 
-        for path, file in contents.named(section):
+        for path, file, judge in contents.named(section):
             try:
                 read[file] = contents.read(file, files)
             except ValueError as error:
                 yield path, str(error)
+            else:
+                yield from ((path, message) for message in judge(read[file]))
 
     def look_up(hosts: Iterable[str]) -> Mapping[str, Answer]:
         answers.update(names.look_up(hosts, files))

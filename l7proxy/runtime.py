@@ -31,7 +31,9 @@ from l7proxy.core.slowstart import scaled
 from l7proxy.core.split import Split
 from l7proxy.failurelog import FailureLog
 from l7proxy.http.balancing import Hashed, picker_of
+from l7proxy.http.forwardauth import Inquiries
 from l7proxy.http.guard import Cells, Guard, LocalCells, guard_of
+from l7proxy.http.logins import Logins
 from l7proxy.http.pool import IdleBudget, LinkPool
 from l7proxy.http.steps import Steps, steps_of
 from l7proxy.http.sticky import Sessions, answering
@@ -282,6 +284,8 @@ class Proxy:
     load: Load = field(default_factory=Load)
     seals: dict[str, Seal] = field(default_factory=dict)
     """How each listener with TLS shakes hands, by its name."""
+    logins: Logins = field(default_factory=Logins)
+    inquiries: Inquiries = field(default_factory=Inquiries)
 
     @property
     def says_draining(self) -> bool:

@@ -35,7 +35,7 @@ from l7proxy.core.model import (
 )
 from l7proxy.core.routing import normal_path, ties
 from l7proxy.core.schema import BackendSection, ConfigSection, ListenerSection, RouteSection, UpstreamSection
-from l7proxy.core.settings.access import build_access
+from l7proxy.core.settings.access import access_findings, build_access
 from l7proxy.core.settings.acme import acme_findings, build_acme
 from l7proxy.core.settings.backside import ProxyVersion, backend_tls_findings, build_backend_tls
 from l7proxy.core.settings.balancing import balance_findings, build_balance
@@ -197,6 +197,8 @@ def _own_answer_findings(path: Path, route: RouteSection) -> Iterator[Finding]:
         yield from redirect_findings(route.redirect, (*path, "redirect"), _groups(route.match.path))
     if route.respond is not None:
         yield from respond_findings(route.respond, (*path, "respond"))
+    if route.access is not None:
+        yield from access_findings(route.access, (*path, "access"))
     if route.maintenance is not None:
         yield from maintenance_findings(route.maintenance, (*path, "maintenance"))
 

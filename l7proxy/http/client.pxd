@@ -9,9 +9,9 @@ cdef class ClientConnection:
     cdef public object peer
     cdef public object scheme
     cdef public object told
+    cdef public object certificate
     cdef public Exchanged exchange
     cdef public object bound
-    cdef public object certificate
     cdef public object _held
     cdef public object _chunked
     cdef public object _tail

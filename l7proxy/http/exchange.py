@@ -675,6 +675,29 @@ class Exchange:
         else:
             self._reply(cause.status, cause.text, cause)
 
+    def deny(self, cause: Cause, reason: str, fields: bytes = b"") -> None:
+        """Answer a request that goes no further, with header lines of its own; an empty reason is told nobody."""
+        if self.over:
+            return
+        if reason:
+            self._log("request refused", reason, cause, ours=False)
+        usual, body = reply_parts(cause.status, cause.text)
+        self.respond(cause.status, usual + fields, body, cause)
+
+    def failed_aside(self, cause: Cause, reason: str) -> None:
+        """Answer that somebody who had to be asked first was not there."""
+        if not self.over:
+            self._log("request failed", reason, cause)
+            self._reply(cause.status, cause.text, cause)
+
+    def came_with(self, name: bytes) -> bytes | None:
+        """What a trusted proxy says by a header `name` (lower-case) about the request; None where it says nothing."""
+        for line in self.head.claims if self.from_proxy else ():
+            key, _, value = line.partition(b":")
+            if key.lower() == name:
+                return value.strip(b" \t")
+        return None
+
     def crashed(self, error: Exception) -> None:
         """Something here is wrong in itself."""
         self.proxy.failures.write("exchange failed in itself", level=logging.ERROR, error=error)

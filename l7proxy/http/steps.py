@@ -60,6 +60,7 @@ class Steps:
 
 def steps_of(route: Route) -> Steps | None:
     """The steps of `route`; None where it has none."""
+    from l7proxy.http.access import access_steps
     from l7proxy.http.ownanswers import MaintenanceStep, RedirectStep, RespondStep
     from l7proxy.http.transform import AnswerMarking, RequestMarking, Rewriting
 
@@ -67,6 +68,8 @@ def steps_of(route: Route) -> Steps | None:
     after: list[After] = []
     ends: list[End] = []
     # access: networks, then who it is
+    if route.access is not None:
+        before += access_steps(route.access)
     # limits: rate, then concurrency
     # maintenance, redirect, respond: answers of our own
     if route.maintenance is not None:
