@@ -40,7 +40,7 @@ from l7proxy.core.settings.acme import acme_findings, build_acme
 from l7proxy.core.settings.backside import ProxyVersion, backend_tls_findings, build_backend_tls
 from l7proxy.core.settings.balancing import balance_findings, build_balance
 from l7proxy.core.settings.capacity import build_queue
-from l7proxy.core.settings.compression import build_compression
+from l7proxy.core.settings.compression import build_compression, compression_findings
 from l7proxy.core.settings.https import build_to_https, hsts_line, https_findings
 from l7proxy.core.settings.limiting import build_limiting
 from l7proxy.core.settings.marking import build_marking, marking_findings
@@ -197,6 +197,8 @@ def _own_answer_findings(path: Path, route: RouteSection) -> Iterator[Finding]:
         yield from redirect_findings(route.redirect, (*path, "redirect"), _groups(route.match.path))
     if route.respond is not None:
         yield from respond_findings(route.respond, (*path, "respond"))
+    if route.compress is not None:
+        yield from compression_findings(route.compress, (*path, "compress"))
     if route.access is not None:
         yield from access_findings(route.access, (*path, "access"))
     if route.maintenance is not None:

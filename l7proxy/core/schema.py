@@ -98,7 +98,9 @@ class RouteSection(Section):
     limits: LimitingSection | None = Field(None, description="how much of it one client, or all of them, may use")
     rewrite: RewriteSection | None = Field(None, description="what path and query the backend sees; default: what came")
     headers: MarkingSection | None = Field(None, description="headers that are changed on requests and on answers")
-    compress: CompressionSection | None = Field(None, description="which answers are compressed; default: none")
+    compress: Annotated[CompressionSection | None, TRUE_OR_MORE] = Field(
+        None, description="which answers are compressed; true, or more about it; default: none"
+    )
     dangerous_path: Literal["refuse", "normalise", "forward"] = Field(
         "refuse",
         description="a path that climbs (`..`, also behind %2e, %2f, `;` or a backslash) or holds %00: refuse is 400, "

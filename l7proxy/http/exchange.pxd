@@ -19,6 +19,7 @@ cdef class Exchange:
     cdef public object steps
     cdef public object guard
     cdef public bint trial
+    cdef public object encoder
     cdef public object original
     cdef public object _seen
     cdef public object user

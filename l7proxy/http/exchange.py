@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from l7proxy.core.captures import captures_of
+from l7proxy.core.compression import Encoder, packed
 from l7proxy.core.framing import LAST_CHUNK, chunk
 from l7proxy.core.head import RequestHead, ResponseHead
 from l7proxy.core.headers import claimed_scheme, decrement_max_forwards, names_in_via, request_bytes, trusted_tail
@@ -129,6 +130,8 @@ class Exchange:
         self.trial = False
         """Whether the breaker waits for the end of this one."""
         self.steps: Steps | None = None
+        self.encoder: Encoder | None = None
+        """What the answer's body passes through, where it is compressed."""
         self._step = 0
         self.original = b""
         """The header lines as they came, where steps may change them."""
@@ -535,6 +538,9 @@ class Exchange:
         if self.steps is not None:
             for step in self.steps.after:
                 step.after(self, head)
+            if self.encoder is not None:
+                piece = self.encoder.begin(head, piece, last)
+                self.sent_bytes = len(piece)
         self.client.answer(head, piece, last)
         if last:
             self._end(self.first_byte_at)
@@ -543,6 +549,8 @@ class Exchange:
 
     def more(self, piece: Piece, last: bool) -> None:
         """More of the answer's body, or of the tunnel."""
+        if self.encoder is not None:
+            piece = self.encoder.encode(piece, last)
         self.sent_bytes += len(piece)
         self.client.more(piece, last)
         now = _monotonic()
@@ -786,6 +794,9 @@ class Exchange:
         if self.over:
             return
         self._drop_link()
+        compression = self.route.compression if self.route is not None else None
+        if compression is not None and body:
+            fields, body = packed(compression, self.seen, self.head.method, status, fields, body)
         self.status = status
         self.cause = cause
         if self.steps is not None and self.steps.own:

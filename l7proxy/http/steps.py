@@ -61,6 +61,7 @@ class Steps:
 def steps_of(route: Route) -> Steps | None:
     """The steps of `route`; None where it has none."""
     from l7proxy.http.access import access_steps
+    from l7proxy.http.compression import CompressionStep
     from l7proxy.http.ownanswers import MaintenanceStep, RedirectStep, RespondStep
     from l7proxy.http.transform import AnswerMarking, RequestMarking, Rewriting
 
@@ -79,6 +80,8 @@ def steps_of(route: Route) -> Steps | None:
     if route.respond is not None:
         before.append(RespondStep(route.respond))
     # compression: what the client takes
+    if route.compression is not None:
+        after.append(CompressionStep(route.compression))
     # rewrite: path, query, host
     if route.rewrite is not None:
         rewriting = Rewriting(route)

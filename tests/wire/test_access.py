@@ -145,7 +145,9 @@ async def test_certificates_are_told_by_us_alone(tmp_path: Path, monkeypatch: py
         assert status_of(await proxy.get("/may", *lying)) == 200
         assert b"root" not in origin.heads[-1]
         assert b"rint: 00" not in origin.heads[-1]
-        told = await _with_certificate(proxy, ClientCertificate("CN=ann\r\nX-Admin: 1,O=é", "ab12", "", ()), "/may", lying)
+        told = await _with_certificate(
+            proxy, ClientCertificate("CN=ann\r\nX-Admin: 1,O=é", "ab12", "1", ()), "/may", lying
+        )
         assert status_of(told) == 200
         assert fields_of(origin.heads[-1], b"x-subject") == ["CN=ann  X-Admin: 1,O=é".encode()]
         assert fields_of(origin.heads[-1], b"x-print") == [b"ab12"]
