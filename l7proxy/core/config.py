@@ -45,7 +45,7 @@ from l7proxy.core.settings.https import build_to_https, hsts_line, https_finding
 from l7proxy.core.settings.limiting import build_limiting
 from l7proxy.core.settings.marking import build_marking, marking_findings
 from l7proxy.core.settings.match import NO_CONDITIONS, Conditions, build_conditions, match_findings
-from l7proxy.core.settings.redirect import build_redirect, redirect_findings
+from l7proxy.core.settings.redirect import build_redirect, leads_back, redirect_findings
 from l7proxy.core.settings.resilience import (
     breaker_findings,
     build_breaker,
@@ -167,6 +167,7 @@ def findings(section: ConfigSection) -> Iterator[Finding]:
     for index, route in enumerate(section.routes):
         yield from _answer_findings(index, route, section)
         yield from _own_answer_findings(("routes", index), route)
+        yield from _circle_findings(("routes", index, "redirect", "to"), route, section)
         if route.rewrite is not None:
             path = route.match.path
             yield from rewrite_findings(route.rewrite, ("routes", index, "rewrite"), path, path_groups(path))
@@ -190,6 +191,15 @@ def _answer_findings(index: int, route: RouteSection, section: ConfigSection) ->
     elif len(said) > 1:
         yield ("routes", index, said[1]), f"{said[0]} answers already: remove one of them"
     yield from split_findings(route.upstream, section.upstreams, ("routes", index, "upstream"))
+
+
+def _circle_findings(path: Path, route: RouteSection, section: ConfigSection) -> Iterator[Finding]:
+    """Routes are those of all listeners: one to https also meets who came by it."""
+    for name, listener in section.listeners.items():
+        scheme = "http" if listener.tls is None else "https"
+        if listener.tcp is None and route.redirect is not None and leads_back(route.redirect, scheme):
+            yield path, f"leads clients of listener {name!r} back to where they are: change host, port or path in it"
+            return
 
 
 def _own_answer_findings(path: Path, route: RouteSection) -> Iterator[Finding]:

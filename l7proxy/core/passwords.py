@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 SHA512 = re.compile(r"\$6\$(?:rounds=([0-9]{1,9})\$)?[./A-Za-z0-9]{1,16}\$[./A-Za-z0-9]{86}")
@@ -90,6 +90,15 @@ def read_login(value: bytes) -> tuple[str, bytes] | None:
     if not colon or not name.isprintable() or len(name) > LONGEST_USER or len(password) > LONGEST_PASSWORD_BYTES:
         return None
     return name, password
+
+
+def get_ready(texts: Iterable[str]) -> None:
+    """Load what these hashes need, so that the first login does not wait for it."""
+    for start in {text[:2] for text in texts}:
+        if start == "$2":
+            import bcrypt  # noqa: F401
+        else:
+            import passlib.handlers.sha2_crypt  # noqa: F401
 
 
 def is_right(password: bytes, text: str) -> bool:

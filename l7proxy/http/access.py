@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from l7proxy.core.access import NetworkRules, line_of, without
-from l7proxy.core.passwords import read_login
+from l7proxy.core.access import NetworkRules, line_of
+from l7proxy.core.passwords import get_ready, read_login
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.settings.access import Access, Basic, ClientCertificate
 from l7proxy.http.forwardauth import ForwardAuthStep
@@ -67,7 +67,7 @@ class CertificateStep:
         certificate = exchange.client.certificate
         head = exchange.head
         if self._names:
-            head.fields = without(head.fields, self._names)
+            exchange.strip(self._names)
         if certificate is None:
             if not wanted.required:
                 return GO_ON
@@ -88,6 +88,7 @@ class BasicStep:
         self._users = basic.users
         self._keep = basic.keep
         self._nobody = next(iter(basic.users.values()), _NOBODY)
+        get_ready(basic.users.values())
         self._challenge = f'WWW-Authenticate: Basic realm="{basic.realm}", charset="UTF-8"\r\n'.encode("ascii")
 
     def before(self, exchange: Exchange) -> int:
@@ -131,7 +132,7 @@ class BasicStep:
     def _admit(self, exchange: Exchange, user: str) -> None:
         exchange.user = user
         if not self._keep:
-            exchange.head.fields = without(exchange.head.fields, _AUTHORIZATION)
+            exchange.strip(_AUTHORIZATION)
 
     def _refuse(self, exchange: Exchange, user: str) -> None:
         exchange.deny(Cause.UNAUTHORIZED, f"wrong user or password: {user!r}", self._challenge)

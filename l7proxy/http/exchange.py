@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from l7proxy.core.access import without
 from l7proxy.core.captures import captures_of
 from l7proxy.core.compression import Encoder, packed
 from l7proxy.core.framing import LAST_CHUNK, chunk
@@ -697,6 +698,13 @@ class Exchange:
         if not self.over:
             self._log("request failed", reason, cause)
             self._reply(cause.status, cause.text, cause)
+
+    def strip(self, names: Collection[bytes]) -> None:
+        """Let no header called one of `names` (lower-case, with `-`) go on, whoever says it: also what a trusted proxy
+        passes on of its client."""
+        self.head.fields = without(self.head.fields, names)
+        if self.tail:
+            self.tail = without(self.tail[:-2], names) + b"\r\n"
 
     def came_with(self, name: bytes) -> bytes | None:
         """What a trusted proxy says by a header `name` (lower-case) about the request; None where it says nothing."""

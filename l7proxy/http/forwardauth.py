@@ -9,7 +9,7 @@ import ssl
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from l7proxy.core.access import line_of, without
+from l7proxy.core.access import line_of
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.settings.access import ForwardAuth
 from l7proxy.core.template import came_target
@@ -138,7 +138,7 @@ class ForwardAuthStep:
     def _admit(self, exchange: Exchange, lines: tuple[tuple[bytes, bytes], ...]) -> None:
         head = exchange.head
         if self._cut:
-            head.fields = without(head.fields, self._cut)
+            exchange.strip(self._cut)
         for name, value in lines:
             written = self._names.get(name.lower())
             if written is not None:

@@ -117,10 +117,11 @@ def test_a_number_for_a_hash_is_not_shown() -> None:
         ("{forward_auth: {url: 'ftp://auth/'}}", "5:34", "is not a URL to ask"),
         ("{forward_auth: {url: 'http://auth:99999/'}}", "5:34", "is not a URL to ask"),
         ("{forward_auth: {url: 'http://me:secret@auth/'}}", "5:34", "without user, password and fragment"),
-        ("{forward_auth: {url: 'http://a/', pass: [Host]}}", "5:54", "Host is about one message"),
+        ("{forward_auth: {url: 'http://a/', pass: [Host]}}", "5:54", "Host is this proxy's own to say"),
         ("{forward_auth: {url: 'http://a/', pass: 'X User'}}", "5:53", "cannot name a header"),
         ("{forward_auth: {url: 'http://a/', ca: /none.pem}}", "5:51", "/none.pem is not there"),
         ("{forward_auth: {url: 'http://a/'}, basic: {users: {a: 'HASH'}}}", "5:28", "told the passwords"),
+        ("{client_certificate: {subject_header: Via}}", "5:51", "Via is this proxy's own to say"),
         ("{client_certificate: {subject_header: 'X:'}}", "5:51", "cannot name a header"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 
 from director.kit.configfile import InvalidConfigError
 from l7proxy.loading import load_text
+from tests.wire.sealed import make_certificate
 
 pytestmark = pytest.mark.unit
 
@@ -43,6 +44,16 @@ def test_a_redirect_that_leads_nowhere_is_told(redirect: str, said: str) -> None
     line = only(f'routes:\n  - match: {{path: "~ ^/(?P<rest>.*)$"}}\n    redirect: {redirect}\n')
     assert line.startswith("f:5:")
     assert said in line
+
+
+def test_a_redirect_in_a_circle_is_told(tmp_path: Path) -> None:
+    assert "leads clients of listener 'http' back" in only('routes: [{redirect: {to: "{scheme}://{host}{uri}"}}]\n')
+    to_https = 'routes: [{redirect: {to: "https://{host}{path}"}}]\n'
+    load_text(HEAD + to_https, "f")
+    certificate, key = make_certificate(tmp_path)
+    tls = f'https: {{bind: "0.0.0.0:443", tls: {{certificate: {certificate}, key: {key}}}}}, '
+    with pytest.raises(InvalidConfigError, match=r"f:3:26: .*of listener 'https' back to where they are"):
+        load_text(HEAD.replace("listeners: {", "listeners: {" + tls) + to_https, "f")
 
 
 @pytest.mark.parametrize(

@@ -169,3 +169,19 @@ async def test_it_hears_what_a_trusted_proxy_says_of_the_request(tmp_path: Path)
     ]
     assert told == [[b"127.0.0.1", b"http", b"any.example"], [b"192.0.2.7", b"https", b"shop.example"]]
     await asked.stop()
+
+
+@live
+async def test_what_a_clients_name_is_nobody_else_says(tmp_path: Path) -> None:
+    """X-Forwarded-User is about who asks: from a trusted proxy such headers go on, but it has them of its client."""
+    asked = await Origin(says(YES, b"X-Forwarded-User: ann\r\n\r\nok")).start()
+    origin = Origin(named)
+    table, trusts = route(asked.port, ", pass: [X-Forwarded-User, X-Groups]"), ", trusted_proxies: 127.0.0.1"
+    async with running(tmp_path, origin, routes=table, listener=trusts, more="underscores: forward") as proxy:
+        lies = ("X-Forwarded-User: root", "X_Forwarded_User: root", "X-Forwarded-Port: 1", "x_groups: root")
+        assert status_of(await proxy.get("/", *lies)) == 200
+    assert fields_of(origin.heads[0], b"x-forwarded-user") == [b"ann"]
+    assert b"root" not in origin.heads[0]
+    assert fields_of(origin.heads[0], b"x-forwarded-port") == [b"1"]
+    assert fields_of(origin.heads[0], b"x-forwarded-for") == [b"127.0.0.1"]
+    await asked.stop()

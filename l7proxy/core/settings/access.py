@@ -27,6 +27,7 @@ _NEVER_PASSED = frozenset(
         "content-length",
         "content-type",
         "expect",
+        "forwarded",
         "host",
         "keep-alive",
         "te",
@@ -34,8 +35,12 @@ _NEVER_PASSED = frozenset(
         "transfer-encoding",
         "upgrade",
         "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
     }
 )
+"""Of requests: what frames them, and what this proxy itself says in them."""
 
 
 def _realm(text: str) -> str:
@@ -188,7 +193,12 @@ def access_findings(section: AccessSection, path: Path) -> Iterator[Finding]:
     if section.forward_auth is not None:
         for place, name in enumerate(section.forward_auth.copy_to_request):
             if name.lower() in _NEVER_PASSED:
-                yield (*path, "forward_auth", "pass", place), f"{name} is about one message: remove it"
+                yield (*path, "forward_auth", "pass", place), f"{name} is this proxy's own to say: remove it"
+    if section.client_certificate is not None:
+        for key in ("subject_header", "fingerprint_header"):
+            name = getattr(section.client_certificate, key) or ""
+            if name.lower() in _NEVER_PASSED:
+                yield (*path, "client_certificate", key), f"{name} is this proxy's own to say: use another name"
 
 
 def _basic_findings(section: BasicSection, path: Path) -> Iterator[Finding]:

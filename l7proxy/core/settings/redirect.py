@@ -69,6 +69,16 @@ def redirect_findings(section: RedirectSection, path: Path, captures: Collection
         yield (*path, "to"), f"{text!r} names no host: write one, or {{host}}"
 
 
+def leads_back(section: RedirectSection, scheme: str) -> bool:
+    """Whether it leads who asks by `scheme` to where that came from: the same host, port, and path.
+
+    >>> leads_back(RedirectSection(to="https://{host}{uri}"), "https")
+    True
+    """
+    start, authority, rest = _split(section.to)
+    return start in {f"{scheme}://", "{scheme}://"} and authority in {"{host}", "{host}:{port}"} and rest in _PATHS
+
+
 def build_redirect(section: RedirectSection, captures: Collection[str]) -> Redirect:
     """`section`, which has no findings."""
     start, authority, rest = (compile_template(part, captures, Place.URL) for part in _split(section.to))
