@@ -26,6 +26,9 @@ COMPILED = [
     "l7proxy/http/link.py",
     "l7proxy/http/pool.py",
     "l7proxy/http/sticky.py",
+    "l7proxy/tcp/_wire.pyx",
+    "l7proxy/tcp/flow.py",
+    "l7proxy/tcp/session.py",
 ]
 FASTER = ["-O3", "-g0"]
 

@@ -17,6 +17,7 @@ import time
 
 from l7proxy.core.logline import Formatter, Record, combined, json_lines
 from l7proxy.core.model import AccessLogFormat
+from l7proxy.core.tcplogline import TcpFormatter, TcpRecord, tcp_combined, tcp_json
 
 log = logging.getLogger("l7proxy")
 
@@ -30,6 +31,11 @@ _WHOLE_BYTES = select.PIPE_BUF
 _FORMATTERS: dict[AccessLogFormat, Formatter] = {
     AccessLogFormat.COMBINED: combined,
     AccessLogFormat.JSON: json_lines,
+    AccessLogFormat.NONE: lambda _records, _wall_s: b"",
+}
+_TCP_FORMATTERS: dict[AccessLogFormat, TcpFormatter] = {
+    AccessLogFormat.COMBINED: tcp_combined,
+    AccessLogFormat.JSON: tcp_json,
     AccessLogFormat.NONE: lambda _records, _wall_s: b"",
 }
 
@@ -48,6 +54,8 @@ class AccessLog:
         self._shared = shared
         self._records: list[Record] = []
         self._format = _FORMATTERS[form]
+        self._forwarded: list[TcpRecord] = []
+        self._tcp_format = _TCP_FORMATTERS[form]
         self._lock = threading.Lock()  # held for a few instructions only, never while writing
         self._lines: list[bytes] = []
         self._pending_bytes = 0  # in `_lines`, and in what is being written
@@ -63,6 +71,7 @@ class AccessLog:
         """Write further records in this form. Where it is NONE, better make none."""
         self.flush()
         self._format = _FORMATTERS[form]
+        self._tcp_format = _TCP_FORMATTERS[form]
 
     def add(self, record: Record) -> None:
         """Take in one record: a list's append, and for one in RECORDS_AT_ONCE the making of lines."""
@@ -71,8 +80,23 @@ class AccessLog:
         if len(records) >= RECORDS_AT_ONCE:
             self.flush()
 
+    def add_tcp(self, record: TcpRecord) -> None:
+        """The same of a forwarded connection."""
+        records = self._forwarded
+        records.append(record)
+        if len(records) >= RECORDS_AT_ONCE:
+            self.flush()
+
     def flush(self) -> None:
         """Make lines of what was added."""
+        forwarded = self._forwarded
+        if forwarded:
+            self._forwarded = []
+            if self._pending_bytes < MOST_PENDING_BYTES:
+                self._hand_over(self._tcp_format(forwarded, time.time() - time.monotonic()), len(forwarded))
+            else:
+                with self._lock:
+                    self.dropped += len(forwarded)
         records = self._records
         if not records:
             return

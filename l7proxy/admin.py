@@ -96,6 +96,7 @@ def _route(state: RouteState) -> dict[str, Any]:
 
 def _listener(listener: Listener) -> dict[str, Any]:
     shown: dict[str, Any] = {"bind": [str(bind) for bind in listener.binds], "tls": listener.tls is not None}
+    shown["mode"] = "http" if listener.tcp is None else "tcp"
     if listener.tls is not None:
         ends = soonest(listener.tls)
         shown["not_after"] = ends.isoformat() if ends is not None else None

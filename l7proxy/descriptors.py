@@ -14,25 +14,31 @@ KEPT = 64
 MOST_PROBES = 1024
 """Probes run at one time in up to a quarter of all descriptors, and no more than these (`kit.turns`)."""
 MOST_IDLE_LINKS = 4096
+MOST_PIPES = 256
+"""Each has two descriptors. Connections that carry bulk get one for each direction; others copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """What fits: connections of clients, each with one to a backend, and idle links to backends besides."""
+    """What fits: connections of clients, each with one to a backend, and idle links to backends and pipes besides."""
 
     clients: int
     idle_links: int
+    pipes: int
 
 
-def share_out(descriptors: int) -> Shares:
-    """How `descriptors` are used.
+def share_out(descriptors: int, forwards: bool = False) -> Shares:
+    """How `descriptors` are used; `forwards` is whether a listener forwards connections as they are.
 
     >>> share_out(1024), share_out(20_000)
-    (Shares(clients=317, idle_links=70), Shares(clients=8510, idle_links=1891))
+    (Shares(clients=317, idle_links=70, pipes=0), Shares(clients=8510, idle_links=1891, pipes=0))
+    >>> share_out(1024, forwards=True)
+    Shares(clients=300, idle_links=70, pipes=17)
     """
     left = max(0, descriptors - KEPT - min(MOST_PROBES, descriptors // 4))
     idle_links = min(MOST_IDLE_LINKS, left // 10)
-    return Shares(max(1, (left - idle_links) // 2), idle_links)
+    pipes = min(MOST_PIPES, left // 40) if forwards else 0
+    return Shares(max(1, (left - idle_links - 2 * pipes) // 2), idle_links, pipes)
 
 
 def raise_limit() -> None:

@@ -111,6 +111,9 @@ class Engine:
         return await self.listeners.commit(config, opened)
 
     def _limit(self, config: Config, workers: int) -> None:
+        forwards = any(listener.tcp is not None for listener in config.listeners)
+        self._shares = descriptors.share_out(descriptors.limit(), forwards)
+        self.proxy.pipes.most = self._shares.pipes
         wanted, fit = -(-config.limits.connections // workers), self._shares.clients
         if wanted > fit and not self._is_worker and config.limits.is_asked_for:
             log.warning(
@@ -154,6 +157,7 @@ class Engine:
             pool.close()
         proxy.logins.close()
         await proxy.inquiries.close()
+        proxy.pipes.clear()
 
     async def sweep(self) -> None:
         """Look at deadlines, again and again, until cancelled."""
@@ -178,6 +182,11 @@ class Engine:
 def sweep_period_s(config: Config) -> float:
     """The time between two looks at deadlines: a quarter of the shortest, within bounds."""
     shortest_s = min(config.timeouts.head_s, config.timeouts.idle_s)
+    for listener in config.listeners:
+        if listener.tcp is not None:
+            shortest_s = min(shortest_s, listener.tcp.idle_s, listener.tcp.half_closed_s, listener.tcp.hello_s)
+            for name in listener.tcp.upstreams:
+                shortest_s = min(shortest_s, config.upstreams[name].timeouts.connect_s)
     return max(SWEEP_AT_MOST_EVERY_S, min(SWEEP_EVERY_S, shortest_s / 4))
 
 

@@ -25,6 +25,7 @@ from l7proxy.counts import Collect
 from l7proxy.http.front import Front
 from l7proxy.http.listening import BACKLOG, LATE_S, listen, turn_away
 from l7proxy.runtime import Proxy
+from l7proxy.tcp.front import TcpFront
 
 log = logging.getLogger("l7proxy")
 
@@ -44,6 +45,8 @@ class Own(Enum):
 
 
 Role = Listener | Own
+Entrance = Front | TcpFront
+"""Where clients come in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +54,14 @@ class Served:
     """One address at work."""
 
     socket: socket.socket
-    server: asyncio.AbstractServer
-    by: Front | web.AppRunner | Agent
+    server: asyncio.AbstractServer | TcpFront
+    by: Entrance | web.AppRunner | Agent
 
     def fits(self, role: Role) -> bool:
         """Whether it may stay for `role`."""
         match role:
             case Listener():
-                return isinstance(self.by, Front)
+                return isinstance(self.by, Front if role.tcp is None else TcpFront)
             case Own.ADMIN:
                 return isinstance(self.by, web.AppRunner)
             case Own.AGENT:
@@ -83,12 +86,12 @@ class Listeners:
         self._collect = collect
         self._agent = Agent(proxy)
         self._served: dict[Endpoint, Served] = {}
-        self.leaving: list[Front] = []
+        self.leaving: list[Entrance] = []
 
     @property
-    def fronts(self) -> list[Front]:
+    def fronts(self) -> list[Entrance]:
         """Every front that has connections, or may get some."""
-        return [served.by for served in self._served.values() if isinstance(served.by, Front)] + self.leaving
+        return [served.by for served in self._served.values() if isinstance(served.by, Entrance)] + self.leaving
 
     @property
     def sockets(self) -> dict[Endpoint, socket.socket]:
@@ -130,17 +133,17 @@ class Listeners:
         self._served.update(opened)
         for served in gone:
             served.server.close()
-            if isinstance(served.by, Front):
+            if isinstance(served.by, Entrance):
                 self.leaving.append(served.by)
                 served.by.close_idle(QUIET_S)
         self._proxy.seal(role for role in wanted.values() if isinstance(role, Listener))
         for bind, role in wanted.items():
             front = self._served[bind].by
-            if isinstance(role, Listener) and isinstance(front, Front):
+            if isinstance(role, Listener) and isinstance(front, Entrance):
                 front.configure(role)
         for served in opened.values():
             await served.server.start_serving()
-        return [served for served in gone if not isinstance(served.by, Front)]
+        return [served for served in gone if not isinstance(served.by, Entrance)]
 
     async def sweep(self, now: float) -> None:
         """Look at every connection's deadlines, and forget fronts whose last one is gone."""
@@ -155,16 +158,19 @@ class Listeners:
         resets them, and they may have sent a request. `for_good`: no other process has the sockets."""
         if for_good:
             for served in self._served.values():
-                if isinstance(served.by, Front) and served.server.is_serving():
+                if isinstance(served.by, Entrance) and served.server.is_serving():
                     turn_away(served.socket)
             await asyncio.sleep(LATE_S)
-        queued: list[tuple[Front, socket.socket]] = []
+        queued: list[tuple[Entrance, socket.socket]] = []
         for served in self._served.values():
-            if isinstance(served.by, Front) and served.server.is_serving():
+            if isinstance(served.by, Entrance) and served.server.is_serving():
                 queued += ((served.by, client) for client in _queue_of(served.socket))
                 served.server.close()
         loop = asyncio.get_running_loop()
         for front, client in queued:
+            if isinstance(front, TcpFront):
+                front.take(client)
+                continue
             try:
                 await loop.connect_accepted_socket(front, client)
             except OSError:
@@ -172,12 +178,15 @@ class Listeners:
 
     async def end_own(self) -> None:
         """Close the admin endpoint, and then the agent: it is the last to answer."""
-        own = [served for served in self._served.values() if not isinstance(served.by, Front)]
+        own = [served for served in self._served.values() if not isinstance(served.by, Entrance)]
         for served in sorted(own, key=lambda served: isinstance(served.by, Agent)):
             await end(served)
         self._agent.close()
 
     async def _serve(self, bound: socket.socket, role: Role) -> Served:
+        if isinstance(role, Listener) and role.tcp is not None:
+            forwarding = TcpFront(self._proxy, role, bound)
+            return Served(bound, forwarding, forwarding)
         if isinstance(role, Listener):
             front = Front(self._proxy, role)
             return Served(bound, await _server(front, bound), front)
@@ -266,7 +275,7 @@ async def end(served: Served) -> None:
     served.server.close()
     if isinstance(served.by, Agent):
         return
-    if isinstance(served.by, Front):
+    if isinstance(served.by, Entrance):
         served.by.abort()
         return
     try:

@@ -28,7 +28,7 @@ def counts_of(proxy: Proxy) -> Counts:
     config = proxy.snapshot.config
     challenges = [route for listener in config.listeners if (route := route_of(listener)) is not None]
     proxy.meters.keep([*config.routes, *challenges])
-    counts = proxy.meters.counts()
+    counts = proxy.meters.counts() | proxy.tcp_meters.counts()
     counts[key_of("l7proxy_requests_in_flight")] = proxy.counters.in_flight
     counts[key_of("l7proxy_client_connections")] = proxy.connections
     counts[key_of("l7proxy_access_log_dropped")] = proxy.access.dropped

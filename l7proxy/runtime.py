@@ -29,6 +29,7 @@ from l7proxy.core.routing import RouteTable
 from l7proxy.core.settings.backside import Way
 from l7proxy.core.slowstart import scaled
 from l7proxy.core.split import Split
+from l7proxy.core.tcpmetering import TcpMeters
 from l7proxy.failurelog import FailureLog
 from l7proxy.http.balancing import Hashed, picker_of
 from l7proxy.http.forwardauth import Inquiries
@@ -37,6 +38,7 @@ from l7proxy.http.logins import Logins
 from l7proxy.http.pool import IdleBudget, LinkPool
 from l7proxy.http.steps import Steps, steps_of
 from l7proxy.http.sticky import Sessions, answering
+from l7proxy.pipes import PipePool
 
 if TYPE_CHECKING:
     from l7proxy.http.exchange import Exchange
@@ -253,10 +255,14 @@ class Snapshot:
 
     def trouble(self) -> str:
         """Why no request can be answered: no route leads to a backend that takes any. Empty where one does."""
-        for route in self.config.routes:
-            if not route.upstream or any(self.upstreams[name].weights for name in route.upstreams):
+        names = [name for route in self.config.routes for name in route.upstreams or ("",)]
+        for listener in self.config.listeners:
+            if listener.tcp is not None:
+                names += sorted(listener.tcp.upstreams)
+        for name in names:
+            if not name or self.upstreams[name].weights:
                 return ""
-        name = self.config.routes[0].upstream
+        name = names[0]
         return f"no upstream has a backend left; {name}: {self.upstreams[name].why_nobody()}"
 
 
@@ -277,6 +283,8 @@ class Proxy:
     access: AccessLog = field(default_factory=AccessLog)
     counters: Counters = field(default_factory=Counters)
     meters: Meters = field(default_factory=Meters)
+    tcp_meters: TcpMeters = field(default_factory=TcpMeters)
+    pipes: PipePool = field(default_factory=PipePool)
     connections: int = 0
     draining: bool = False
     is_replaced: bool = False

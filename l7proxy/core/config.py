@@ -58,7 +58,7 @@ from l7proxy.core.settings.rewrite import build_rewrite, rewrite_findings
 from l7proxy.core.settings.sorry import build_sorry, sorry_findings
 from l7proxy.core.settings.split import build_split, main_upstream, split_findings
 from l7proxy.core.settings.stickiness import build_sticky, sticky_findings
-from l7proxy.core.settings.tcp import build_tcp
+from l7proxy.core.settings.tcp import build_tcp, tcp_findings
 from l7proxy.core.settings.tls import build_tls, tls_findings
 
 LONGEST_NAME = 200
@@ -164,6 +164,10 @@ def findings(section: ConfigSection) -> Iterator[Finding]:
     for name, listener in section.listeners.items():
         yield from _listener_findings(name, listener)
         yield from _https_findings(name, listener, section)
+        if listener.tcp is not None:
+            yield from _tcp_findings(name, listener, section)
+    if not section.routes and any(listener.tcp is None for listener in section.listeners.values()):
+        yield ("routes",), "there are none, and listeners that speak HTTP: add one, or `tcp` to each listener"
     for index, route in enumerate(section.routes):
         yield from _answer_findings(index, route, section)
         yield from _own_answer_findings(("routes", index), route)
@@ -251,6 +255,36 @@ def _https_findings(name: str, listener: ListenerSection, section: ConfigSection
         yield from acme_findings(listener.acme, section.upstreams, (*path, "acme"))
     has_tls = listener.tls is not None
     yield from https_findings(listener.redirect_to_https, listener.hsts, has_tls=has_tls, path=path)
+
+
+_HTTP_ONLY = ("tls", "health", "acme", "redirect_to_https", "hsts")
+"""Keys of a listener that have no place beside `tcp`."""
+
+
+def _tcp_findings(name: str, listener: ListenerSection, section: ConfigSection) -> Iterator[Finding]:
+    """What is wrong about a listener that forwards connections as they are."""
+    tcp = listener.tcp
+    if tcp is None:
+        return
+    yield from tcp_findings(tcp, section.upstreams, ("listeners", name, "tcp"))
+    for key in _HTTP_ONLY:
+        if getattr(listener, key, None):
+            yield ("listeners", name, key), f"`tcp` forwards connections as they are: remove {key}, or tcp"
+    if listener.trusted_proxies and not listener.proxy_protocol:
+        yield (
+            ("listeners", name, "trusted_proxies"),
+            "with `tcp` nothing else than a PROXY header is believed: add `proxy_protocol: true`, or remove it",
+        )
+    if "hello" in tcp.model_fields_set and not tcp.sni and not listener.proxy_protocol:
+        yield ("listeners", name, "tcp", "hello"), "nothing is waited for without `sni` or `proxy_protocol`: remove it"
+    for upstream in sorted({*tcp.sni.values(), *([tcp.upstream] if tcp.upstream is not None else [])}):
+        found = section.upstreams.get(upstream)
+        if found is not None and found.tls is not None:
+            yield (
+                ("upstreams", upstream, "tls"),
+                f"listeners.{name}.tcp forwards to it as it came, and speaks no TLS itself: remove tls, or name "
+                "another upstream",
+            )
 
 
 def _match_findings(routes: Sequence[RouteSection], drop_underscores: bool) -> Iterator[Finding]:

@@ -46,6 +46,7 @@ class Family:
 
 _ROUTE = ("route", "upstream", "code")
 _BACKEND = ("upstream", "backend")
+_FORWARDED = ("listener", "upstream")
 FAMILIES = {
     family.name: family
     for family in (
@@ -59,6 +60,10 @@ FAMILIES = {
         Family("l7proxy_sent_bytes", Kind.COUNTER, "Bytes of answers' bodies.", ("upstream",)),
         Family("l7proxy_retries", Kind.COUNTER, "Further attempts with a backend.", ("upstream",)),
         Family("l7proxy_sessions", Kind.COUNTER, "Requests, by their sessions' state.", ("upstream", "session")),
+        Family("l7proxy_tcp_connections", Kind.COUNTER, "Forwarded connections that have ended.", _FORWARDED),
+        Family("l7proxy_tcp_received_bytes", Kind.COUNTER, "Bytes forwarded to backends.", _FORWARDED),
+        Family("l7proxy_tcp_sent_bytes", Kind.COUNTER, "Bytes forwarded to clients.", _FORWARDED),
+        Family("l7proxy_tcp_errors", Kind.COUNTER, "Connections with a cause.", (*_FORWARDED, "cause")),
         Family("l7proxy_requests_in_flight", Kind.GAUGE, "Requests that are being answered."),
         Family("l7proxy_client_connections", Kind.GAUGE, "Connections of clients."),
         Family("l7proxy_access_log_dropped", Kind.COUNTER, "Lines of the access log that nobody read in time."),

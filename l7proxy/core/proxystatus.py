@@ -80,6 +80,7 @@ class Cause(Enum):
     CONNECTION_TERMINATED = (502, "connection_terminated", "the backend gave no answer")
     WRITE_TIMEOUT = (504, "connection_write_timeout", "the backend did not take the request")
     RESPONSE_TIMEOUT = (504, "http_response_timeout", "the backend gave no answer in time")
+    IDLE_TIMEOUT = (504, "connection_read_timeout", "nothing was sent for too long")
     READ_TIMEOUT = (504, "connection_read_timeout", "the backend's answer stopped")
     RESPONSE_INCOMPLETE = (502, "http_response_incomplete", "the backend's answer broke off")
     RESPONSE_HEAD_TOO_LARGE = (502, "http_response_header_section_size", "the backend's answer is too large")

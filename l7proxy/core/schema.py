@@ -218,8 +218,8 @@ class ConfigSection(Section):
     listeners: Annotated[dict[Name, ListenerSection], Field(min_length=1)] = Field(
         description="where clients come in, by name"
     )
-    routes: Annotated[tuple[RouteSection, ...], Field(min_length=1)] = Field(
-        description="who answers what; the most specific one that fits wins"
+    routes: tuple[RouteSection, ...] = Field(
+        (), description="who answers what; the most specific one that fits wins; none where all listeners are `tcp`"
     )
     upstreams: Annotated[dict[Name, UpstreamSection], Field(min_length=1)] = Field(
         description="pools of backends, by name"

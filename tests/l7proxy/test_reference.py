@@ -50,7 +50,7 @@ def test_every_link_of_the_reference_has_its_section() -> None:
 def test_the_schema_is_json_for_editors() -> None:
     schema = json.loads(CliRunner().invoke(cli, ["schema"]).output)
     assert schema["additionalProperties"] is False
-    assert {"listeners", "routes", "upstreams"} == set(schema["required"])
+    assert {"listeners", "upstreams"} == set(schema["required"])
 
 
 @pytest.mark.parametrize(("section", "key"), [("listener", "bind"), ("listener", "trusted_proxies"), ("match", "host")])
