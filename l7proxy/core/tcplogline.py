@@ -30,27 +30,58 @@ TcpRecord: TypeAlias = tuple[
 ]
 """One connection; times are on the loop's monotonic clock."""
 
+_COMBINED = (
+    '%s - - [%s] "TCP %s" - %d "-" "-" mode=tcp sni=%s in=%d queue=%.1f connect=%.1f total=%.1f upstream=%s backend=%s '
+    "retries=%d cause=%s\n"
+)
+
 TcpFormatter: TypeAlias = Callable[[Sequence[TcpRecord], float], bytes]
 """Records, and the wall clock's distance from the monotonic one in seconds, to lines."""
 
 
 def tcp_combined(records: Sequence[TcpRecord], wall_s: float) -> bytes:
     """Apache's combined format, with what a connection has of it; times in ms."""
-    return "".join([_combined(record, wall_s) for record in records]).encode("ascii", "replace")
-
-
-def _combined(record: TcpRecord, wall_s: float) -> str:
-    started, chosen, connected, ended, client, listener, name, bytes_in, bytes_out, upstream, backend, tries, cause = (
-        record
-    )
-    chosen = chosen or ended
-    stamp = datetime.fromtimestamp(int(started + wall_s), UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
-    return (
-        f'{client or "-"} - - [{stamp}] "TCP {listener}" - {bytes_out} "-" "-" mode=tcp sni={name or "-"} '
-        f"in={bytes_in} queue={(chosen - started) * 1000:.1f} connect={((connected or ended) - chosen) * 1000:.1f} "
-        f"total={(ended - started) * 1000:.1f} upstream={upstream or '-'} backend={backend or '-'} retries={tries} "
-        f"cause={cause.label if cause is not None else '-'}\n"
-    )
+    lines = []
+    last_second, stamp = -1, ""
+    for (
+        started,
+        chosen,
+        connected,
+        ended,
+        client,
+        listener,
+        name,
+        taken,
+        sent,
+        upstream,
+        backend,
+        tries,
+        cause,
+    ) in records:
+        second = int(started + wall_s)
+        if second != last_second:
+            last_second = second
+            stamp = datetime.fromtimestamp(second, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
+        chosen_at = chosen or ended
+        lines.append(
+            _COMBINED
+            % (
+                client or "-",
+                stamp,
+                listener,
+                sent,
+                name or "-",
+                taken,
+                (chosen_at - started) * 1000,
+                ((connected or ended) - chosen_at) * 1000,
+                (ended - started) * 1000,
+                upstream or "-",
+                backend or "-",
+                tries,
+                "-" if cause is None else cause.label,
+            )
+        )
+    return "".join(lines).encode("ascii", "replace")
 
 
 def tcp_json(records: Sequence[TcpRecord], wall_s: float) -> bytes:
@@ -59,9 +90,7 @@ def tcp_json(records: Sequence[TcpRecord], wall_s: float) -> bytes:
 
 
 def _json(record: TcpRecord, wall_s: float) -> str:
-    started, chosen, connected, ended, client, listener, name, bytes_in, bytes_out, upstream, backend, tries, cause = (
-        record
-    )
+    started, chosen, connected, ended, client, listener, name, taken, sent, upstream, backend, tries, cause = record
     chosen = chosen or ended
     told = {
         "time": datetime.fromtimestamp(started + wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",
@@ -69,8 +98,8 @@ def _json(record: TcpRecord, wall_s: float) -> str:
         "client": client,
         "listener": listener,
         "sni": name,
-        "bytes_in": bytes_in,
-        "bytes_out": bytes_out,
+        "bytes_in": taken,
+        "bytes_out": sent,
         "queue_ms": round((chosen - started) * 1000, 1),
         "connect_ms": round(((connected or ended) - chosen) * 1000, 1),
         "total_ms": round((ended - started) * 1000, 1),

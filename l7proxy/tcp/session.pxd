@@ -1,7 +1,8 @@
+from l7proxy.tcp.front cimport TcpFront as Front
 from l7proxy.tcp.flow cimport Flow as OneWay
 
 cdef class Session:
-    cdef public object front
+    cdef public Front front
     cdef public int client
     cdef public int backend_fd
     cdef public object asker

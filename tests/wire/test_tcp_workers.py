@@ -1,0 +1,43 @@
+"""Connections forwarded as they are by several workers, through a restart of all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from tests.wire.harness import Origin, named, one_answer
+from tests.wire.load import Load
+from tests.wire.test_tcp import FORWARDED, NONE
+from tests.wire.test_tcp import pytestmark as pytestmark
+from tests.wire.test_workers import Workers, all_gone, patiently, several
+
+
+@patiently
+async def test_not_one_connection_fails_in_a_restart_and_old_ones_go_on(tmp_path: Path) -> None:
+    origin = await Origin(named).start()
+    path, port, admin = several(tmp_path, origin, 2, listener=FORWARDED, routes=NONE)
+    load = Load(port, kept=0, fresh=4)
+    async with Workers(path, port, admin) as proxy:
+        before = await proxy.pids()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        writer.write(request)
+        assert (await one_answer(reader))[1] == b"origin"
+        async with load.running():
+            await load.more(200)
+            os.kill(proxy.pid, signal.SIGUSR2)
+            await proxy.times("INFO l7proxy serving", 2)
+            await load.more(200)
+        writer.write(request)
+        assert (await one_answer(reader))[1] == b"origin", "a worker that has been replaced finishes what it has"
+        writer.close()
+        await all_gone(before - {proxy.pid})
+        assert not load.failures
+        shown = (await proxy.get("/metrics", admin)).decode()
+        told = [line for line in shown.splitlines() if line.startswith("l7proxy_tcp_connections_total{")]
+        assert len(told) == 1
+        assert float(told[0].split()[1]) >= load.answered
+        assert "Traceback" not in proxy.log.read_text()
+    await origin.stop()
