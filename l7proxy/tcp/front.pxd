@@ -16,7 +16,6 @@ cdef class TcpFront:
     cdef public bint _dispatching
     cdef public dict _addresses
 
-    cpdef pick(self, object upstream, object session, object untried)
     cpdef int dial(self, object backend, object session) except? -100000
     cpdef again(self, object session)
     cpdef close_end(self, int fd, bint reset)

@@ -12,14 +12,12 @@ import logging
 import select
 import socket
 import time
-from collections.abc import Mapping
-from typing import Any, cast
 
 from l7proxy.core.forwarded import TrustedNetworks
 from l7proxy.core.model import Listener
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.settings.tcp import Tcp
-from l7proxy.runtime import BackendState, Proxy, UpstreamState
+from l7proxy.runtime import BackendState, Proxy
 from l7proxy.tcp.session import CONNECT, Session
 from l7proxy.tcp.wire import Address, address_of, close, cut, dial, take_client
 
@@ -124,20 +122,20 @@ class TcpFront:
             proxy.refusals.write("connection refused", fields={"reason": proxy.full_because, "client": peer})
             proxy.tcp_meters.account(self.name, "", 0, 0, Cause.TOO_MANY_CONNECTIONS)
             return
+        session = Session(self, fd, peer, port, self.now)
+        try:
+            self._watch(fd, session)
+        except OSError as error:  # /proc/sys/fs/epoll/max_user_watches, or no memory
+            self.close_end(fd, True)
+            reason = f"epoll: {error.strerror}"
+            proxy.refusals.write("connection refused", fields={"reason": reason, "client": peer})
+            return
         proxy.connections += 1
         proxy.counters.requests += 1
-        session = Session(self, fd, peer, port, self.now)
         self.clients.add(session)
-        self._watch(fd, session)
         session.begin(self.listener.proxy_protocol and self.trusted.trust(peer))
 
     # what sessions ask for
-
-    def pick(self, upstream: UpstreamState, session: Session, untried: Mapping[str, int] | None) -> BackendState | None:
-        """The backend whose turn it is, of all or of those that were not tried."""
-        if untried is None and upstream.is_plain:
-            return upstream.next()
-        return upstream.choose(cast("Any", session), upstream.weights if untried is None else untried)
 
     def dial(self, backend: BackendState, session: Session) -> int:
         """Begin to connect: a descriptor, or a negative errno."""
@@ -150,7 +148,11 @@ class TcpFront:
         dscp = backend.pool.way.dscp
         fd = dial(address) if dscp is None else dial(address, dscp)
         if fd >= 0:
-            self._watch(fd, session)
+            try:
+                self._watch(fd, session)
+            except OSError as error:
+                self.close_end(fd, True)
+                return -(error.errno or errno.ENOSPC)
         return fd
 
     def own_address(self, fd: int) -> tuple[str, int]:

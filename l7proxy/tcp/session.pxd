@@ -20,6 +20,7 @@ cdef class Session:
     cdef public object backend
     cdef public int retries
     cdef public bint waits
+    cdef public object _asked
     cdef public object _destination
     cdef public object _untried
     cdef public object _hello

@@ -19,6 +19,7 @@ from l7proxy.core.proxyprotocol import Malformed, proxy_header_v1, proxy_header_
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.settings.backside import ProxyVersion
 from l7proxy.runtime import BackendState, UpstreamState
+from l7proxy.tcp.asked import Asked
 from l7proxy.tcp.flow import DONE, SOURCE_FAILED, TARGET_FAILED, TURN, Flow
 from l7proxy.tcp.wire import fault_of, receive
 
@@ -69,6 +70,8 @@ class Session:
         self.retries = 0
         self.waits = False
         """Whether it is among those that have their turn next."""
+        self._asked: Asked | None = None
+        """What it is to those who have a say in where it goes; None where nobody has."""
         self._destination: tuple[str, int] | None = None
         self._untried: dict[str, int] | None = None
         self._hello: ClientHelloReader | None = None
@@ -239,11 +242,16 @@ class Session:
             self._refuse(Cause.NO_ROUTE, said)
             return
         self.upstream_name = upstream
-        self.upstream = self.front.proxy.snapshot.upstreams.get(upstream)
-        if self.upstream is None:
+        found = self.upstream = self.front.proxy.snapshot.upstreams.get(upstream)
+        if found is None:
             self._refuse(Cause.NO_BACKEND, f"upstream {upstream} is gone")
-        else:
-            self._try(self.upstream)
+            return
+        if not found.is_plain or found.guard is not None:
+            asked = self._asked = Asked(self.asker, self.started_at)
+            if not asked.admitted(found):
+                self._refuse(Cause.BREAKER_OPEN, f"upstream {upstream} is spared")
+                return
+        self._try(found)
 
     def _refuse(self, cause: Cause, reason: str) -> None:
         self.front.tell("connection refused", self, cause, reason, ours=False)
@@ -254,7 +262,7 @@ class Session:
     def _try(self, upstream: UpstreamState) -> None:
         """Connect to one backend after the other, until one does not refuse at once."""
         while self.state == CONNECT:
-            backend = self.front.pick(upstream, self, self._untried)
+            backend = self._pick(upstream)
             if backend is None:
                 self.front.tell("connection not forwarded", self, Cause.NO_BACKEND, upstream.why_nobody())
                 self.end(Cause.NO_BACKEND, "")
@@ -268,6 +276,16 @@ class Session:
                 return
             if not self._may_retry(upstream, backend, -fd):
                 return
+
+    def _pick(self, upstream: UpstreamState) -> BackendState | None:
+        """The backend whose turn it is, of all or of those that were not tried."""
+        untried = self._untried
+        if self._asked is not None:
+            return self._asked.pick(upstream, upstream.weights if untried is None else untried)
+        if untried is None:
+            return upstream.next()
+        name = upstream.turns.pick(untried)
+        return upstream.backends[name] if name is not None else None
 
     def _connecting(self, mask: int) -> None:
         backend, upstream = self.backend, self.upstream
@@ -285,6 +303,8 @@ class Session:
         self.state = OPEN
         self.connected_at = self.front.now
         backend.pool.made += 1
+        if self._asked is not None and self.upstream is not None:
+            self._asked.tell(self.upstream, backend, True)
         up, down = self.up, self.down
         up.target = down.source = self.backend_fd
         up.writable = True
@@ -326,7 +346,10 @@ class Session:
             reason = f"no connection within {upstream.upstream.timeouts.connect_s:g}s"
         untried = self._untried if self._untried is not None else upstream.weights
         self._untried = {name: weight for name, weight in untried.items() if name != backend.backend.name}
-        if self._untried:
+        asked = self._asked
+        if asked is not None:
+            asked.tell(upstream, backend, False)
+        if self._untried and (asked is None or asked.may_retry(upstream)):
             self.retries += 1
             self.front.tell("trying another backend", self, cause, reason)
             return True
@@ -402,6 +425,8 @@ class Session:
         down.drop(proxy.pipes)
         self._held = b""
         front.forget(self)
+        if self._asked is not None and self.upstream is not None:
+            self._asked.over(self.upstream)
         if reason and cause is not None:
             front.tell("connection closed", self, cause, reason, ours=by_backend)
         proxy.tcp_meters.account(front.name, self.upstream_name, up.moved, down.moved, cause)

@@ -455,6 +455,88 @@ async def test_connections_are_shared_out_by_weight_and_counted(tmp_path: Path) 
 
 
 @live
+async def test_backends_are_chosen_by_what_they_do_and_by_who_asks(tmp_path: Path) -> None:
+    async with (
+        Backend(echo) as one,
+        Backend(echo) as two,
+        running(
+            tmp_path,
+            one.port,
+            two.port,
+            listener=FORWARDED,
+            routes=NONE,
+            upstream="    balance: least_requests",
+        ) as proxy,
+    ):
+        states = proxy.server.proxy.snapshot.upstreams["up"].backends
+        held = [(await proxy.connect())[1] for _ in range(4)]
+        await proxy.until(lambda: one.connections + two.connections == 4)
+        assert [state.counters.in_flight for state in states.values()] == [2, 2]
+        ports = {each.port for each in front_of(proxy).clients if each.backend is states["b0"]}
+        for writer in held:
+            if writer.get_extra_info("sockname")[1] in ports:
+                writer.close()
+        await proxy.until(lambda: states["b0"].counters.in_flight == 0)
+        held += [(await proxy.connect())[1] for _ in range(2)]
+        await proxy.until(lambda: states["b0"].counters.in_flight == 2)
+        for writer in held:
+            writer.close()
+    for balance in ("{hash: source}", "{hash: source, bounded: 100}"):
+        async with (
+            Backend(echo) as one,
+            Backend(echo) as two,
+            running(
+                tmp_path,
+                one.port,
+                two.port,
+                listener=FORWARDED,
+                routes=NONE,
+                upstream=f"    balance: {balance}",
+            ) as proxy,
+        ):
+            held = [(await proxy.connect())[1] for _ in range(4)]
+            await proxy.until(lambda: one.connections + two.connections == 4)
+            assert {one.connections, two.connections} == {0, 4}
+            for writer in held:
+                writer.close()
+
+
+@live
+async def test_a_backend_that_takes_no_connections_is_left_out_and_an_upstream_spared(tmp_path: Path) -> None:
+    async with (
+        Backend(echo) as backend,
+        running(
+            tmp_path,
+            free_port(),
+            backend.port,
+            listener=FORWARDED,
+            routes=NONE,
+            upstream="    outlier: {failures: 2, ejection: 30s, at_most: 50%}",
+        ) as proxy,
+    ):
+        upstream = proxy.server.proxy.snapshot.upstreams["up"]
+        for _ in range(6):
+            reader, writer = await proxy.connect()
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            writer.close()
+        assert set(upstream.weights) == {"b1"}
+        assert upstream.backends["b0"].counters.requests == 2
+    async with running(
+        tmp_path,
+        free_port(),
+        listener=FORWARDED,
+        routes=NONE,
+        upstream="    breaker: {errors: 50%, of: 3, window: 10s, open: 10s}",
+    ) as proxy:
+        for _ in range(5):
+            await proxy.send()
+        counts = proxy.server.proxy.tcp_meters.counts()
+        assert counts["http\nup\nconnection_refused/l7proxy_tcp_errors"] == 3
+        assert counts["http\nup\nbreaker_open/l7proxy_tcp_errors"] == 2
+
+
+@live
 async def test_a_stop_refuses_new_ones_and_lets_old_ones_finish(tmp_path: Path) -> None:
     async with (
         Backend(echo) as backend,

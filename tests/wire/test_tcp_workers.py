@@ -7,11 +7,14 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.wire.harness import Origin, named, one_answer
 from tests.wire.load import Load
 from tests.wire.test_tcp import FORWARDED, NONE
-from tests.wire.test_tcp import pytestmark as pytestmark
 from tests.wire.test_workers import Workers, all_gone, patiently, several
+
+pytestmark = pytest.mark.unit
 
 
 @patiently
