@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 PIPE_BYTES = 512 * 1024
 """What one holds, where the system lets it (/proc/sys/fs/pipe-max-size, pipe-user-pages-soft)."""
+_LEAST_BYTES = 64 * 1024
+"""A smaller one, which is what users get beyond their share, is worse than to copy."""
 MOST_SPARE = 16
 """Empty ones that are kept: to make one and to size it takes 10 us."""
-_F_SETPIPE_SZ = 1031
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +49,12 @@ class PipePool:
             return None
         self.made += 1
         with suppress(OSError):  # more than this user may have
-            fcntl.fcntl(inlet, _F_SETPIPE_SZ, PIPE_BYTES)
-        return Pipe(outlet, inlet, fcntl.fcntl(inlet, fcntl.F_GETPIPE_SZ))
+            fcntl.fcntl(inlet, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        made = Pipe(outlet, inlet, fcntl.fcntl(inlet, fcntl.F_GETPIPE_SZ))
+        if made.size_bytes < _LEAST_BYTES:
+            self._close(made)
+            return None
+        return made
 
     def give_back(self, pipe: Pipe, is_empty: bool) -> None:
         """Take a pipe back; one that is not empty is closed."""

@@ -133,7 +133,10 @@ class TcpFront:
         proxy.connections += 1
         proxy.counters.requests += 1
         self.clients.add(session)
-        session.begin(self.listener.proxy_protocol and self.trusted.trust(peer))
+        try:
+            session.begin(self.listener.proxy_protocol and self.trusted.trust(peer))
+        except Exception as error:  # noqa: BLE001 -- told with its traceback; others are accepted
+            self._crashed(session, error)
 
     # what sessions ask for
 

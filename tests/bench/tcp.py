@@ -146,6 +146,11 @@ def bulk(connections: int) -> Callable[[Path, Numbers], Load]:
     return made
 
 
+def closing(text: str) -> str:
+    """wrk's script, with each answer the last one of its connection."""
+    return text.replace('"\\r\\n\\r\\n"', '"\\r\\nConnection: close\\r\\n\\r\\n"')
+
+
 def by_wrk(*, kept: bool) -> Callable[[Path, Numbers], Load]:
     """1 KB answers on 64 connections that are kept, or on a connection each."""
 
@@ -154,9 +159,7 @@ def by_wrk(*, kept: bool) -> Callable[[Path, Numbers], Load]:
 
         def load(port: int, seconds: float) -> Answered:
             text = script("k1", numbers.first())
-            if not kept:
-                text = text.replace('"\\r\\n\\r\\n"', '"\\r\\nConnection: close\\r\\n\\r\\n"')
-            lua.write_text(text)
+            lua.write_text(text if kept else closing(text))
             return wrk(pin(LOAD_CORE), f"http://127.0.0.1:{port}/", lua, seconds, CONNECTIONS, None)
 
         return load
