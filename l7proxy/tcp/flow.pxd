@@ -4,6 +4,7 @@ cdef class Flow:
     cdef public bint readable
     cdef public bint writable
     cdef public bint eager
+    cdef public bint closing
     cdef public bint ended
     cdef public bint finished
     cdef public bint is_last

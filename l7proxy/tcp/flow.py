@@ -33,6 +33,8 @@ class Flow:
         self.writable = False
         self.eager = False
         """Whether a short read does not mean that there is no more: the end, or urgent data, may follow."""
+        self.closing = False
+        """Whether the end has come in: what is read short is followed by it, and it needs no call of its own."""
         self.ended = False
         self.finished = False
         """Whether the target knows of the end."""
@@ -88,7 +90,10 @@ class Flow:
         """Send what is in the buffer. False: the target takes no more of it, or failed."""
         if taken < BUFFER_BYTES:
             self.full = 0
-            if not self.eager:
+            if self.closing:
+                self.ended = True
+                self.readable = False
+            elif not self.eager:
                 self.readable = False
         else:
             self.full += 1

@@ -35,6 +35,8 @@ _ERR = select.EPOLLERR
 _BROKEN = select.EPOLLERR | select.EPOLLHUP
 _MORE = select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLERR | select.EPOLLHUP
 _READ = _IN | _MORE
+_UNSURE = select.EPOLLPRI | select.EPOLLERR
+"""With these, a short read does not say that the end is next: reading stops at urgent data, and before an error."""
 _AGAIN = -errno.EAGAIN
 _monotonic = time.monotonic
 _FIRST_BYTES = 16 * 1024
@@ -110,6 +112,7 @@ class Session:
                 self.up.readable = True
                 if mask & _MORE:
                     self.up.eager = True
+                    self.up.closing = mask & _UNSURE == 0
             if mask & _OUT:
                 self.down.writable = True
             if state == OPEN:
@@ -128,6 +131,7 @@ class Session:
                     self.down.readable = True
                     if mask & _MORE:
                         self.down.eager = True
+                        self.down.closing = mask & _UNSURE == 0
                 if mask & _OUT:
                     self.up.writable = True
                 self.step()
@@ -312,6 +316,7 @@ class Session:
             down.readable = True
             if mask & _MORE:
                 down.eager = True
+                down.closing = mask & _UNSURE == 0
         first = self._held
         self._held = b""
         version = backend.pool.way.proxy_protocol
