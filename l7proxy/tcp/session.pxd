@@ -27,6 +27,7 @@ cdef class Session:
     cdef public bytes _held
     cdef public long long _moved
     cdef public bint _is_kept
+    cdef public bint _is_short
 
     cpdef begin(self, bint awaits_header)
     cpdef event(self, int fd, int mask)

@@ -38,6 +38,7 @@ _READ = _IN | _MORE
 _UNSURE = select.EPOLLPRI | select.EPOLLERR
 """With these, a short read does not say that the end is next: reading stops at urgent data, and before an error."""
 _AGAIN = -errno.EAGAIN
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _monotonic = time.monotonic
 _FIRST_BYTES = 16 * 1024
 """Read at one time of what comes before there is a backend."""
@@ -81,6 +82,8 @@ class Session:
         """What came before there was a backend."""
         self._moved = 0
         self._is_kept = False
+        self._is_short = False
+        """Whether there was no descriptor for a connection to its backend."""
 
     def begin(self, awaits_header: bool) -> None:
         """Look at what comes first, if need be, or connect."""
@@ -278,6 +281,9 @@ class Session:
             if fd >= 0:
                 self.backend_fd = fd
                 return
+            if -fd in _SHORT:
+                self._is_short = True  # the next look at deadlines tries again
+                return
             if not self._may_retry(upstream, backend, -fd):
                 return
 
@@ -387,7 +393,15 @@ class Session:
             backend, upstream = self.backend, self.upstream
             if backend is None or upstream is None:
                 return
-            if now - self.chosen_at > upstream.upstream.timeouts.connect_s:
+            if self._is_short:
+                self._is_short = False
+                if now - self.heard_at > upstream.upstream.timeouts.connect_s:
+                    if self._may_retry(upstream, backend, errno.EMFILE):
+                        self._try(upstream)
+                else:
+                    backend.counters.ended += 1
+                    self._try(upstream)
+            elif now - self.chosen_at > upstream.upstream.timeouts.connect_s:
                 self._hang_up()
                 if self._may_retry(upstream, backend, errno.ETIMEDOUT):
                     self._try(upstream)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import random
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -534,6 +535,40 @@ async def test_a_backend_that_takes_no_connections_is_left_out_and_an_upstream_s
         counts = proxy.server.proxy.tcp_meters.counts()
         assert counts["http\nup\nconnection_refused/l7proxy_tcp_errors"] == 3
         assert counts["http\nup\nbreaker_open/l7proxy_tcp_errors"] == 2
+
+
+@live
+async def test_many_at_one_time_get_their_own_bytes_whole(tmp_path: Path) -> None:
+    chance = random.Random(6)  # noqa: S311 -- nothing here is secret
+    async with Backend(echo) as backend, running(tmp_path, backend.port, listener=FORWARDED, routes=NONE) as proxy:
+
+        async def talk(size: int, block: int, nap_s: float) -> None:
+            reader, writer = await proxy.connect()
+            data = os.urandom(size)
+
+            async def send() -> None:
+                for at in range(0, size, block):
+                    writer.write(data[at : at + block])
+                    await writer.drain()
+                writer.write_eof()
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(send())
+                got = bytearray()
+                while piece := await reader.read(block):
+                    got += piece
+                    await asyncio.sleep(nap_s)
+            assert got == data
+            writer.close()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(120):
+                size = chance.choice([0, 1, 1000, 65536, 65537, 300_000, 2_000_000])
+                group.create_task(talk(size, chance.choice([1000, 65536, 200_000]), chance.choice([0, 0, 0.001])))
+        await proxy.until(lambda: not proxy.server.proxy.connections)
+        assert not front_of(proxy).clients
+        assert not proxy.server.proxy.snapshot.upstreams["up"].backends["b0"].counters.in_flight
+        assert proxy.server.proxy.pipes.made <= 2 * 16
 
 
 @live

@@ -1,17 +1,19 @@
-"""Connections forwarded as they are by several workers, through a restart of all of them."""
+"""Connections forwarded as they are by the program: a restart of all its workers, and want of descriptors."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.wire.harness import Origin, named, one_answer
+from tests.wire.harness import Origin, config_text, free_port, named, one_answer
 from tests.wire.load import Load
-from tests.wire.test_tcp import FORWARDED, NONE
+from tests.wire.test_process import Process
+from tests.wire.test_tcp import FORWARDED, NONE, Backend, echo
 from tests.wire.test_workers import Workers, all_gone, patiently, several
 
 pytestmark = pytest.mark.unit
@@ -44,3 +46,35 @@ async def test_not_one_connection_fails_in_a_restart_and_old_ones_go_on(tmp_path
         assert float(told[0].split()[1]) >= load.answered
         assert "Traceback" not in proxy.log.read_text()
     await origin.stop()
+
+
+def open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def cpu_ticks(pid: int) -> int:
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().split()[13:15]))
+
+
+@patiently
+async def test_without_descriptors_clients_wait_and_come_in_when_there_are_some(tmp_path: Path) -> None:
+    port, path = free_port(), tmp_path / "a.yaml"
+    async with Backend(echo) as backend:
+        path.write_text(config_text(port, backend.port, listener=FORWARDED, routes=NONE))
+        async with Process(path, port) as proxy:
+            pid = proxy.process.pid
+            soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            used = open_files(pid)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 6, hard))
+            held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
+            await proxy.logged("connections wait")
+            ticks = cpu_ticks(pid)
+            await asyncio.sleep(0.3)
+            assert cpu_ticks(pid) - ticks < 10, "it does not spin"
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+            for reader, writer in held[-2:]:
+                writer.write(b"hello")
+                assert await reader.readexactly(5) == b"hello"
+            for _, writer in held:
+                writer.close()
+            assert "Traceback" not in proxy.log.read_text()
