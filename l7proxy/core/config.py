@@ -172,6 +172,8 @@ def findings(section: ConfigSection) -> Iterator[Finding]:
         yield from _answer_findings(index, route, section)
         yield from _own_answer_findings(("routes", index), route)
         yield from _circle_findings(("routes", index, "redirect", "to"), route, section)
+        if route.upstream is None and (route.redirect is not None or route.respond is not None):
+            yield from _unused_findings(("routes", index), route)
         if route.rewrite is not None:
             path = route.match.path
             yield from rewrite_findings(route.rewrite, ("routes", index, "rewrite"), path, path_groups(path))
@@ -204,6 +206,15 @@ def _circle_findings(path: Path, route: RouteSection, section: ConfigSection) ->
         if listener.tcp is None and route.redirect is not None and leads_back(route.redirect, scheme):
             yield path, f"leads clients of listener {name!r} back to where they are: change host, port or path in it"
             return
+
+
+def _unused_findings(path: Path, route: RouteSection) -> Iterator[Finding]:
+    """What is said about backends by a route that has none."""
+    if route.rewrite is not None:
+        yield (*path, "rewrite"), "this route answers by itself, and no backend sees what is rewritten: remove it"
+    for name in ("request", "forwarded", "traceparent"):
+        if route.headers is not None and name in route.headers.model_fields_set:
+            yield (*path, "headers", name), "this route answers by itself, and no backend sees it: remove it"
 
 
 def _own_answer_findings(path: Path, route: RouteSection) -> Iterator[Finding]:

@@ -80,7 +80,8 @@ class _RequestId:
 
 
 class LineRules:
-    """The rules for one direction, ready. `claims` is whether one of them is about who asks (X-Forwarded-*)."""
+    """The rules for one direction, ready. `claims` are the headers of theirs that tell who asks (X-Forwarded-*): what
+    is set in one is not told otherwise. None where there are none."""
 
     __slots__ = ("_adds", "_cuts", "_fixed", "_renames", "claims")
 
@@ -94,7 +95,8 @@ class LineRules:
         self._fixed: bytes | None = None
         if all(template.fixed is not None for _, template in self._adds):
             self._fixed = b"".join(start + (each.fixed or b"") + b"\r\n" for start, each in self._adds if each.fixed)
-        self.claims = any(is_claim(name) for name in cuts)
+        claims = [name for name in cuts if is_claim(name)]
+        self.claims = Named(claims) if claims else None
 
     def __bool__(self) -> bool:
         return bool(self._cuts is not None or self._renames or self._adds)

@@ -97,9 +97,9 @@ class RequestMarking:
         head.fields = rules.apply(fields, exchange)
         if self._form is not Forwarding.X_FORWARDED:
             self._tell(exchange)
-        if rules.claims:
+        if rules.claims is not None:
             tail = exchange.tail or exchange.client.tail(head.authority)
-            exchange.tail = rules.cut(tail)
+            exchange.tail = rules.claims.without(tail)
         return GO_ON
 
     def _tell(self, exchange: Exchange) -> None:

@@ -14,8 +14,8 @@ from l7proxy.core.marking import is_request_id, response_rules, tail_in, trace_o
 from l7proxy.core.model import Route
 from l7proxy.core.settings.marking import Forwarding
 from l7proxy.core.strict import read_request
-from l7proxy.core.transformed import Asking, rewritten
 from l7proxy.http.randomhex import random_hex
+from tests.l7proxy.transformed import Asking, rewritten
 
 pytestmark = pytest.mark.unit
 
@@ -217,6 +217,15 @@ def test_mistakes_are_found_at_their_place(headers: str, message: str) -> None:
         route_of(headers)
     assert all(line.startswith("f.yaml:3:") for line in caught.value.lines())
     assert len(caught.value.lines()) == 1
+
+
+def test_marks_for_backends_of_a_route_without_any_are_a_mistake() -> None:
+    text = FILE.replace("upstream: up, headers", "respond: {{status: 204}}, rewrite: {{add_prefix: /a}}, headers")
+    text = text.replace("  - {{name: r", "  - {{upstream: up, match: {{path: /b}}}}\n  - {{name: r")
+    with pytest.raises(InvalidConfigError) as caught:
+        load_config(text.format(headers="{request: {set: {A: b}}, response: {set: {C: d}}, forwarded: none}"), "f.yaml")
+    places = [line.split(": ")[1] for line in caught.value.lines()]
+    assert places == ["routes.1.rewrite", "routes.1.headers.request", "routes.1.headers.forwarded"]
 
 
 def test_random_names_are_never_the_same() -> None:

@@ -13,7 +13,7 @@ from l7proxy.core.model import Route
 from l7proxy.core.paths import climbs
 from l7proxy.core.rewrite import Rewriter, WayBack
 from l7proxy.core.strict import read_request
-from l7proxy.core.transformed import Asking, Transformed, rewritten
+from tests.l7proxy.transformed import Asking, Transformed, rewritten
 
 pytestmark = pytest.mark.unit
 

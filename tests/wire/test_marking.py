@@ -136,7 +136,7 @@ async def test_who_asks_is_told_in_the_form_that_is_asked_for(tmp_path: Path, fo
 @live
 async def test_what_is_told_of_the_client_can_be_set(tmp_path: Path) -> None:
     origin = Origin(named)
-    rules = '{request: {set: {X-Forwarded-Proto: https, X-Real-IP: "{client}"}}}'
+    rules = '{request: {set: {X-Forwarded-Proto: https, X-Real-IP: "{client}"}, remove: ["X-*"]}}'
     listener = ", trusted_proxies: 127.0.0.1"
     async with running(tmp_path, origin, routes=routes(rules), listener=listener) as proxy:
         await proxy.get("/", "X-Forwarded-For: 192.0.2.7", "X-Real-IP: 192.0.2.9")

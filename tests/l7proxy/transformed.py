@@ -1,7 +1,4 @@
-"""What a backend would see of a request: for `explain`, without an exchange.
-
-One rule: it is said by the same rules that exchanges take, never by a copy of them.
-"""
+"""What a backend would see of a request, by the rules that exchanges take, without an exchange."""
 
 from __future__ import annotations
 
