@@ -312,6 +312,8 @@ def test_cookie_without_known_attributes_keeps_its_bytes(octets: bytes) -> None:
         ("/", '{path: "/{rest}"}', "rewrite.path: '{rest}' is no variable, and there is no group of that name"),
         ("~ ^/(?P<rest>.*)", '{path: "/{rset}"}', "'{rset}' is neither a group nor a variable: did you mean 'rest'?"),
         ("/", '{path: "x"}', "rewrite.path: 'x' does not begin with a slash: write /x"),
+        ("/", '{path: "/a/../b"}', "rewrite.path: '/a/../b' would be refused each time"),
+        ("/", '{path: "//{path}"}', "rewrite.path: '//{path}' would be refused each time"),
         ("/", '{regex: {pattern: "(", to: "/x"}}', "rewrite.regex.pattern: '(' is not a regular expression"),
         (
             "/",

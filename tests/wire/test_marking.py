@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -153,3 +154,24 @@ async def test_proxy_header_never_reaches_a_backend(tmp_path: Path) -> None:
         await proxy.get("/", "Proxy: http://evil.example:3128")
         await proxy.get("/", "pROXY: http://evil.example:3128", "X-Slow: \xe4")
     assert [fields_of(head, b"proxy") for head in origin.heads] == [[], []]
+
+
+@live
+async def test_another_attempt_has_the_same_marks_once(tmp_path: Path) -> None:
+    broken, whole = Origin(says()), Origin(named, "whole")
+
+    async def leaves(_: Origin, __: bytes, ___: object, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    broken.answer = leaves
+    rules = '{request: {set: {X-A: "{client}"}}, request_id: true, traceparent: true, forwarded: both}'
+    async with running(tmp_path, broken, whole, routes=routes(rules)) as proxy:
+        answers = [await proxy.get("/") for _ in range(2)]
+    assert [status_of(answer) for answer in answers] == [200, 200]
+    assert broken.heads
+    twice = [
+        head for head in whole.heads if fields_of(head, b"x-request-id") == fields_of(broken.heads[0], b"x-request-id")
+    ]
+    assert twice == broken.heads[:1]
+    for name in (b"x-a", b"x-request-id", b"traceparent", b"forwarded", b"x-forwarded-for", b"via"):
+        assert len(fields_of(twice[0], name)) == 1

@@ -139,3 +139,18 @@ async def test_scheme_that_a_trusted_proxy_says_leads_back(tmp_path: Path) -> No
         [b"https://any.example/app/"],
         [b"http://any.example/app/"],
     ]
+
+
+@live
+async def test_websocket_is_asked_for_at_the_rewritten_path(tmp_path: Path) -> None:
+    origin = Origin(
+        says(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-X: 1\r\n\r\nhi")
+    )
+    ask = b"GET /app/chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    async with running(tmp_path, origin, routes=STRIP) as proxy:
+        reader, writer = await proxy.connect()
+        writer.write(ask)
+        answer = await reader.readuntil(b"hi")
+        writer.close()
+    assert status_of(answer) == 101
+    assert targets(origin) == [b"/v2/chat"]

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from director.kit.configfile import Finding, Section
 from l7proxy.core.captures import groups_of
-from l7proxy.core.paths import normal_path
+from l7proxy.core.paths import danger_of, normal_path
 from l7proxy.core.settings.fields import ONE_OR_SEVERAL, Flag
 from l7proxy.core.template import Place, Template, compile_template
 
@@ -155,6 +155,9 @@ def _never_begins(path: str, prefix: str) -> str:
 def _path_findings(key: Key, text: str, groups: Collection[str]) -> Iterator[Finding]:
     if not text.startswith("/") and not text.startswith("{path}"):
         yield key, f"{text!r} does not begin with a slash: write /{text}"
+        return
+    if text.startswith("//") or ("{" not in text and danger_of(text) is not None):
+        yield key, f"{text!r} would be refused each time: a path must not climb (`..`) or begin with //"
         return
     yield from _template_findings(key, text, groups, Place.PATH)
 
