@@ -12,6 +12,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 COMPILED = [
+    "l7proxy/core/_atoms.pyx",
     "l7proxy/core/_cookies.pyx",
     "l7proxy/core/_lines.pyx",
     "l7proxy/core/_logline.pyx",

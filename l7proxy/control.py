@@ -79,6 +79,8 @@ class Prepare:
     workers: int
     health: tuple[HealthChange, ...]
     files: dict[str, str] = field(default_factory=dict, repr=False)
+    rows: dict[str, int] = field(default_factory=dict, repr=False)
+    """Where on the board what it shares stands."""
     version: int = VERSION
     kind: Literal["prepare"] = "prepare"
 

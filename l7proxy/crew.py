@@ -14,12 +14,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from director.kit.errors import DirectorError
 from director.kit.net import Endpoint
 from l7proxy import commands
+from l7proxy.board import VARIABLE, Board
 from l7proxy.control import (
     FROM_WORKER,
     TO_WORKER,
@@ -76,13 +77,17 @@ class Order:
     number: int
     sockets: Mapping[Endpoint, socket.socket]
     health: tuple[HealthChange, ...]
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """Where on the board what it shares stands."""
 
 
 class Member:
-    """One worker. `process` is None for one that an earlier program of this process has started."""
+    """One worker. `process` is None for one that an earlier program of this process has started. `slot` is its own on
+    the board, -1 where it has another board."""
 
-    def __init__(self, pid: int, state: State, process: subprocess.Popen[bytes] | None) -> None:
+    def __init__(self, pid: int, state: State, process: subprocess.Popen[bytes] | None, slot: int) -> None:
         self.pid = pid
+        self.slot = slot
         self.state = state
         self.process = process
         self.pidfd = os.pidfd_open(pid)
@@ -147,8 +152,10 @@ class Crew:
         log_level: str,
         on_ended: Callable[[Member, str], None],
         on_leave: Callable[[Member], None],
+        board: Board,
         ended: Counts | None = None,
     ) -> None:
+        self._board = board
         self._program = program
         self._log_level = log_level
         self._on_ended = on_ended
@@ -166,20 +173,28 @@ class Crew:
         return [member for member in self.members if member.state is State.SERVING]
 
     def spawn(self) -> Member:
-        """Start a process. It inherits its end of the channel, its output, and nothing else."""
+        """Start a process. It inherits its end of the channel, the board, its output, and nothing else.
+
+        Raises: WorkerError, HostError.
+        """
+        board = self._board
+        slot = board.seat()
         mine, its = socket.socketpair()
         with mine, its:
             words = [*self._program, commands.WORKER, "--control", str(its.fileno()), "--log-level", self._log_level]
+            told = {**os.environ, VARIABLE: f"{board.descriptor}:{slot}"}
+            shared = [its.fileno(), board.descriptor]
             try:
-                process = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=[its.fileno()])
+                process = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=shared, env=told)
             except OSError as error:
+                board.leave(slot)
                 raise WorkerError(f"no worker can be started: {words[0]}: {error.strerror}") from error
-            return self._add(Member(process.pid, State.STARTING, process), mine.dup())
+            return self._add(Member(process.pid, State.STARTING, process, slot), mine.dup())
 
     def adopt(self, heir: HeirWorker) -> Member:
         """Take over one that an earlier program of this process has started."""
         state = State.LEAVING if heir.is_leaving else State.SERVING
-        return self._add(Member(heir.pid, state, None), socket.socket(fileno=heir.channel))
+        return self._add(Member(heir.pid, state, None, heir.slot), socket.socket(fileno=heir.channel))
 
     def _add(self, member: Member, end: socket.socket) -> Member:
         member.channel = Channel(
@@ -235,6 +250,7 @@ class Crew:
                 workers,
                 order.health,
                 dict(loaded.files),
+                dict(order.rows),
             )
 
         said = await self._ask_all(members, asked, within_s, [order.sockets[bind] for bind in binds])
@@ -310,7 +326,7 @@ class Crew:
     def heirs(self, are_fresh: bool) -> tuple[HeirWorker, ...]:
         """Those whom a next program is to take over."""
         return tuple(
-            HeirWorker(member.pid, member.channel.fileno(), member.state is not State.SERVING, are_fresh)
+            HeirWorker(member.pid, member.channel.fileno(), member.state is not State.SERVING, are_fresh, member.slot)
             for member in self.members
             if member.channel.is_open
         )
@@ -321,7 +337,7 @@ class Crew:
         for member in self.members:
             member.forget()
             if member.channel.is_open:
-                heirs.append(HeirWorker(member.pid, os.dup(member.channel.fileno()), False, True))
+                heirs.append(HeirWorker(member.pid, os.dup(member.channel.fileno()), False, True, member.slot))
                 member.channel.close()
             if member.process is not None:
                 member.process.returncode = 0  # it goes on: whoever follows waits for it
@@ -398,6 +414,8 @@ class Crew:
         member.forget()
         member.channel.finish()
         self.members.remove(member)
+        if member.slot >= 0:
+            self._board.leave(member.slot)
         self.ended = merged([self.ended, lasting(member.counts)])
         self._on_ended(member, how)
 

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from director.kit.errors import HostError
 from director.kit.net import Endpoint, parse_endpoint
+from l7proxy.board import Board, BoardLeft
 from l7proxy.control import HealthChange, taken_over
 from l7proxy.core.metering import Counts
 
@@ -29,12 +30,16 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 @dataclass(frozen=True, slots=True)
 class HeirWorker:
-    """A worker that goes on. `is_leaving`: it was told to drain. `is_fresh`: it is of the next program already."""
+    """A worker that goes on. `is_leaving`: it was told to drain. `is_fresh`: it is of the next program already.
+
+    `slot` is its own on the board, -1 where it has none there.
+    """
 
     pid: int
     channel: int
     is_leaving: bool
     is_fresh: bool
+    slot: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,13 @@ class Inheritance:
     stops: bool = False
     files: dict[str, str] = field(default_factory=dict, repr=False)
     """What the files that `text` names held."""
+    board: BoardLeft | None = None
+
+    @property
+    def descriptors(self) -> list[int]:
+        """All that are left."""
+        own = [self.board.descriptor] if self.board is not None else []
+        return [*self.sockets.values(), *(worker.channel for worker in self.workers), *own]
 
 
 _ADAPTER = TypeAdapter(Inheritance)
@@ -73,7 +85,7 @@ def become(words: list[str], left: Inheritance) -> NoReturn:
 
     Raises: HostError where it cannot be run; all is as before then.
     """
-    descriptors = [*left.sockets.values(), *(worker.channel for worker in left.workers)]
+    descriptors = left.descriptors
     memory = os.memfd_create("l7proxy")
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -107,8 +119,22 @@ def inherited() -> Inheritance | None:
             left = _ADAPTER.validate_json(file.read())
     except (OSError, ValidationError) as error:
         raise HostError(f"what the program before this one has left cannot be read: {error}") from error
-    _inheritable([*left.sockets.values(), *(worker.channel for worker in left.workers)], False)
+    _inheritable(left.descriptors, False)
     return left
+
+
+def inherited_board(left: Inheritance) -> tuple[Board, str]:
+    """What workers share, and why it is a new one, where it is: workers that stay share nothing with it then.
+
+    Raises: HostError: there can be none.
+    """
+    if left.board is None:
+        return Board.make(seated=False), ""
+    try:
+        return Board.take_over(left.board, [worker.slot for worker in left.workers]), ""
+    except HostError as error:
+        os.close(left.board.descriptor)
+        return Board.make(seated=False), str(error)
 
 
 def inherited_sockets(left: Inheritance) -> dict[Endpoint, socket.socket]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from director.kit.net import Endpoint
 from director.kit.prober import Prober
 from l7proxy import CODE
 from l7proxy.control import Pace
+from l7proxy.core.capacity import shared_names
 from l7proxy.core.model import Config
 from l7proxy.counts import counts_of, lasting
 from l7proxy.crew import Crew, Member, Order
@@ -196,8 +198,10 @@ class Server:
         config = loaded.config
         health = told_all({check: self._prober.state(check) for check in checks_of(config)})
         sockets = open_at(roles(config), self._listeners.sockets)
-        crew = Crew(words, self._log_level, _tell_end, lambda _: None)
-        order = Order(loaded, 1, {bind: sockets[bind] for bind in client_roles(config)}, health)
+        board = self._engine.board
+        crew = Crew(words, self._log_level, _tell_end, lambda _: None, board)
+        rows = board.know(shared_names(config))
+        order = Order(loaded, 1, {bind: sockets[bind] for bind in client_roles(config)}, health, rows)
         try:
             await crew.commit(await crew.start(config.workers, order, config.workers), order)
         except BaseException:
@@ -207,7 +211,9 @@ class Server:
         log.info("workers serve, this process becomes their supervisor", extra={"workers": len(crew.serving)})
         descriptors = {str(bind): each.detach() for bind, each in sockets.items()}
         self._crew = crew
-        self._left = Inheritance(self._path, loaded.text, 1, descriptors, (), health, {}, files=dict(loaded.files))
+        left = replace(board.left(), descriptor=os.dup(board.descriptor))
+        files = dict(loaded.files)
+        self._left = Inheritance(self._path, loaded.text, 1, descriptors, (), health, {}, files=files, board=left)
 
     async def _drain(self) -> None:
         proxy, engine = self.proxy, self._engine

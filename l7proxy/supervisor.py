@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from director.kit.checks.check import Check
 from director.kit.configfile import InvalidConfigError
@@ -24,7 +25,9 @@ from director.kit.health import HealthState
 from director.kit.net import Endpoint
 from director.kit.prober import Prober
 from l7proxy import CODE
+from l7proxy.board import Board
 from l7proxy.control import Pace
+from l7proxy.core.capacity import shared_names
 from l7proxy.core.load import combine
 from l7proxy.core.model import Config
 from l7proxy.counts import WorkerCounts
@@ -32,7 +35,7 @@ from l7proxy.crew import LEAVES_LATER_S, Crew, Member, Order, State
 from l7proxy.engine import Engine, size_of
 from l7proxy.health import ToldHealth, take_health, told, told_all
 from l7proxy.http.listening import LATE_S, turn_away
-from l7proxy.inheritance import SIGNALS, Inheritance, become, inherited_sockets, program
+from l7proxy.inheritance import SIGNALS, Inheritance, become, inherited_board, inherited_sockets, program
 from l7proxy.listeners import Listeners, client_roles, discard, end, open_at, own_roles, roles
 from l7proxy.loading import Loaded, load_file, renewed
 from l7proxy.rehearsal import rehearse
@@ -59,6 +62,7 @@ class Supervisor:
         self._prober = Prober(self._on_health)
         self._places: dict[Check, int] = {}
         self._engine: Engine
+        self._board: Board
         self._crew: Crew
         self._group: asyncio.TaskGroup
         self._sockets: dict[Endpoint, socket.socket] = {}
@@ -82,8 +86,9 @@ class Supervisor:
 
         Raises: HostError, WorkerError: the first workers could not be started.
         """
+        self._board = Board.make(seated=False)
         self._take(self._loaded, {})
-        self._crew = Crew(program(), self._log_level, self._on_ended, self._on_leave)
+        self._crew = Crew(program(), self._log_level, self._on_ended, self._on_leave, self._board)
         self._sockets = sockets
 
         async def begin() -> None:
@@ -103,9 +108,13 @@ class Supervisor:
         self._stops = int(left.stops)
         self._sockets = inherited_sockets(left)
         known = ToldHealth(checks_of(self._loaded.config), left.health)
+        self._board, problem = inherited_board(left)
         self._take(self._loaded, known.states)
-        self._crew = Crew(program(), self._log_level, self._on_ended, self._on_leave, left.ended)
+        self._crew = Crew(program(), self._log_level, self._on_ended, self._on_leave, self._board, left.ended)
+        if problem:
+            log.warning("limits count anew: old and new workers count apart for a while", extra={"reason": problem})
         for heir in left.workers:
+            heir = replace(heir, slot=-1) if problem else heir  # noqa: PLW2901 -- it has another board
             self._crew.adopt(heir).number = left.number
         self._replace_wanted = not all(heir.is_fresh or heir.is_leaving for heir in left.workers)
 
@@ -118,10 +127,11 @@ class Supervisor:
 
     def _take(self, loaded: Loaded, health: dict[Check, HealthState]) -> None:
         """Probe for `loaded`, and show it; only when nothing is shown yet."""
-        checks = checks_of(loaded.config)
+        config = loaded.config
+        checks = checks_of(config)
         self._prober.watch({check: health.get(check, HealthState()) for check in checks})
         self._places = {check: place for place, check in enumerate(checks)}
-        self._engine = Engine(loaded.config, self._prober, own_roles, loaded.config.workers, collect=self.collect)
+        self._engine = Engine(config, self._prober, own_roles, config.workers, collect=self.collect, board=self._board)
 
     async def _run(self, begin: Callable[[], Awaitable[None]]) -> None:
         loop = asyncio.get_running_loop()
@@ -341,6 +351,7 @@ class Supervisor:
             told_all({check: self._prober.state(check) for check in checks}),
             self._crew.ended,
             files=dict(self._loaded.files),
+            board=self._board.left(),
         )
 
     async def _drain(self) -> None:
@@ -387,10 +398,11 @@ class Supervisor:
             proxy.load = combine(proxy.load, [*shares, *([1.0] * (count - len(shares)))])
             proxy.connections = sum(member.connections for member in crew.members)
 
-    def _order(self, loaded: Loaded, number: int, sockets: dict[Endpoint, socket.socket] | None = None) -> Order:
-        held = self._sockets if sockets is None else sockets
+    def _order(self, loaded: Loaded, number: int, given: dict[Endpoint, socket.socket] | None = None) -> Order:
+        held = self._sockets if given is None else given
         health = {check: self._prober.state(check) for check in checks_of(loaded.config)}
-        return Order(loaded, number, {bind: held[bind] for bind in client_roles(loaded.config)}, told_all(health))
+        sockets = {bind: held[bind] for bind in client_roles(loaded.config)}
+        return Order(loaded, number, sockets, told_all(health), self._board.know(shared_names(loaded.config)))
 
     def _own_copies(
         self, config: Config, sockets: dict[Endpoint, socket.socket] | None = None

@@ -22,6 +22,7 @@ from typing import assert_never
 from director.kit.configfile import InvalidConfigError
 from director.kit.errors import HostError
 from director.kit.net import Endpoint, parse_endpoint
+from l7proxy.board import Board
 from l7proxy.control import (
     FROM_WORKER,
     TO_WORKER,
@@ -42,6 +43,7 @@ from l7proxy.control import (
     Report,
     ToWorker,
 )
+from l7proxy.core.capacity import shared_names
 from l7proxy.core.load import used
 from l7proxy.counts import counts_of
 from l7proxy.engine import Engine
@@ -74,6 +76,7 @@ class Worker:
     def __init__(self, end_of_pair: socket.socket) -> None:
         self._end = end_of_pair
         self._engine: Engine | None = None
+        self._board: Board | None = None
         self._health = ToldHealth((), ())
         self._number = 0
         self._prepared: _Prepared | None = None
@@ -151,8 +154,11 @@ class Worker:
                 each.close()
             raise
         health = ToldHealth(checks_of(loaded.config), order.health)
+        if self._board is None:
+            self._board = Board.told()
+        self._board.know(shared_names(loaded.config), order.rows)
         if self._engine is None:
-            self._engine = Engine(loaded.config, health, client_roles, order.workers, is_worker=True)
+            self._engine = Engine(loaded.config, health, client_roles, order.workers, is_worker=True, board=self._board)
             self._engine.on_sweep = self._report
         opened = await self._engine.listeners.prepare(loaded.config, sockets)
         self._prepared = _Prepared(order, loaded, health, opened)
