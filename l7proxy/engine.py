@@ -17,11 +17,12 @@ from typing import Any
 from director.kit.net import Endpoint
 from l7proxy import descriptors
 from l7proxy.accesslog import AccessLog
+from l7proxy.board import Board
 from l7proxy.control import Pace
+from l7proxy.core.capacity import shared_names
 from l7proxy.core.load import observe
 from l7proxy.core.model import Config
 from l7proxy.counts import Collect
-from l7proxy.http.guard import LocalCells
 from l7proxy.http.pool import IdleBudget
 from l7proxy.listeners import QUIET_S, Listeners, Role, Served, discard, roles
 from l7proxy.runtime import HealthSource, Proxy, make_snapshot, pools_of
@@ -38,7 +39,10 @@ SWEEP_AT_MOST_EVERY_S = 0.05
 class Engine:
     """One process's data path. `serves` says which of a configuration's addresses are this process's; `workers` is how
     many processes share its limits. Its admin endpoint asks `collect`, if given, what all have counted. `is_worker`:
-    others write to the same standard output, and a supervisor tells that limits do not fit."""
+    others write to the same standard output, and a supervisor tells that limits do not fit. `board` is what they share;
+    default: nobody else does.
+
+    Raises: HostError."""
 
     def __init__(
         self,
@@ -49,14 +53,20 @@ class Engine:
         *,
         collect: Collect | None = None,
         is_worker: bool = False,
+        board: Board | None = None,
     ) -> None:
+        self.board = board or Board.make()
+        self.board.know(shared_names(config))
         self._is_worker = is_worker
         self._shares = descriptors.share_out(descriptors.limit())
-        self._cells = LocalCells()
         self._idle = IdleBudget(self._shares.idle_links)
         self._workers = workers
-        snapshot = make_snapshot(config, health, self._idle, cells=self._cells)
-        self.proxy = Proxy(snapshot, 1, access=AccessLog(shared=is_worker))
+        self.proxy = Proxy(
+            make_snapshot(config, health, self._idle, board=self.board),
+            1,
+            access=AccessLog(shared=is_worker),
+            board=self.board,
+        )
         self.proxy.access.use(config.access_log)
         self._limit(config, workers)
         self.listeners = Listeners(self.proxy, serves, collect)
@@ -99,11 +109,13 @@ class Engine:
         changes. What serves no longer is returned, for `listeners.end`."""
         before = self.proxy.snapshot
         try:
-            after = make_snapshot(config, health, self._idle, before, self._cells)
+            self.board.know(shared_names(config))
+            after = make_snapshot(config, health, self._idle, before, self.board)
         except BaseException:
             await discard(opened)
             raise
         self.proxy.snapshot = after
+        self.board.keep(shared_names(config))
         self.proxy.access.use(config.access_log)
         self._limit(config, workers)
         for pool in pools_of(before) - pools_of(after):

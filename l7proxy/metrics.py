@@ -41,6 +41,10 @@ def counts_of(proxy: Proxy) -> Counts:
         if state.sessions is not None:
             for verdict in Verdict:
                 counts[key_of("l7proxy_sessions", upstream, verdict.name.lower())] = state.sessions.counts[verdict]
+        if state.line is not None:
+            counts[key_of("l7proxy_queue_waiting", upstream)] = len(state.line)
+            counts[key_of("l7proxy_queue_entered", upstream)] = state.line.entered
+            counts[key_of("l7proxy_queue_wait_seconds", upstream)] = state.line.waited_s
         for backend, part in state.backends.items():
             counts[key_of("l7proxy_backend_requests", upstream, backend)] = part.counters.requests
             counts[key_of("l7proxy_backend_in_flight", upstream, backend)] = part.counters.in_flight

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Protocol
 from director.kit.checks.check import Check
 from director.kit.health import HealthState, Status
 from l7proxy.accesslog import AccessLog
+from l7proxy.board import Board
 from l7proxy.contexts import Seal
 from l7proxy.core.balance import RoundRobin, cycle
+from l7proxy.core.capacity import shared_names
 from l7proxy.core.latency import Latency
 from l7proxy.core.load import Load
 from l7proxy.core.metering import Counters, Meters
@@ -31,9 +33,10 @@ from l7proxy.core.slowstart import scaled
 from l7proxy.core.split import Split
 from l7proxy.core.tcpmetering import TcpMeters
 from l7proxy.failurelog import FailureLog
+from l7proxy.http.admission import Line, Places, line_of, places_of
 from l7proxy.http.balancing import Hashed, picker_of
 from l7proxy.http.forwardauth import Inquiries
-from l7proxy.http.guard import Cells, Guard, LocalCells, guard_of
+from l7proxy.http.guard import Guard, guard_of
 from l7proxy.http.logins import Logins
 from l7proxy.http.pool import IdleBudget, LinkPool
 from l7proxy.http.steps import Steps, steps_of
@@ -67,6 +70,8 @@ class BackendState:
         """When it came back, having been away: down, drained or left out."""
         self.drained_at: float | None = None
         """Since when it gets no new sessions; None where it does."""
+        self.places: Places | None = None
+        """How many requests it has and may have; None: as many as come."""
 
     @property
     def weight(self) -> int:
@@ -76,7 +81,7 @@ class BackendState:
     @property
     def has_room(self) -> bool:
         """Whether it takes another request at once."""
-        return True
+        return self.places is None or not self.places.is_full
 
     @property
     def up(self) -> bool:
@@ -105,6 +110,8 @@ class UpstreamState:
         self.guard = guard
         """Who hears how requests end; None: nobody does."""
         self.weights: dict[str, int] = {}
+        self.line: Line | None = None
+        """Who waits where all backends are full; None: nobody does."""
         self.picker = picker_of(upstream, backends, turns)
         """Who picks; None where turns do."""
         sticky = upstream.sticky
@@ -196,6 +203,15 @@ class UpstreamState:
             self.guard.follow(before.guard)
             self.refresh()
 
+    def insists_on(self, exchange: Exchange, chosen: BackendState) -> str:
+        """The only backend that will do for `exchange`: the one that was `chosen`, if its session is there; empty where
+        others will do."""
+        if self.sessions is not None:
+            is_held = self.session_of(exchange) is chosen
+        else:
+            is_held = self.upstream.sticky is not None and self.upstream.sticky.hashing is not None
+        return chosen.backend.name if is_held else ""
+
     def why_nobody(self) -> str:
         """Why no backend can be picked, in a few words."""
         down = [f"{name} is down: {state.why_down}" for name, state in self.backends.items() if not state.up]
@@ -208,7 +224,7 @@ class RouteState:
 
     __slots__ = ("_by_upstream", "_keeping", "_keyed", "_upstreams", "route", "split", "steps", "upstream")
 
-    def __init__(self, route: Route, upstreams: Mapping[str, UpstreamState]) -> None:
+    def __init__(self, route: Route, upstreams: Mapping[str, UpstreamState], board: Board) -> None:
         self.route = route
         self.upstream = upstreams[route.upstream] if route.upstream else None
         self.split = Split({share.upstream: share.weight for share in route.split}) if route.split else None
@@ -218,7 +234,7 @@ class RouteState:
         pickers = [state.picker for state in self._upstreams if state.upstream.sticky is not None]
         self._keyed = next((picker for picker in pickers if isinstance(picker, Hashed)), None)
         own = [self.upstream] if self.upstream is not None else []
-        self.steps: Steps | None = answering(steps_of(route), self._upstreams or own)
+        self.steps: Steps | None = answering(steps_of(route, board), self._upstreams or own)
 
     def upstream_for(self, exchange: Exchange) -> UpstreamState:
         """Where `exchange` goes. Of a split, a session stays where it is; the route is then that of its upstream."""
@@ -294,6 +310,8 @@ class Proxy:
     """How each listener with TLS shakes hands, by its name."""
     logins: Logins = field(default_factory=Logins)
     inquiries: Inquiries = field(default_factory=Inquiries)
+    board: Board = field(default_factory=Board.make)
+    """What all workers share."""
 
     @property
     def says_draining(self) -> bool:
@@ -341,11 +359,13 @@ def make_snapshot(
     health: HealthSource,
     idle: IdleBudget,
     before: Snapshot | None = None,
-    cells: Cells | None = None,
+    board: Board | None = None,
 ) -> Snapshot:
     """The snapshot of `config`; backends that stay keep their links, counters and turns. `before` is touched only once
-    everything is built."""
-    cells = cells or LocalCells()
+    everything is built. `board` knows all names of `config`; default: one that nobody shares."""
+    if board is None:
+        board = Board.make()
+        board.know(shared_names(config))
     table = RouteTable(config.routes)
     old = before.upstreams if before is not None else {}
     made: dict[str, tuple[dict[str, BackendState], RoundRobin]] = {}
@@ -363,15 +383,18 @@ def make_snapshot(
     for name, upstream in config.upstreams.items():
         backends, turns = made[name]
         for backend in upstream.backends:
-            backends[backend.name].backend = backend
-            backends[backend.name].health = health.state(backend.check) if backend.check is not None else HealthState()
+            state = backends[backend.name]
+            state.backend = backend
+            state.places = places_of(board, name, backend.name, backend.max_connections, state.places)
+            state.health = health.state(backend.check) if backend.check is not None else HealthState()
         turns.keep(backends)
-        guard = guard_of(upstream, cells)
-        upstreams[name] = UpstreamState(upstream, backends, turns, guard)
+        guard = guard_of(upstream, board)
+        upstreams[name] = state_of = UpstreamState(upstream, backends, turns, guard)
+        state_of.line = line_of(board, name, upstream.queue, old[name].line if name in old else None)
         if name in old:
             upstreams[name].follow(old[name])
     name = config.name or instance_name(config)
-    routes = tuple(RouteState(route, upstreams) for route in config.routes)
+    routes = tuple(RouteState(route, upstreams, board) for route in config.routes)
     splits = {each.route.name: each.split for each in before.routes if each.split} if before is not None else {}
     for each in routes:
         if each.split is not None and (split := splits.get(each.route.name)) is not None:

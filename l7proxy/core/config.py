@@ -39,7 +39,7 @@ from l7proxy.core.settings.access import access_findings, build_access
 from l7proxy.core.settings.acme import acme_findings, build_acme
 from l7proxy.core.settings.backside import ProxyVersion, backend_tls_findings, build_backend_tls
 from l7proxy.core.settings.balancing import balance_findings, build_balance
-from l7proxy.core.settings.capacity import build_queue
+from l7proxy.core.settings.capacity import build_queue, queue_findings
 from l7proxy.core.settings.compression import build_compression, compression_findings
 from l7proxy.core.settings.https import build_to_https, hsts_line, https_findings
 from l7proxy.core.settings.limiting import build_limiting
@@ -368,6 +368,8 @@ def _upstream_findings(name: str, upstream: UpstreamSection, default: AnyCheckSe
         yield from outlier_findings(upstream.outlier, len(upstream.backends), ("upstreams", name, "outlier"))
     if upstream.breaker is not None:
         yield from breaker_findings(upstream.breaker, ("upstreams", name, "breaker"))
+    limits = {backend_name: backend.max_connections for backend_name, backend in upstream.backends.items()}
+    yield from queue_findings(upstream.queue, ("upstreams", name, "queue"), upstream.max_connections, limits)
     taken: dict[str, str] = {}
     if upstream.tls is not None:
         yield from backend_tls_findings(upstream.tls, ("upstreams", name, "tls"))
@@ -488,9 +490,11 @@ def _log_format(value: bool | str) -> AccessLogFormat:
     return AccessLogFormat(value)
 
 
-def _backend(name: str, part: BackendSection, check: Callable[[Endpoint], Check | None], where: Where) -> Backend:
+def _backend(
+    name: str, part: BackendSection, check: Callable[[Endpoint], Check | None], where: Where, most: int | None
+) -> Backend:
     endpoint, host, why = where
-    return Backend(name, endpoint, part.weight, None if why else check(endpoint), host, why)
+    return Backend(name, endpoint, part.weight, None if why else check(endpoint), host, why, most)
 
 
 def _upstream(
@@ -506,6 +510,7 @@ def _upstream(
                 part,
                 lambda endpoint: _check(section.check, default, endpoint),
                 where_is(part.address, answers),
+                part.max_connections or section.max_connections,
             )
             for backend, part in section.backends.items()
         ),

@@ -23,6 +23,7 @@ cdef class RouteMeter:
     cdef public str upstream_name
     cdef public UpstreamMeter upstream
     cdef public list by_class
+    cdef public dict limited
 
 
 cdef class Meters:

@@ -64,6 +64,10 @@ FAMILIES = {
         Family("l7proxy_tcp_received_bytes", Kind.COUNTER, "Bytes forwarded to backends.", _FORWARDED),
         Family("l7proxy_tcp_sent_bytes", Kind.COUNTER, "Bytes forwarded to clients.", _FORWARDED),
         Family("l7proxy_tcp_errors", Kind.COUNTER, "Connections with a cause.", (*_FORWARDED, "cause")),
+        Family("l7proxy_limited", Kind.COUNTER, "Requests above a limit of their route.", ("route", "limit")),
+        Family("l7proxy_queue_waiting", Kind.GAUGE, "Requests that wait for a backend.", ("upstream",)),
+        Family("l7proxy_queue_entered", Kind.COUNTER, "Requests that had to wait for a backend.", ("upstream",)),
+        Family("l7proxy_queue_wait_seconds", Kind.COUNTER, "How long requests have waited in all.", ("upstream",)),
         Family("l7proxy_requests_in_flight", Kind.GAUGE, "Requests that are being answered."),
         Family("l7proxy_client_connections", Kind.GAUGE, "Connections of clients."),
         Family("l7proxy_access_log_dropped", Kind.COUNTER, "Lines of the access log that nobody read in time."),
@@ -161,13 +165,15 @@ class UpstreamMeter:
 class RouteMeter:
     """A route's cells."""
 
-    __slots__ = ("by_class", "name", "upstream", "upstream_name")
+    __slots__ = ("by_class", "limited", "name", "upstream", "upstream_name")
 
     def __init__(self, name: str, upstream_name: str, upstream: UpstreamMeter) -> None:
         self.name = name
         self.upstream_name = upstream_name
         self.upstream = upstream
         self.by_class = [0] * 10
+        self.limited: dict[str, int] = {}
+        """Requests above a limit, by its name."""
 
 
 def _key_of_meter(route: Route) -> str:
@@ -195,6 +201,11 @@ class Meters:
             if key in before:
                 self._routes[key] = before[key]
             self._meter(route)
+            if route.limits is not None:
+                if route.limits.rate is not None:
+                    self.limited(route, "rate", 0)
+                if route.limits.concurrency is not None:
+                    self.limited(route, "concurrency", 0)
 
     def _meter(self, route: Route) -> RouteMeter:
         key = _key_of_meter(route)
@@ -203,6 +214,11 @@ class Meters:
             upstream = self._upstreams.setdefault(route.upstream, UpstreamMeter())
             meter = self._routes[key] = RouteMeter(route.name, route.upstream, upstream)
         return meter
+
+    def limited(self, route: Route, limit: str, requests: int = 1) -> None:
+        """Count requests above a limit of a route; 0 has it shown before there is one."""
+        known = self._meter(route).limited
+        known[limit] = known.get(limit, 0) + requests
 
     def account(
         self,
@@ -247,6 +263,8 @@ class Meters:
                 if route.by_class[digit] or digit in _ALWAYS:
                     code = f"{digit}xx"
                     counts[key_of("l7proxy_requests", route.name, route.upstream_name, code)] = route.by_class[digit]
+            for limit, count in route.limited.items():
+                counts[key_of("l7proxy_limited", route.name, limit)] = count
         for name, meter in self._upstreams.items():
             _put(counts, "l7proxy_request_duration_seconds", name, meter.total, meter.total_s)
             _put(counts, "l7proxy_first_byte_seconds", name, meter.first, meter.first_s)

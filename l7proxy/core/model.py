@@ -154,6 +154,8 @@ class Backend:
     check: Check | None = None
     host: str = ""
     unresolved: str = ""
+    max_connections: int | None = None
+    """Requests that it has at one time, from all workers together."""
 
     @property
     def address(self) -> str:

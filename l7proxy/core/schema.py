@@ -17,7 +17,7 @@ from l7proxy.core.settings.access import AccessSection
 from l7proxy.core.settings.acme import AcmeSection
 from l7proxy.core.settings.backside import Dscp, TlsOrNot
 from l7proxy.core.settings.balancing import BalanceOrWord, BalanceSection
-from l7proxy.core.settings.capacity import QueueSection
+from l7proxy.core.settings.capacity import MostRequests, QueueSection
 from l7proxy.core.settings.compression import CompressionSection
 from l7proxy.core.settings.fields import (
     TRUE_OR_MORE,
@@ -124,6 +124,9 @@ class BackendSection(Section):
         description="address:port; a name for the address is looked up at start, and then every 30 s"
     )
     weight: Annotated[int, Field(strict=True, ge=0, le=1000)] = Field(1, description="its share; 0 drains")
+    max_connections: MostRequests | None = Field(
+        None, description="requests it has at one time, from all workers together; default: the upstream's"
+    )
 
 
 class UpstreamSection(Section):
@@ -139,6 +142,9 @@ class UpstreamSection(Section):
         None, description="each connection to a backend begins with a PROXY header, and serves one client only"
     )
     dscp: Dscp | None = Field(None, description="mark of packets to backends: 0 to 63, or a name such as AF41")
+    max_connections: MostRequests | None = Field(
+        None, description="requests that each backend has at one time, from all workers together; default: no limit"
+    )
     queue: QueueSection | None = Field(None, description="who waits where backends are at their max_connections")
     slow_start: Duration = Field(
         0.0, description="a backend that was away comes back to its whole share over this time; default: at once"

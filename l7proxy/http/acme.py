@@ -44,7 +44,7 @@ class Challenges:
             return GO_ON
         if self._route is not None:
             exchange.route = self._route
-            exchange._dispatch(RouteState(self._route, exchange.snapshot.upstreams))
+            exchange._dispatch(RouteState(self._route, exchange.snapshot.upstreams, exchange.proxy.board))
             return OVER
         token = token_of(head.path)
         if head.method not in {b"GET", b"HEAD"}:

@@ -15,6 +15,8 @@ cdef class Exchange:
     cdef public object upstream
     cdef public object backend
     cdef public Link link
+    cdef public object place
+    cdef public object line
     cdef public object cause
     cdef public object steps
     cdef public object guard

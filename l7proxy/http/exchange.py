@@ -30,11 +30,12 @@ from l7proxy.core.proxystatus import Cause
 from l7proxy.core.retry import IDEMPOTENT, MOST_REPLAYED_BYTES, Failure, Retry, retry
 from l7proxy.core.settings.backside import ProxyVersion
 from l7proxy.core.x509 import ClientCertificate
+from l7proxy.http.admission import Line, Places, admit
 from l7proxy.http.guard import OPEN, TRIAL, Guard
 from l7proxy.http.link import HEAD, Piece, UpstreamLink
 from l7proxy.http.pool import ConnectError
 from l7proxy.http.randomhex import random_hex
-from l7proxy.http.replies import reply_parts
+from l7proxy.http.replies import reason_phrase, reply_parts
 from l7proxy.http.steps import GO_ON, Steps
 from l7proxy.runtime import BackendState, Proxy, RouteState, UpstreamState
 
@@ -108,6 +109,10 @@ class Exchange:
         self.upstream: UpstreamState | None = None
         self.backend: BackendState | None = None
         self.link: UpstreamLink | None = None
+        self.place: Places | None = None
+        """Of the backend's, where those are counted."""
+        self.line: Line | None = None
+        """Where it waits for one."""
         self.status = 0
         self.cause: Cause | None = None
         self.retries = 0
@@ -337,6 +342,8 @@ class Exchange:
         if bound:
             for backend in bound:
                 if backend.backend.name in untried and upstream.backends.get(backend.backend.name) is backend:
+                    if backend.places is not None and self._with_place(backend, backend.backend.name) is None:
+                        return
                     link = self.client.take_bound(backend)
                     if link is not None and link.vouched and link.vouched != self.asker:
                         link.abort()  # a trusted proxy sends requests of several clients
@@ -360,16 +367,82 @@ class Exchange:
             self.respond(sorry.status, sorry.content.fields, sorry.content.body, cause)
 
     def _go_to(self, backend: BackendState) -> None:
+        if backend.places is not None or self.place is not None:
+            found = self._with_place(backend)
+            if found is None:
+                return
+            backend = found
         self.backend = backend
         head = self.head
         pool = backend.pool
         link = None if head.bound or pool.is_personal else pool.take()
         if link is not None:
-            self.linked_at = _monotonic() if self.retries else self.started_at
+            self.linked_at = _monotonic() if self.retries or self.chosen_at else self.started_at
             self._send(link)
         else:
             self.chosen_at = _monotonic()
             self.proxy.spawn(self._connect(backend))
+
+    # a place at the backend
+
+    def _with_place(self, backend: BackendState, only: str = "") -> BackendState | None:
+        """Where to go instead of `backend` if that is full, with a place taken; None: it waits, or was answered. `only`
+        is the one backend that will do."""
+        if self.place is not None:
+            if self.place is backend.places:
+                return backend
+            self._give_place()
+            if backend.places is None:
+                return backend
+        upstream = self.upstream
+        assert upstream is not None  # noqa: S101 -- it has chosen
+        return admit(self, backend, self.untried, only or upstream.insists_on(self, backend))
+
+    @property
+    def untried(self) -> Mapping[str, int]:
+        """The backends that may be picked now and have not failed it, with their weights."""
+        upstream, untried = self.upstream, self._untried
+        assert upstream is not None  # noqa: S101 -- as above
+        weights = upstream.weights
+        if untried is None or untried is weights:
+            return weights
+        return {name: weight for name, weight in weights.items() if name in untried}
+
+    def _give_place(self) -> None:
+        place = self.place
+        if place is not None:
+            self.place = None
+            place.count.give()
+            upstream = self.upstream
+            if upstream is not None and upstream.line is not None:
+                upstream.line.call()
+
+    def go_at_last(self, backend: BackendState, place: Places | None) -> None:
+        """It has waited, and has its place."""
+        self.line = None
+        self.place = place
+        self.chosen_at = _monotonic()
+        try:
+            if backend in self.client.bound:
+                self._try()
+            else:
+                self._go_to(backend)
+        except Exception as error:  # noqa: BLE001 -- logged with its traceback; others wait
+            self.crashed(error)
+
+    def has_waited_in_vain(self, waited_s: float) -> None:
+        """No backend was free in time."""
+        self.line = None
+        self._log("request failed", f"no backend was free within {waited_s:.1f}s", Cause.QUEUE_TIMEOUT)
+        self.give_up(Cause.QUEUE_TIMEOUT)
+
+    def has_no_place(self, line: Line | None) -> None:
+        """No backend is free, and it cannot wait."""
+        reason = "backends have max_connections requests"
+        if line is not None:
+            reason += f", and {line.queue.length} wait already"
+        self._log("request failed", reason, Cause.CONNECTION_LIMIT)
+        self.give_up(Cause.CONNECTION_LIMIT)
 
     async def _connect(self, backend: BackendState) -> None:
         upstream = self.upstream
@@ -449,6 +522,7 @@ class Exchange:
         if what is Retry.OTHER_BACKEND:
             untried = self._untried if self._untried is not None else upstream.weights
             self._untried = {name: weight for name, weight in untried.items() if name != backend.backend.name}
+            self._give_place()
             if self._untried and (self.guard is None or self.guard.may_retry()):
                 self.retries += 1
                 self._log("trying another backend", reason, level=logging.INFO)
@@ -714,6 +788,15 @@ class Exchange:
                 return value.strip(b" \t")
         return None
 
+    def put_off(self, cause: Cause, reason: str, again_s: int) -> None:
+        """Refuse a request that may come again in `again_s`."""
+        if self.over:
+            return
+        self._log("request refused", reason, cause, ours=False)
+        fields = b"Content-Type: text/plain; charset=utf-8\r\nRetry-After: %d\r\n" % again_s
+        text = f"{cause.status} {reason_phrase(cause.status)}: {cause.text}\n"
+        self.respond(cause.status, fields, text.encode("ascii"), cause)
+
     def crashed(self, error: Exception) -> None:
         """Something here is wrong in itself."""
         self.proxy.failures.write("exchange failed in itself", level=logging.ERROR, error=error)
@@ -830,6 +913,11 @@ class Exchange:
         self.over = True
         if self.trial and self.guard is not None:
             self.guard.trial_is_void()
+        if self.place is not None:
+            self._give_place()
+        elif self.line is not None:
+            self.line.leave(self)
+            self.line = None
         if self.steps is not None:
             for step in self.steps.ends:
                 step.ended(self)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from l7proxy.core.breaker import CLOSED, OPEN, TRIAL, Gate
-from l7proxy.core.outlier import Ejection, LocalCell
+from l7proxy.core.capacity import names_of
+from l7proxy.core.outlier import Ejection
 from l7proxy.core.retrybudget import SPAN_S, Budget
 from l7proxy.core.window import PARTS, Window
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from l7proxy.core.model import Upstream
     from l7proxy.http.exchange import Exchange
 
-__all__ = ["CLOSED", "OPEN", "TRIAL", "Guard", "LocalCells", "Seen", "guard_of", "names_of"]
+__all__ = ["CLOSED", "OPEN", "TRIAL", "Guard", "Seen", "guard_of", "names_of"]
 
 log = logging.getLogger("l7proxy")
 _monotonic = time.monotonic
@@ -44,16 +45,6 @@ class Cells(Protocol):
     def cell(self, name: str) -> Cell: ...
 
 
-class LocalCells:
-    """Cells that nobody shares."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, LocalCell] = {}
-
-    def cell(self, name: str) -> LocalCell:
-        return self._made.setdefault(name, LocalCell())
-
-
 @dataclass(slots=True)
 class Seen:
     """What this process has counted of an upstream."""
@@ -61,20 +52,6 @@ class Seen:
     ejections: dict[str, int]
     refused: int = 0
     retries_refused: int = 0
-
-
-def names_of(upstream: Upstream) -> Iterable[str]:
-    """The cells that an upstream needs."""
-    start = f"guard/{upstream.name}/"
-    if upstream.outlier is not None:
-        for backend in upstream.backends:
-            yield f"{start}{backend.name}/trouble"
-            yield f"{start}{backend.name}/history"
-    if upstream.breaker is not None:
-        yield f"{start}breaker"
-        yield from (f"{start}errors/{part}" for part in range(PARTS))
-    if upstream.retry_budget is not None:
-        yield from (f"{start}retries/{part}" for part in range(PARTS))
 
 
 class Guard:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from l7proxy.board import Board
 from l7proxy.core.head import ResponseHead
 from l7proxy.core.model import Route
 
@@ -58,10 +59,11 @@ class Steps:
     """Of `after`, those that the proxy's own answers take too."""
 
 
-def steps_of(route: Route) -> Steps | None:
-    """The steps of `route`; None where it has none."""
+def steps_of(route: Route, board: Board) -> Steps | None:
+    """The steps of `route`; None where it has none. What they count for all workers stands on `board`."""
     from l7proxy.http.access import access_steps
     from l7proxy.http.compression import CompressionStep
+    from l7proxy.http.limits import ConcurrencyStep, RateStep
     from l7proxy.http.ownanswers import MaintenanceStep, RedirectStep, RespondStep
     from l7proxy.http.transform import AnswerMarking, RequestMarking, Rewriting
 
@@ -72,6 +74,12 @@ def steps_of(route: Route) -> Steps | None:
     if route.access is not None:
         before += access_steps(route.access)
     # limits: rate, then concurrency
+    if route.limits is not None and route.limits.rate is not None:
+        before.append(RateStep(route.name, route.limits.rate, board))
+    if route.limits is not None and route.limits.concurrency is not None:
+        concurrency = ConcurrencyStep(route.name, route.limits.concurrency, board)
+        before.append(concurrency)
+        ends.append(concurrency)
     # maintenance, redirect, respond: answers of our own
     if route.maintenance is not None:
         before.append(MaintenanceStep(route.maintenance))

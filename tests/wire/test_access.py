@@ -13,6 +13,7 @@ from passlib.hash import sha512_crypt
 
 from l7proxy.core.x509 import ClientCertificate
 from l7proxy.http import logins
+from l7proxy.http.client import ClientConnection
 from tests.wire.harness import Origin, Running, fields_of, live, named, one_answer, running, status_of, takes
 
 pytestmark = pytest.mark.unit
@@ -158,7 +159,9 @@ async def _with_certificate(proxy: Running, certificate: ClientCertificate, path
     reader, writer = await proxy.connect()
     front = proxy.server._engine.listeners.fronts[0]
     await proxy.until(lambda: len(front.clients) == 1)
-    next(iter(front.clients)).certificate = certificate
+    client = next(iter(front.clients))
+    assert isinstance(client, ClientConnection)
+    client.certificate = certificate
     writer.write("\r\n".join([f"GET {path} HTTP/1.1", "Host: a", *lines, "", ""]).encode())
     head, _ = await one_answer(reader)
     writer.close()
