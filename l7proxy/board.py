@@ -178,10 +178,12 @@ class Tallies:
         own = self._own.get(key)
         if own is None:
             at = self._slot + first
-            free = next((each for each in range(at, at + TALLY_WAYS) if not words.get(each)), 0)
-            own = self._own[key] = [0, free]
-            if free:
-                words.put(free, tag << COUNT_BITS)
+            own = self._own[key] = [0, 0]
+            for free in range(at, at + TALLY_WAYS):
+                if not words.get(free):
+                    words.put(free, tag << COUNT_BITS)
+                    own[1] = free
+                    break
         own[0] += 1
         place = own[1]
         if place and own[0] < _MOST_TALLIED:
