@@ -5,14 +5,17 @@ One rule: a test looks at what came. Of several lines, cookies or entries with o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from typing import Protocol
 
 from director.kit.pattern import PatternSet
+from l7proxy.core.cookies import cookie_value, find_cookie
 from l7proxy.core.forwarded import TrustedNetworks
 from l7proxy.core.head import RequestHead
-from l7proxy.core.lookup import Fields, query_of, query_values
+from l7proxy.core.lookup import Fields, query_of, query_value, query_values
 from l7proxy.core.settings.match import Conditions, Want, Wish, extension_of
+
+_ZERO = re.compile(rb"(?:^|;)[ \t]*q=0?(?:\.0*)?[ \t]*(?:;|$)")
 
 
 class Asked(Protocol):
@@ -52,6 +55,10 @@ class Source:
         """All values, in their order."""
         raise NotImplementedError
 
+    def first(self, asked: Asked) -> bytes | None:
+        """The first of them: nearly always the only one."""
+        raise NotImplementedError
+
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
 
@@ -60,6 +67,9 @@ class _Header(Source):
     def values(self, asked: Asked) -> list[bytes]:
         return asked.seen.all(self._key)
 
+    def first(self, asked: Asked) -> bytes | None:
+        return asked.seen.first(self._key)
+
 
 class _Upgrade(Source):
     """Not among the header lines: it is about the connection. What is passed on of it is known."""
@@ -67,16 +77,36 @@ class _Upgrade(Source):
     def values(self, asked: Asked) -> list[bytes]:
         return [asked.head.upgrade] if asked.head.upgrade else []
 
+    def first(self, asked: Asked) -> bytes | None:
+        return asked.head.upgrade or None
+
 
 class _Cookie(Source):
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(kind, name)
+        self._sought = self._key + b"="
+
     def values(self, asked: Asked) -> list[bytes]:
-        key = self._key
-        return [value for name, value in asked.seen.cookies if name == key]
+        found = []
+        raw, sought = asked.seen.raw, self._sought
+        at = find_cookie(raw, sought)
+        while at >= 0:
+            found.append(cookie_value(raw, sought, at).lstrip(b" \t"))
+            at = find_cookie(raw, sought, at + 1)
+        return found
+
+    def first(self, asked: Asked) -> bytes | None:
+        raw = asked.seen.raw
+        at = find_cookie(raw, self._sought)
+        return cookie_value(raw, self._sought, at).lstrip(b" \t") if at >= 0 else None
 
 
 class _Query(Source):
     def values(self, asked: Asked) -> list[bytes]:
         return query_values(query_of(asked.head.target), self._key)
+
+    def first(self, asked: Asked) -> bytes | None:
+        return query_value(query_of(asked.head.target), self._key)
 
 
 def source_of(kind: str, name: str) -> Source:
@@ -97,12 +127,15 @@ class Value:
         self._absent = wish.want is Want.ABSENT
 
     def fits(self, asked: Asked) -> bool:
-        values = self.source.values(asked)
+        first = self.source.first(asked)
+        if first is None:
+            return self._absent
         if self.wanted is not None:
-            return self.wanted in values
+            return first == self.wanted or self.wanted in self.source.values(asked)
         if self._pattern is not None:
-            return any(self._pattern.matches(value) for value in values)
-        return bool(values) is not self._absent
+            matches = self._pattern.matches
+            return bool(matches(first)) or any(matches(value) for value in self.source.values(asked)[1:])
+        return not self._absent
 
     def why_not(self, asked: Asked) -> str:
         values = " and ".join(repr(value.decode("utf-8", "replace")) for value in self.source.values(asked)[:3])
@@ -153,7 +186,7 @@ class _Types:
         for line in asked.seen.all(b"accept"):
             lowered = line.lower()
             for media in self._media:
-                if media in lowered and any(_is(media, each) for each in media_ranges(lowered)):
+                if names(lowered, media):
                     return True
         return False
 
@@ -170,20 +203,23 @@ class _Types:
         )
 
 
-def _is(media: bytes, each: bytes) -> bool:
-    return each.startswith(media) if media.endswith(b"/") else each == media
+def names(accept: bytes, media: bytes) -> bool:
+    """Whether a value of Accept, in lower case, has a media type, or one that begins with it where it ends with `/`;
+    what is taken with `q=0` only is not had (RFC 9110 12.5.1).
 
-
-def media_ranges(accept: bytes) -> Iterator[bytes]:
-    """What a value of Accept takes, without what it takes with `q=0` only (RFC 9110 12.5.1); `accept` in lower case.
-
-    >>> list(media_ranges(b"text/html, image/*;q=0.8, image/png; q=0.0"))
-    [b'text/html', b'image/*']
+    >>> accept = b"text/html, image/*;q=0.8,image/png; q=0.0"
+    >>> names(accept, b"image/"), names(accept, b"text/html"), names(accept, b"image/png"), names(accept, b"html")
+    (True, True, False, False)
     """
-    for part in accept.split(b","):
-        media, *parameters = (word.strip(b" \t") for word in part.split(b";"))
-        if media and not any(word.startswith(b"q=") and not word[2:].strip(b"0.") for word in parameters):
-            yield media
+    at = accept.find(media)
+    while at >= 0:
+        if accept[:at].rstrip(b" \t")[-1:] in {b"", b","}:
+            end = accept.find(b",", at)
+            name, _, parameters = (accept[at:] if end < 0 else accept[at:end]).partition(b";")
+            if (media[-1:] == b"/" or name.rstrip(b" \t") == media) and not _ZERO.search(parameters):
+                return True
+        at = accept.find(media, at + 1)
+    return False
 
 
 def compile_conditions(conditions: Conditions) -> tuple[Condition, ...]:

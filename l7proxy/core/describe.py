@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
+from l7proxy.core.access import NetworkRules
 from l7proxy.core.captures import captures_of
 from l7proxy.core.forwarded import TrustedNetworks, client_of
 from l7proxy.core.head import RequestHead
@@ -18,6 +19,7 @@ from l7proxy.core.model import DangerousPath, Listener, Route
 from l7proxy.core.paths import Danger, danger_of
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.rewrite import Rewriter, host_of
+from l7proxy.core.settings.access import Access
 from l7proxy.core.settings.marking import Forwarding, HeaderRules, Marking
 from l7proxy.core.settings.redirect import Redirect
 from l7proxy.core.settings.respond import Maintenance, Respond
@@ -95,6 +97,18 @@ def _maintenance(maintenance: Maintenance, asking: Asking) -> Iterator[str]:
         yield "answers 503: under maintenance"
 
 
+def _access(access: Access, asking: Asking) -> Iterator[str]:
+    if access.allow or access.deny:
+        passes = NetworkRules(access.allow, access.deny, others=access.others).let_pass(asking.asker)
+        yield f"client {asking.asker} may pass" if passes else f"client {asking.asker} is refused"
+    if access.basic is not None:
+        yield f"asks for a user and a password, for {access.basic.realm!r}"
+    if access.forward_auth is not None:
+        yield f"asks {access.forward_auth.url} whether it may pass"
+    if access.client_certificate is not None and access.client_certificate.required:
+        yield "asks for a client's certificate"
+
+
 def _rewrite(rewrite: Rewrite, asking: Asking) -> Iterator[str]:
     route = asking.route
     checked = route is None or route.dangerous_path is not DangerousPath.FORWARD
@@ -129,6 +143,7 @@ def _rules(rules: HeaderRules, asking: Asking) -> Iterator[str]:
 
 
 DESCRIBERS: dict[type, Describer] = {
+    Access: _access,
     Redirect: _redirect,
     Respond: _respond,
     Maintenance: _maintenance,

@@ -183,6 +183,26 @@ def test_what_a_listener_answers_before_any_route_is_not_a_route_s() -> None:
     assert at(1, "/v1/x") == "shop"
 
 
+def test_who_may_pass_is_told_without_secrets() -> None:
+    text = TEXT.replace(
+        "    respond: {body: hello}\n",
+        """\
+    respond: {body: hello}
+    access:
+      deny: [192.0.2.0/24]
+      basic: {realm: shop, users: {ann: "$2b$12$abcdefghijklmnopqrstuuWO1SAmMiZw9zbvgpCzBcTvPMcaS1TQa"}}
+""",
+    )
+    loaded = load_text(text, "f")
+    found = explain_loaded(loaded, "http://shop.example.org/v2/", (), None, None)
+    assert found.steps == (
+        "access: client 192.0.2.1 is refused",
+        "access: asks for a user and a password, for 'shop'",
+        "respond: answers 200 by itself",
+    )
+    assert explain_loaded(loaded, "http://shop.example.org/v2/", (), "10.1.1.1", None).steps[0].endswith("may pass")
+
+
 def test_what_goes_on_is_what_the_rewriting_makes() -> None:
     text = TEXT.replace(
         "    upstream: {shop: 90, canary: 10}\n",
