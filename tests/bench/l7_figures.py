@@ -78,6 +78,7 @@ MEASURES: dict[str, Callable[[Sample], float]] = {
 }
 COMPARED = {
     "unique": {"": "requests_s", "cpu_": "cpu_us"},
+    "sticky": {"": "requests_s", "cpu_": "cpu_us"},
     "tls": {"": "requests_s", "cpu_": "cpu_us"},
     "k100": {"": "requests_s", "cpu_": "cpu_us"},
     "m10": {"mb_s_": "mb_s", "cpu_": "cpu_us_mb"},
@@ -114,7 +115,9 @@ AIMS = [
     Aim("unique_vs_envoy", "  over Envoy's", 1.0, 2.0),
     Aim("unique_vs_traefik", "  over Traefik's", 1.0, 2.0),
     Aim("unique_vs_caddy", "  over Caddy's", 1.0, 2.0),
-    Aim("tls_vs_haproxy", "the same over TLS 1.3, over HAProxy's", 0.5, 0.9),
+    Aim("sticky_vs_haproxy", "the same with sessions by cookie: requests/s, over HAProxy's", 0.75, 1.0),
+    Aim("sticky_vs_nginx", "  over nginx's, which hashes a cookie", 0.75, 1.0),
+    Aim("tls_vs_haproxy", "1 KB over TLS 1.3: requests/s, over HAProxy's", 0.5, 0.9),
     Aim("k100_vs_haproxy", "100 KB: requests/s, over HAProxy's with tuned buffers", 1.0, 1.1),
     Aim("k100_vs_nginx", "  over nginx's with tuned buffers", 1.0, 1.1),
     Aim("m10_cpu_vs_haproxy", "10 MB: CPU a MB, over HAProxy's with tuned buffers", 1.1, 0.9, most=True),

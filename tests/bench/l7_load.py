@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 from tests.bench.l7_figures import Answered
@@ -47,8 +48,8 @@ class Head:
         return f"{self.before}{number}{self.referer}{number - 1}{self.cookie}{number * 7919}{self.after}"
 
 
-def heads(kind: str) -> list[Head]:
-    """One for each rule.
+def heads(kind: str, sessions: Sequence[str] = ("",)) -> list[Head]:
+    """One for each rule, with each of `sessions` (cookies, with their names) in its turn.
 
     >>> print(heads("k1")[7].of(12).split("\\r\\n")[0])
     GET /app2/k1/item?id=12 HTTP/1.1
@@ -58,16 +59,16 @@ def heads(kind: str) -> list[Head]:
         Head(
             f"GET {app}/{kind}/item?id=",
             f" HTTP/1.1\r\nHost: {host}\r\n{fixed}Referer: https://{host}{app}/item?id=",
-            "\r\nCookie: consent=yes; session=8f14e45fceea167a5a36dedd4bea2543",
+            f"\r\nCookie: consent=yes; {session}{'; ' if session else ''}session=8f14e45fceea167a5a36dedd4bea2543",
             "\r\n\r\n",
         )
-        for host, app in RULES
+        for (host, app), session in zip(RULES, cycle(sessions), strict=False)
     ]
 
 
-def script(kind: str, first: int) -> str:
+def script(kind: str, first: int, sessions: Sequence[str] = ("",)) -> str:
     """wrk's script: requests numbered from `first` on."""
-    return script_of(heads(kind), first)
+    return script_of(heads(kind, sessions), first)
 
 
 def script_of(heads: Sequence[Head], first: int) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 HOSTS = [f"shop{number}.example.org" for number in range(10)]
 APPS = [f"/app{number}" for number in range(5)]
 RULES = [(host, app) for host in HOSTS for app in APPS]
+COOKIE = "SRV"
 KEPT = 256
 """Idle connections to the origins that each may keep."""
 MOST = 10_050
@@ -36,6 +37,8 @@ class Setting:
     origins: tuple[int, int]
     certificate: Path | None = None
     body_bytes: int = 1024
+    sticky: bool = False
+    """Whether clients keep their origin by a cookie, COOKIE, that the proxy sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ def l7proxy(program: str, to: Setting) -> Command:
     tls = f"\n    tls: {{certificate: {to.certificate}, key: {to.certificate}}}" if to.certificate else ""
     routes = "\n".join(f"  - {{match: {{host: {host}, path: {app}}}, upstream: origin}}" for host, app in RULES)
     backends = "\n".join(f"      o{port}: {{address: '127.0.0.1:{port}'}}" for port in to.origins)
+    sticky = f"\n    sticky: {{cookie: {COOKIE}}}" if to.sticky else ""
     text = f"""\
 listeners:
   web:
@@ -77,7 +81,7 @@ routes:
 {routes}
 upstreams:
   origin:
-    timeouts: {{keepalive: 60s}}
+    timeouts: {{keepalive: 60s}}{sticky}
     backends:
 {backends}
 timeouts: {{keepalive: 1h}}
@@ -95,7 +99,11 @@ def haproxy(program: str, to: Setting) -> Command:
     tls = f" ssl crt {to.certificate} alpn http/1.1" if to.certificate else ""
     # From 128 KB on glibc's malloc takes and returns each buffer as pages: it costs more than it saves below 1 MB.
     buffer_bytes = 16384 if to.body_bytes < 16384 else 114688 if to.body_bytes < 1_000_000 else 262144
-    servers = "\n".join(f" server o{port} 127.0.0.1:{port} pool-max-conn {KEPT}" for port in to.origins)
+    name = " cookie o{0}" if to.sticky else ""
+    servers = "\n".join(
+        f" server o{port} 127.0.0.1:{port} pool-max-conn {KEPT}{name.format(port)}" for port in to.origins
+    )
+    sticky = f"\n cookie {COOKIE} insert indirect nocache" if to.sticky else ""
     text = f"""\
 global
  nbthread 1
@@ -119,7 +127,7 @@ frontend web
  http-request set-header X-Forwarded-Proto {"https" if to.certificate else "http"}
  use_backend %[base,map_beg({rules})]
 backend origin
- balance roundrobin
+ balance roundrobin{sticky}
  http-reuse always
 {servers}
 """
@@ -137,6 +145,7 @@ def haproxy_further(program: str, to: Setting) -> Command:
 
 
 def nginx(program: str, to: Setting) -> Command:
+    """Its own sticky cookies are sold; a hash of a cookie that it sets is what there is without."""
     tls = (
         f"\n ssl_protocols TLSv1.3; ssl_certificate {to.certificate}; ssl_certificate_key {to.certificate};"
         if to.certificate
@@ -147,6 +156,14 @@ def nginx(program: str, to: Setting) -> Command:
     sites = "\n".join(f" server {{ {listen} server_name {host}; {locations} }}" for host in HOSTS)
     buffers = "proxy_buffer_size 16k; proxy_buffers 8 256k; proxy_busy_buffers_size 512k; proxy_max_temp_file_size 0;"
     servers = " ".join(f"server 127.0.0.1:{port};" for port in to.origins)
+    maps, by = "", ""
+    if to.sticky:
+        maps = (
+            f'\n map $cookie_{COOKIE} $session {{ "" $request_id; default $cookie_{COOKIE}; }}'
+            f'\n map $cookie_{COOKIE} $given {{ "" "{COOKIE}=$request_id; Path=/; HttpOnly"; default ""; }}'
+            "\n add_header Set-Cookie $given;"
+        )
+        by = "hash $session consistent; "
     where = to.folder
     temporary = "\n".join(
         f" {kind}_temp_path {where}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -169,8 +186,8 @@ http {{
  proxy_set_header Host $host;
  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
  proxy_set_header X-Forwarded-Proto $scheme;
- {buffers if to.body_bytes > 4096 else ""}
- upstream origin {{ {servers} keepalive {KEPT}; keepalive_requests 1000000000; }}
+ {buffers if to.body_bytes > 4096 else ""}{maps}
+ upstream origin {{ {by}{servers} keepalive {KEPT}; keepalive_requests 1000000000; }}
 {sites}
 }}
 """
@@ -180,7 +197,7 @@ http {{
 def caddy(program: str, to: Setting) -> Command:
     origins = " ".join(f"127.0.0.1:{port}" for port in to.origins)
     proxied = f"""reverse_proxy {origins} {{
-   lb_policy round_robin
+   lb_policy {f"cookie {COOKIE}" if to.sticky else "round_robin"}
    transport http {{
     keepalive 60s
     keepalive_idle_conns {2 * KEPT}
@@ -233,10 +250,11 @@ def traefik(program: str, to: Setting) -> Command:
         for index, (host, app) in enumerate(RULES)
     }
     servers = [{"url": f"http://127.0.0.1:{port}"} for port in to.origins]
+    sticky = {"sticky": {"cookie": {"name": COOKIE}}} if to.sticky else {}
     dynamic: dict[str, object] = {
         "http": {
             "routers": routers,
-            "services": {"origin": {"loadBalancer": {"servers": servers, "serversTransport": "pool"}}},
+            "services": {"origin": {"loadBalancer": {"servers": servers, "serversTransport": "pool", **sticky}}},
             "serversTransports": {
                 "pool": {"maxIdleConnsPerHost": KEPT, "forwardingTimeouts": {"idleConnTimeout": "60s"}}
             },
@@ -270,7 +288,7 @@ def envoy(program: str, to: Setting) -> Command:
         "name": "origin",
         "type": "STATIC",
         "connect_timeout": "3s",
-        "lb_policy": "ROUND_ROBIN",
+        "lb_policy": "RING_HASH" if to.sticky else "ROUND_ROBIN",
         "circuit_breakers": {
             "thresholds": [{"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 4096}]
         },
@@ -293,11 +311,14 @@ def envoy(program: str, to: Setting) -> Command:
             ],
         },
     }
+    action: dict[str, object] = {"cluster": "origin"}
+    if to.sticky:
+        action["hash_policy"] = [{"cookie": {"name": COOKIE, "ttl": "0s", "path": "/"}}]
     hosts = [
         {
             "name": host,
             "domains": [host, f"{host}:*"],
-            "routes": [{"match": {"prefix": f"{app}/"}, "route": {"cluster": "origin"}} for app in APPS],
+            "routes": [{"match": {"prefix": f"{app}/"}, "route": action} for app in APPS],
         }
         for host in HOSTS
     ]

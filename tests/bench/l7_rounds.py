@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.bench.l7_figures import Answered, Sample
 from tests.bench.l7_load import SEEN, origin
 from tests.bench.l7_measure import LOAD_CORE, PROXY_CORE, Meter, free_ports, pin, running
-from tests.bench.l7_peers import HOSTS, PEERS, Setting
+from tests.bench.l7_peers import COOKIE, HOSTS, PEERS, Setting
 
 Load = Callable[[int, float], Answered]
 """Asks the proxy at a port, for so many seconds."""
@@ -41,6 +41,7 @@ def fleet(
     cipher: str = "",
     body_bytes: int = 1024,
     real_time: bool = False,
+    sticky: bool = False,
 ) -> Iterator[Fleet]:
     """Start the origin and each of `peers`; what does not do the work that all do is skipped."""
     with ExitStack() as stack:
@@ -52,7 +53,7 @@ def fleet(
             place = folder / name
             place.mkdir(exist_ok=True)
             peer, log = PEERS[name], place / "standard-error"
-            command = peer.set_up(peer.find(), Setting(place, port, (first, second), certificate, body_bytes))
+            command = peer.set_up(peer.find(), Setting(place, port, (first, second), certificate, body_bytes, sticky))
             if reason := _refusal(command.check):
                 up.skipped[name] = reason
                 continue
@@ -60,6 +61,9 @@ def fleet(
             pid = stack.enter_context(running(words, port, log, command.environment))
             if reason := lasting_fault(port, cipher if certificate else ""):
                 up.skipped[name] = reason
+                continue
+            if sticky and not sessions_at(port):
+                up.skipped[name] = f"it sets no cookie {COOKIE}"
                 continue
             up.pids[name], up.ports[name] = pid, port
         yield up
@@ -104,6 +108,23 @@ def fault(port: int, cipher: str) -> str:
     if not answer.getheader("X-Seen"):
         return "X-Forwarded-For does not reach the origin"
     return ""
+
+
+def sessions_at(port: int, asked: int = 8) -> list[str]:
+    """Cookies that the proxy gives new clients, two at most, with their name."""
+    found: dict[str, None] = {}
+    for _ in range(asked):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        try:
+            connection.request("GET", SEEN, headers={"Host": HOSTS[0]})
+            answer = connection.getresponse()
+            answer.read()
+        finally:
+            connection.close()
+        given = (answer.getheader("Set-Cookie") or "").partition(";")[0]
+        if given.startswith(f"{COOKIE}="):
+            found[given] = None
+    return list(found)[:2]
 
 
 def rounds(

@@ -21,7 +21,7 @@ from tests.bench.l7_figures import OURS, Answered, Sample
 from tests.bench.l7_load import KINDS, script, wrk
 from tests.bench.l7_measure import LOAD_CORE, memory_kb, pin
 from tests.bench.l7_peers import PEERS
-from tests.bench.l7_rounds import Fleet, Load, fleet, rounds
+from tests.bench.l7_rounds import Fleet, Load, fleet, rounds, sessions_at
 from tests.bench.l7_routes import MANY, both, measured, sampled
 from tests.bench.l7_routes import script as routes_script
 
@@ -57,11 +57,13 @@ class Run:
         sys.stderr.write(f"  {line}\n")
 
     @contextmanager
-    def up(self, row: str, tls: bool = False, body_bytes: int = 1024, real_time: bool = False) -> Iterator[Fleet]:
+    def up(
+        self, row: str, tls: bool = False, body_bytes: int = 1024, real_time: bool = False, sticky: bool = False
+    ) -> Iterator[Fleet]:
         """The proxies, started for a row; with large bodies, HAProxy tuned further too."""
         certificate = self._certificate() if tls else None
         peers = [name for name in self.peers if name != "haproxy-further" or body_bytes > 16384]
-        with fleet(self.folder, peers, certificate, CIPHER, body_bytes, real_time) as up:
+        with fleet(self.folder, peers, certificate, CIPHER, body_bytes, real_time, sticky) as up:
             self.skipped.update({f"{row}: {PEERS[name].title}": why for name, why in up.skipped.items()})
             yield up
 
@@ -73,11 +75,11 @@ class Run:
         self.number += A_TURN
         return self.number
 
-    def with_wrk(self, scheme: str = "http") -> Load:
+    def with_wrk(self, scheme: str = "http", in_session: bool = False) -> Load:
         lua, openssl = self.folder / "load.lua", self._openssl() if scheme == "https" else None
 
         def load(port: int, seconds: float) -> Answered:
-            lua.write_text(script("k1", self.first()))
+            lua.write_text(script("k1", self.first(), sessions_at(port) if in_session else ("",)))
             return wrk(pin(LOAD_CORE), f"{scheme}://127.0.0.1:{port}/", lua, seconds, CONNECTIONS, openssl)
 
         return load
@@ -180,6 +182,12 @@ def unique(run: Run) -> Rows:
     return {"unique": found}
 
 
+def sticky(run: Run) -> Rows:
+    """Clients bring the cookies that the proxy gave, each request one of two."""
+    with run.up("sticky", sticky=True) as up:
+        return {"sticky": run.rounds(up, run.with_wrk(in_session=True))}
+
+
 def tls(run: Run) -> Rows:
     with run.up("tls", tls=True) as up:
         return {"tls": run.rounds(up, run.with_wrk("https"))}
@@ -226,7 +234,8 @@ class Row:
 
 ROWS = {
     "unique": Row(f"1 KB, every URL and every head different, ten browser headers, {CONNECTIONS} connections", unique),
-    "tls": Row(f"the same over TLS 1.3, {CIPHER}, kept-alive", tls),
+    "sticky": Row("the same with sessions by cookie, which the proxy sets and clients bring", sticky),
+    "tls": Row(f"as `unique` over TLS 1.3, {CIPHER}, kept-alive", tls),
     "k100": Row(f"100 KB, {CONNECTIONS} connections, buffers tuned", k100),
     "m10": Row(f"10 MB, {BULK_CONNECTIONS} connections, buffers tuned", m10),
     "p99": Row("open loop", p99),

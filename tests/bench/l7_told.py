@@ -53,7 +53,7 @@ One worker each, on core {PROXY_CORE}; the origin (nginx) and the load (wrk; for
 of our own) on core {LOAD_CORE}; loopback.{ceiling}\
 {len(RULES)} rules of host and path, X-Forwarded-For added, access log on (to /dev/null), two origins with kept-alive \
 pools.
-Stickiness is off in all: l7proxy has none yet.
+Stickiness is off in all but `sticky`, where it is on in all.
 {run.count} interleaved rounds of {run.seconds:g} s each; medians; a ratio is the median of the rounds' own.
 Open loop: {on_time}.
 CPU time is what the scheduler counts for the proxy's threads, the kernel's part included.

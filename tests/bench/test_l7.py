@@ -205,7 +205,7 @@ def test_l7proxy_s_configuration_is_good(tmp_path: Path) -> None:
 
 def test_a_name_that_is_not_known_is_refused() -> None:
     assert listed("tls,idle", list(ROWS), "row") == ["tls", "idle"]
-    with pytest.raises(SystemExit, match="'tsl' is no row: choose from unique,tls,k100,m10,p99,routes,idle"):
+    with pytest.raises(SystemExit, match="'tsl' is no row: choose from unique,sticky,tls,k100,m10,p99,routes,idle"):
         listed("tsl", list(ROWS), "row")
 
 
