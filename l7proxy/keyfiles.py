@@ -49,10 +49,12 @@ def keys_of(text: str, path: str) -> tuple[bytes, ...]:
 def _content(path: str) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ValueError(f"{path} is no file: name one that holds a key")
-            data = file.read(LARGEST_BYTES + 1)
+            data = os.read(descriptor, LARGEST_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise ValueError(
             f"{path} is not there: write its right path, or make it, `head -c 32 /dev/urandom | base64`"
