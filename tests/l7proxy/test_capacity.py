@@ -77,7 +77,6 @@ def test_concurrency(said: str, concurrency: Concurrency) -> None:
         ("{rate: {burst: 1}}", "routes.0.limits.rate", "key 'limit' is missing"),
         ("{concurrency: 0}", "routes.0.limits.concurrency", "lets nobody in"),
         ("{concurrency: {by: client}}", "routes.0.limits.concurrency", "key 'most' is missing"),
-        ("{}", "routes.0.limits", "nothing is limited"),
     ],
 )
 def test_what_is_wrong_with_a_routes_limits_is_found_in_place(said: str, where: str, what: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from director.kit.configfile import Section
 from l7proxy.core.gcra import SECOND
@@ -130,12 +130,6 @@ class LimitingSection(Section):
         None,
         description="requests at one time; further ones are answered 503, or 429 where the limit is not the route's",
     )
-
-    @model_validator(mode="after")
-    def _something(self) -> LimitingSection:
-        if self.rate is None and self.concurrency is None:
-            raise ValueError("nothing is limited: give `rate` or `concurrency`, or remove `limits`")
-        return self
 
 
 @dataclass(frozen=True, slots=True)
