@@ -10,7 +10,7 @@ cdef class Flow:
     cdef public bint is_last
     cdef public long long moved
     cdef public bytes held
-    cdef public int full
+    cdef public int large
     cdef public object pipe
     cdef public Py_ssize_t piped
     cdef public int error

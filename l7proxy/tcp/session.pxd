@@ -23,9 +23,10 @@ cdef class Session:
     cdef public object _asked
     cdef public object _destination
     cdef public object _untried
-    cdef public object _hello
+    cdef public object _greeting
     cdef public bytes _held
     cdef public long long _moved
+    cdef public bint _is_counted
     cdef public bint _is_kept
     cdef public bint _is_short
 

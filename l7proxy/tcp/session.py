@@ -13,14 +13,14 @@ import select
 import time
 from typing import TYPE_CHECKING
 
-from l7proxy.core.clienthello import ClientHelloReader, NoHello
 from l7proxy.core.model import AccessLogFormat
-from l7proxy.core.proxyprotocol import Malformed, proxy_header_v1, proxy_header_v2, read_proxy_header
+from l7proxy.core.proxyprotocol import proxy_header_v1, proxy_header_v2
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.settings.backside import ProxyVersion
 from l7proxy.runtime import BackendState, UpstreamState
 from l7proxy.tcp.asked import Asked
 from l7proxy.tcp.flow import DONE, SOURCE_FAILED, TARGET_FAILED, TURN, Flow
+from l7proxy.tcp.greeting import Greeting
 from l7proxy.tcp.wire import fault_of, receive
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ _FIRST_BYTES = 16 * 1024
 """Read at one time of what comes before there is a backend."""
 _buffer = bytearray(_FIRST_BYTES)
 
-# What a session is at: a PROXY header is awaited; a ClientHello; a backend's connection; bytes pass; closed.
-PROXY, HELLO, CONNECT, OPEN, CLOSED = range(5)
+# What a session is at: its first bytes are awaited; a backend's connection; bytes pass; closed.
+GREETING, CONNECT, OPEN, CLOSED = range(4)
 
 
 class Session:
@@ -77,9 +77,11 @@ class Session:
         """What it is to those who have a say in where it goes; None where nobody has."""
         self._destination: tuple[str, int] | None = None
         self._untried: dict[str, int] | None = None
-        self._hello: ClientHelloReader | None = None
+        self._greeting: Greeting | None = None
         self._held = b""
         """What came before there was a backend."""
+        self._is_counted = False
+        """Whether its backend's counters have it in flight."""
         self._moved = 0
         self._is_kept = False
         self._is_short = False
@@ -87,21 +89,10 @@ class Session:
 
     def begin(self, awaits_header: bool) -> None:
         """Look at what comes first, if need be, or connect."""
-        if awaits_header:
-            self.state = PROXY
-        else:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        """Behind a PROXY header, if there was to be one."""
         tcp = self.front.tcp
-        if tcp.looks:
-            self.state = HELLO
-            self._hello = ClientHelloReader()
-            if self._held:
-                held = self._held
-                self._held = b""
-                self._look(held)
+        if awaits_header or tcp.looks:
+            self.state = GREETING
+            self._greeting = Greeting(tcp, awaits_header)
         else:
             self._route(tcp.upstream)
 
@@ -122,8 +113,8 @@ class Session:
                 self.step()
                 if mask & _ERR and self.state == OPEN:  # and what it has sent cannot go on
                     self.end(Cause.CLIENT_LEFT, "the client left: its connection was reset", by_client=True)
-            elif state < CONNECT:
-                self._read_first()
+            elif self._greeting is not None:
+                self._read_first(self._greeting)
             elif state == CONNECT and mask & _BROKEN:
                 self.end(Cause.CLIENT_LEFT, "the client left before there was a backend", by_client=True)
         elif fd == self.backend_fd:
@@ -173,7 +164,8 @@ class Session:
     @property
     def is_silent(self) -> bool:
         """Whether nothing has come of its client."""
-        return not self._held and not self.up.readable
+        greeting = self._greeting
+        return greeting is None or not (greeting.held or greeting.header or self.up.readable)
 
     def _failed(self, flow: Flow, how: int) -> None:
         """One side is gone without an end: so is the other."""
@@ -190,64 +182,44 @@ class Session:
 
     # what comes first
 
-    def _read_first(self) -> None:
+    def _read_first(self, greeting: Greeting) -> None:
         """More of a PROXY header, or of a ClientHello."""
         up = self.up
-        while up.readable and self.state < CONNECT:
+        while up.readable and self.state == GREETING:
             taken = receive(self.client, _buffer)
             if taken > 0:
                 if taken < _FIRST_BYTES and not up.eager:
                     up.readable = False
                 self.heard_at = self.front.now
-                self._look(bytes(_buffer[:taken]))
+                greeting.feed(bytes(_buffer[:taken]))
+                if greeting.is_over:
+                    self._greeted(greeting)
             elif taken == _AGAIN:
                 up.readable = False
             elif taken == 0:
-                # What of it came stays undecided: nobody can be told of it.
-                self.end(Cause.CLIENT_LEFT if self._held else None, "the client left before it had said where to")
+                said = greeting.held or greeting.header
+                self.end(Cause.CLIENT_LEFT if said else None, "the client left before it had said where to")
             else:
                 self.end(Cause.CLIENT_LEFT, f"the client left: {os.strerror(-taken)}", by_client=True)
 
-    def _look(self, data: bytes) -> None:
-        if self.state == PROXY:
-            data = self._held + data
-            found = read_proxy_header(data)
-            if found is None:
-                self._held = data
-            elif isinstance(found, Malformed):
-                self._refuse(Cause.MALFORMED_REQUEST, found.reason)
-            else:
-                if found.source is not None:
-                    self.asker, self.port = found.source, found.source_port
-                if found.destination is not None:
-                    self._destination = found.destination, found.destination_port
-                self._held = data[found.used_bytes :]
-                self._go_on()
-            return
-        hello = self._hello
-        if hello is None:
-            return
-        self._held += data
-        told = hello.feed(data)
-        if told is None:
-            return
-        self._hello = None
-        tcp = self.front.tcp
-        if isinstance(told, NoHello):
-            self._route(tcp.upstream, told.reason)
+    def _greeted(self, greeting: Greeting) -> None:
+        """What comes first has come."""
+        self._greeting = None
+        header = greeting.header
+        if header is not None and header.source is not None:
+            self.asker, self.port = header.source, header.source_port
+        if header is not None and header.destination is not None:
+            self._destination = header.destination, header.destination_port
+        self._held = greeting.held
+        self.name = greeting.name
+        if greeting.cause is not None:
+            self._refuse(greeting.cause, greeting.reason)
         else:
-            self.name = told.name
-            self._route(
-                tcp.upstream_for(told.name), "no upstream for this server name" if told.name else "no server name"
-            )
+            self._route(greeting.upstream)
 
-    def _route(self, upstream: str, why_not: str = "") -> None:
-        """Go to an upstream, if there is one."""
+    def _route(self, upstream: str) -> None:
+        """Go to an upstream."""
         self.state = CONNECT
-        if not upstream:
-            said = f"{why_not} ({self.name})" if self.name else why_not
-            self._refuse(Cause.NO_ROUTE, said)
-            return
         self.upstream_name = upstream
         found = self.upstream = self.front.proxy.snapshot.upstreams.get(upstream)
         if found is None:
@@ -277,6 +249,7 @@ class Session:
             self.backend = backend
             self.chosen_at = self.front.now
             backend.counters.requests += 1
+            self._is_counted = True
             fd = self.front.dial(backend, self)
             if fd >= 0:
                 self.backend_fd = fd
@@ -352,6 +325,7 @@ class Session:
         """A backend gave no connection: whether another is tried."""
         cause = cause_of(number)
         backend.counters.ended += 1
+        self._is_counted = False
         reason = os.strerror(number)
         if number == errno.ETIMEDOUT:
             reason = f"no connection within {upstream.upstream.timeouts.connect_s:g}s"
@@ -365,7 +339,7 @@ class Session:
             self.front.tell("trying another backend", self, cause, reason)
             return True
         self.front.tell("connection not forwarded", self, cause, reason)
-        self.end(cause, "", is_connected=False)
+        self.end(cause, "")
         return False
 
     # deadlines and the end
@@ -400,14 +374,15 @@ class Session:
                         self._try(upstream)
                 else:
                     backend.counters.ended += 1
+                    self._is_counted = False
                     self._try(upstream)
             elif now - self.chosen_at > upstream.upstream.timeouts.connect_s:
                 self._hang_up()
                 if self._may_retry(upstream, backend, errno.ETIMEDOUT):
                     self._try(upstream)
-        elif state != CLOSED and now - self.started_at > tcp.hello_s:
-            what = "PROXY header" if state == PROXY else "ClientHello"
-            self._refuse(Cause.HEAD_TIMEOUT, f"no whole {what} within {tcp.hello_s:g}s")
+        elif self._greeting is not None and now - self.started_at > tcp.hello_s:
+            self._greeting.late(tcp.hello_s)
+            self._greeted(self._greeting)
 
     def end(
         self,
@@ -416,7 +391,6 @@ class Session:
         *,
         by_client: bool = False,
         by_backend: bool = False,
-        is_connected: bool = True,
     ) -> None:
         """It is over: by an end on both sides, or for `cause`, which those who are not `by` it hear of by a reset."""
         if self.state == CLOSED:
@@ -429,7 +403,7 @@ class Session:
         up, down = self.up, self.down
         up.moved = max(0, up.moved)
         backend = self.backend
-        if backend is not None and is_connected:
+        if backend is not None and self._is_counted:
             counters = backend.counters
             counters.ended += 1
             counters.bytes_sent += down.moved
@@ -443,6 +417,7 @@ class Session:
         up.drop(proxy.pipes)
         down.drop(proxy.pipes)
         self._held = b""
+        self._greeting = None
         front.forget(self)
         if self._asked is not None and self.upstream is not None:
             self._asked.over(self.upstream)
