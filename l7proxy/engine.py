@@ -145,7 +145,7 @@ class Engine:
         proxy = self.proxy
         proxy.draining = True
         await self.listeners.close(for_good=self.pace is Pace.BRISK and not self._is_worker)
-        fronts = self.listeners.fronts
+        fronts = self.listeners.entrances
         loop = asyncio.get_running_loop()
         deadline_at = loop.time() + proxy.snapshot.config.timeouts.drain_s
         while self.pace is not Pace.NOW and loop.time() < deadline_at:

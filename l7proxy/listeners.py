@@ -89,9 +89,14 @@ class Listeners:
         self.leaving: list[Entrance] = []
 
     @property
-    def fronts(self) -> list[Entrance]:
+    def entrances(self) -> list[Entrance]:
         """Every front that has connections, or may get some."""
         return [served.by for served in self._served.values() if isinstance(served.by, Entrance)] + self.leaving
+
+    @property
+    def fronts(self) -> list[Front]:
+        """Those that speak HTTP."""
+        return [front for front in self.entrances if isinstance(front, Front)]
 
     @property
     def sockets(self) -> dict[Endpoint, socket.socket]:
@@ -150,7 +155,7 @@ class Listeners:
         self.leaving = [front for front in self.leaving if front.clients]
         for front in self.leaving:
             front.close_idle(QUIET_S)
-        for front in self.fronts:
+        for front in self.entrances:
             await front.sweep(now)
 
     async def close(self, *, for_good: bool = False) -> None:

@@ -103,9 +103,7 @@ async def test_who_the_client_is_stands_at_its_connection(tmp_path: Path, made: 
 
 
 def connections(proxy: Running) -> set[ClientConnection]:
-    return {
-        each for front in proxy.server._listeners.fronts for each in front.clients if isinstance(each, ClientConnection)
-    }
+    return {each for front in proxy.server._listeners.fronts for each in front.clients}
 
 
 @live

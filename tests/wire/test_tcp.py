@@ -68,7 +68,7 @@ async def digest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 def front_of(proxy: Running) -> TcpFront:
-    front = proxy.server._engine.listeners.fronts[0]
+    front = proxy.server._engine.listeners.entrances[0]
     assert isinstance(front, TcpFront)
     return front
 
