@@ -21,6 +21,7 @@ cdef class Session:
     cdef public int retries
     cdef public bint waits
     cdef public object _asked
+    cdef public object _place
     cdef public object _destination
     cdef public object _untried
     cdef public object _greeting

@@ -17,6 +17,7 @@ from l7proxy.core.model import AccessLogFormat
 from l7proxy.core.proxyprotocol import proxy_header_v1, proxy_header_v2
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.settings.backside import ProxyVersion
+from l7proxy.http.admission import Places
 from l7proxy.runtime import BackendState, UpstreamState
 from l7proxy.tcp.asked import Asked
 from l7proxy.tcp.flow import DONE, SOURCE_FAILED, TARGET_FAILED, TURN, Flow
@@ -80,6 +81,8 @@ class Session:
         self._greeting: Greeting | None = None
         self._held = b""
         """What came before there was a backend."""
+        self._place: Places | None = None
+        """At its backend, where those are counted."""
         self._is_counted = False
         """Whether its backend's counters have it in flight."""
         self._moved = 0
@@ -246,6 +249,14 @@ class Session:
                 self.front.tell("connection not forwarded", self, Cause.NO_BACKEND, upstream.why_nobody())
                 self.end(Cause.NO_BACKEND, "")
                 return
+            if backend.places is not None:
+                backend = self._with_place(upstream, backend)
+                if backend is None:
+                    self.front.tell(
+                        "connection not forwarded", self, Cause.CONNECTION_LIMIT, "backends have max_connections"
+                    )
+                    self.end(Cause.CONNECTION_LIMIT, "")
+                    return
             self.backend = backend
             self.chosen_at = self.front.now
             backend.counters.requests += 1
@@ -269,6 +280,29 @@ class Session:
             return upstream.next()
         name = upstream.turns.pick(untried)
         return upstream.backends[name] if name is not None else None
+
+    def _with_place(self, upstream: UpstreamState, backend: BackendState) -> BackendState | None:
+        """A backend with room for one more, which is taken; `backend` if it has. Connections do not wait for one."""
+        free = dict(upstream.weights if self._untried is None else self._untried)
+        chosen: BackendState | None = backend
+        while chosen is not None and (places := chosen.places) is not None:
+            if places.take():
+                self._place = places
+                return chosen
+            free.pop(chosen.backend.name, None)
+            asked = self._asked or Asked(self.asker, self.started_at)
+            chosen = asked.pick(upstream, free) if free else None
+        return chosen
+
+    def _leave_backend(self, backend: BackendState) -> None:
+        """It is no longer in flight there."""
+        backend.counters.ended += 1
+        self._is_counted = False
+        if self._place is not None:
+            self._place.count.give()
+            self._place = None
+            if self.upstream is not None and self.upstream.line is not None:
+                self.upstream.line.call()
 
     def _connecting(self, mask: int) -> None:
         backend, upstream = self.backend, self.upstream
@@ -324,8 +358,7 @@ class Session:
     def _may_retry(self, upstream: UpstreamState, backend: BackendState, number: int) -> bool:
         """A backend gave no connection: whether another is tried."""
         cause = cause_of(number)
-        backend.counters.ended += 1
-        self._is_counted = False
+        self._leave_backend(backend)
         reason = os.strerror(number)
         if number == errno.ETIMEDOUT:
             reason = f"no connection within {upstream.upstream.timeouts.connect_s:g}s"
@@ -373,8 +406,7 @@ class Session:
                     if self._may_retry(upstream, backend, errno.EMFILE):
                         self._try(upstream)
                 else:
-                    backend.counters.ended += 1
-                    self._is_counted = False
+                    self._leave_backend(backend)
                     self._try(upstream)
             elif now - self.chosen_at > upstream.upstream.timeouts.connect_s:
                 self._hang_up()
@@ -404,9 +436,8 @@ class Session:
         up.moved = max(0, up.moved)
         backend = self.backend
         if backend is not None and self._is_counted:
-            counters = backend.counters
-            counters.ended += 1
-            counters.bytes_sent += down.moved
+            self._leave_backend(backend)
+            backend.counters.bytes_sent += down.moved
         # Whoever has said its end in order, and whose bytes have all gone on, has not broken anything off.
         client_cut = not in_order and not by_client and self.connected_at > 0 and not (by_backend and down.finished)
         backend_cut = not in_order and not by_backend and not (by_client and up.finished)

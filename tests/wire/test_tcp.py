@@ -538,6 +538,30 @@ async def test_a_backend_that_takes_no_connections_is_left_out_and_an_upstream_s
 
 
 @live
+async def test_a_backend_has_no_more_connections_than_it_may_have(tmp_path: Path) -> None:
+    async with (
+        Backend(echo) as one,
+        Backend(echo) as two,
+        running(
+            tmp_path, one.port, two.port, listener=FORWARDED, routes=NONE, upstream="    max_connections: 2"
+        ) as proxy,
+    ):
+        held = [await proxy.connect() for _ in range(4)]
+        await proxy.until(lambda: (one.connections, two.connections) == (2, 2))
+        assert await proxy.send(b"x") in {b"", b"<RST>"}
+        counts = proxy.server.proxy.tcp_meters.counts()
+        assert counts["http\nup\nconnection_limit/l7proxy_tcp_errors"] == 1
+        held[0][1].close()
+        await proxy.until(lambda: proxy.server.proxy.connections == 3)
+        reader, writer = await proxy.connect()
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        for _, each in held:
+            each.close()
+        writer.close()
+
+
+@live
 async def test_many_at_one_time_get_their_own_bytes_whole(tmp_path: Path) -> None:
     chance = random.Random(6)  # noqa: S311 -- nothing here is secret
     async with Backend(echo) as backend, running(tmp_path, backend.port, listener=FORWARDED, routes=NONE) as proxy:
