@@ -171,6 +171,7 @@ def findings(section: ConfigSection) -> Iterator[Finding]:
     for index, route in enumerate(section.routes):
         yield from _answer_findings(index, route, section)
         yield from _own_answer_findings(("routes", index), route)
+        yield from _unasked_findings(("routes", index, "access", "client_certificate"), route, section)
         yield from _circle_findings(("routes", index, "redirect", "to"), route, section)
         if route.upstream is None and (route.redirect is not None or route.respond is not None):
             yield from _unused_findings(("routes", index), route)
@@ -197,6 +198,14 @@ def _answer_findings(index: int, route: RouteSection, section: ConfigSection) ->
     elif len(said) > 1:
         yield ("routes", index, said[1]), f"{said[0]} answers already: remove one of them"
     yield from split_findings(route.upstream, section.upstreams, ("routes", index, "upstream"))
+
+
+def _unasked_findings(path: Path, route: RouteSection, section: ConfigSection) -> Iterator[Finding]:
+    """Who is to show a certificate has to be asked for one."""
+    wanted = route.access.client_certificate if route.access is not None else None
+    if wanted is None or any(each.tls is not None and each.tls.clients for each in section.listeners.values()):
+        return
+    yield path, "no listener asks for certificates: write `tls: {clients: {ca: FILE, mode: optional}}` at one"
 
 
 def _circle_findings(path: Path, route: RouteSection, section: ConfigSection) -> Iterator[Finding]:

@@ -73,7 +73,6 @@ class CertificateStep:
                 return GO_ON
             exchange.deny(Cause.CERTIFICATE_WANTED, "it has shown no certificate")
             return OVER
-        exchange.subject = certificate.subject
         if wanted.subject_header:
             head.fields += line_of(wanted.subject_header, certificate.subject.encode())
         if wanted.fingerprint_header and certificate.fingerprint:

@@ -25,7 +25,6 @@ cdef class Exchange:
     cdef public object original
     cdef public object _seen
     cdef public object user
-    cdef public object subject
     cdef public object _captures
     cdef public object _request_id
     cdef public object session

@@ -144,8 +144,6 @@ class Exchange:
         self._seen: Fields | None = None
         self.user = ""
         """Who has proven who it is, where a step has asked for it."""
-        self.subject = ""
-        """Of the client's certificate, where it has shown one that was looked at."""
         self._captures: Mapping[str, bytes | None] | None = None
         self._request_id = b""
         self.session: Held | None = None
@@ -251,6 +249,12 @@ class Exchange:
         """By which the client asks, as far as it is known."""
         claimed = claimed_scheme(self.head) if self.from_proxy else ""
         return claimed or self.client.scheme
+
+    @property
+    def subject(self) -> str:
+        """Of the client's certificate; empty where it has shown none."""
+        certificate = self.client.certificate
+        return certificate.subject if certificate is not None else ""
 
     @property
     def captures(self) -> Mapping[str, bytes | None]:
