@@ -105,7 +105,6 @@ def test_a_number_for_a_hash_is_not_shown() -> None:
 @pytest.mark.parametrize(
     ("access", "place", "said"),
     [
-        ("{}", "5:13", "routes.0.access: says nothing"),
         ("{allow: 10.0.0.0/8, deny: [10.0.0.0/8]}", "5:40", "routes.0.access.deny.0: 10.0.0.0/8 is in `allow` too"),
         ("{others: deny, basic: {users: {a: 'HASH'}}}", "5:22", "there are no others"),
         ("{allow: 10.0.0.1/8}", "5:21", "is not a network"),

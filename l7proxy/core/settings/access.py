@@ -181,8 +181,6 @@ def access_findings(section: AccessSection, path: Path) -> Iterator[Finding]:
             yield (*path, "deny", place), f"{text} is in `allow` too: remove it from one of them"
     if section.others is not None and not section.allow and not section.deny:
         yield (*path, "others"), "there are no others: name networks in `allow` or `deny`, or remove it"
-    if section == AccessSection():
-        yield path, "says nothing: name networks, `basic`, `forward_auth` or `client_certificate`, or remove it"
     if section.basic is not None:
         yield from _basic_findings(section.basic, (*path, "basic"))
         if section.forward_auth is not None and "authorization" in {each.lower() for each in section.forward_auth.send}:
