@@ -17,7 +17,7 @@ from pathlib import Path
 from director.advice import advice
 from director.announcements import Announcements, Announces
 from director.api.asking import ask_as
-from director.api.server import listening, serve
+from director.api.server import serve
 from director.control import Control
 from director.core.config import parse_config
 from director.core.event import Event, EventKind
@@ -33,6 +33,7 @@ from director.host.lockfile import NamespaceLock, StateLock, namespace_inode
 from director.host.surroundings import Surroundings as HostSurroundings
 from director.ipvs.client import IpvsClient
 from director.journal import Journal
+from director.kit.adminsocket import listening
 from director.kit.configfile import read_text
 from director.kit.errors import ConfigError, DirectorError
 from director.lastknown import LastKnown

@@ -55,6 +55,7 @@ class Agent:
             del self.connections[oldest]
             oldest.reset()
         self.connections[visit] = None
+        self._proxy.asked_at = time.monotonic()
 
     def close(self) -> None:
         """Part with who is still there; the lines go out."""

@@ -1,4 +1,4 @@
-"""The command line: run, check, explain and schema.
+"""The command line: run, check, explain and schema, and what asks a running l7proxy (admincmds.py).
 
 One rule: an operator's mistake is a sentence and an exit code, never a traceback. Heavy parts are imported where they
 are used, so that `check` and `--help` start fast.
@@ -6,6 +6,7 @@ are used, so that `check` and `--help` start fast.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -14,6 +15,7 @@ import click
 from director.kit.configfile import InvalidConfigError
 from director.kit.errors import DirectorError
 from l7proxy import CODE, commands
+from l7proxy.admincmds import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -78,7 +80,7 @@ def run(file: str, log_level: str) -> None:
     if loaded.config.workers > 1:
         _run(Supervisor(file, loaded, log_level).run(sockets))
         return
-    handover = _run(Server(file, loaded.config, log_level, loaded).run(sockets))
+    handover = _run(Server(file, loaded, log_level).run(sockets))
     if handover is not None:
         become(handover.words, handover.left)
 
@@ -182,10 +184,15 @@ def _loaded_or_left(file: str, left: Inheritance) -> Loaded:
         return load_file(file)
 
 
+for each in COMMANDS:
+    cli.add_command(each)
+
+
 def main() -> NoReturn:
     """Run the command line and exit."""
     try:
         cli.main(standalone_mode=False, prog_name="l7proxy")
+        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(EXIT_USAGE)
@@ -194,6 +201,9 @@ def main() -> NoReturn:
         sys.exit(EXIT_USAGE)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except BrokenPipeError:  # nobody reads any more: no error, and nothing more can be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except InvalidConfigError as error:
         for line in error.lines():
             click.echo(line, err=True)

@@ -20,7 +20,9 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError
 
 from director.kit.errors import DirectorError
+from l7proxy.core.flight import Told
 from l7proxy.core.metering import Counts
+from l7proxy.core.wishes import Entry
 
 VERSION = 1
 """Of these messages. Only equal versions talk; towards others there is SIGTERM."""
@@ -64,6 +66,18 @@ HealthChange = tuple[int, str, bool, str]
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the operator wants: of backends, and whether all of this is drained."""
+
+    backends: tuple[Entry, ...] = ()
+    draining: bool = False
+    kind: Literal["wanted"] = "wanted"
+
+
+NOTHING_WANTED = Wanted()
+
+
+@dataclass(frozen=True, slots=True)
 class Prepare:
     """Get ready for a configuration. `binds` are the addresses of clients, whose sockets come along in this order.
 
@@ -82,6 +96,7 @@ class Prepare:
     rows: dict[str, int] = field(default_factory=dict, repr=False)
     """Where on the board what it shares stands."""
     version: int = VERSION
+    wanted: Wanted = NOTHING_WANTED
     kind: Literal["prepare"] = "prepare"
 
 
@@ -134,6 +149,15 @@ class Collect:
 
 
 @dataclass(frozen=True, slots=True)
+class Remember:
+    """Tell the last `most` exchanges that went wrong."""
+
+    id: int
+    most: int
+    kind: Literal["remember"] = "remember"
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """What `id` asked for is done, or was not because of `problem`."""
 
@@ -149,6 +173,15 @@ class Counted:
     id: int
     counts: Counts
     kind: Literal["counted"] = "counted"
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The exchanges that went wrong, oldest first."""
+
+    id: int
+    flights: tuple[Told, ...]
+    kind: Literal["remembered"] = "remembered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +201,8 @@ class Leave:
     kind: Literal["leave"] = "leave"
 
 
-ToWorker = Prepare | Commit | Abandon | Health | Notice | Drain | Collect
-FromWorker = Done | Counted | Report | Leave
+ToWorker = Prepare | Commit | Abandon | Health | Wanted | Notice | Drain | Collect | Remember
+FromWorker = Done | Counted | Remembered | Report | Leave
 
 Message = TypeVar("Message")
 Said = TypeVar("Said")

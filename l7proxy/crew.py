@@ -23,6 +23,7 @@ from l7proxy import commands
 from l7proxy.board import VARIABLE, Board
 from l7proxy.control import (
     FROM_WORKER,
+    NOTHING_WANTED,
     TO_WORKER,
     Abandon,
     Channel,
@@ -38,9 +39,13 @@ from l7proxy.control import (
     Notice,
     Pace,
     Prepare,
+    Remember,
+    Remembered,
     Report,
     ToWorker,
+    Wanted,
 )
+from l7proxy.core.flight import Told
 from l7proxy.core.metering import Counts, merged
 from l7proxy.counts import WorkerCounts, lasting
 from l7proxy.inheritance import HeirWorker
@@ -79,6 +84,7 @@ class Order:
     health: tuple[HealthChange, ...]
     rows: Mapping[str, int] = field(default_factory=dict)
     """Where on the board what it shares stands."""
+    wanted: Wanted = NOTHING_WANTED
 
 
 class Member:
@@ -97,6 +103,7 @@ class Member:
         self.in_flight = 0
         self.used = 0.0
         self.counts: Counts = {}
+        self.flights: tuple[Told, ...] = ()
         self.is_silent = False
         self.told_at = self.started_at
         self.kill_at: float | None = None
@@ -251,6 +258,7 @@ class Crew:
                 order.health,
                 dict(loaded.files),
                 dict(order.rows),
+                wanted=order.wanted,
             )
 
         said = await self._ask_all(members, asked, within_s, [order.sockets[bind] for bind in binds])
@@ -283,6 +291,17 @@ class Crew:
                 self._collected_at = time.monotonic()
                 await self._ask_all(self.members, Collect, COUNTS_WITHIN_S)
         return [WorkerCounts(0, self.ended), *(WorkerCounts(member.pid, member.counts) for member in self.members)]
+
+    async def flights(self, most: int) -> list[Told]:
+        """The last exchanges of all that went wrong, oldest first; of one that does not answer, what it said last."""
+        await self._ask_all(self.members, lambda number: Remember(number, most), COUNTS_WITHIN_S)
+        found = [flight for member in self.members for flight in member.flights]
+        return sorted(found, key=lambda flight: flight["at"])[-most:]
+
+    def tell(self, wanted: Wanted) -> None:
+        """Tell all what the operator wants."""
+        for member in self.members:
+            member.channel.say(wanted)
 
     def tell_health(self, number: int, changes: Iterable[HealthChange]) -> None:
         """Tell all that serve configuration `number`. What one has no room for waits, the last of each check."""
@@ -380,7 +399,9 @@ class Crew:
         member.heard_at = time.monotonic()
         if isinstance(message, Counted):
             member.counts = message.counts
-        if isinstance(message, Done | Counted):
+        if isinstance(message, Remembered):
+            member.flights = message.flights
+        if isinstance(message, Done | Counted | Remembered):
             future = member.answers.pop(message.id, None)
             if future is not None and not future.done():
                 future.set_result(message)

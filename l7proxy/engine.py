@@ -26,6 +26,7 @@ from l7proxy.counts import Collect
 from l7proxy.http.pool import IdleBudget
 from l7proxy.listeners import QUIET_S, Listeners, Role, Served, discard, roles
 from l7proxy.runtime import HealthSource, Proxy, make_snapshot, pools_of
+from l7proxy.wishes import wanted_of
 
 log = logging.getLogger("l7proxy")
 
@@ -116,6 +117,7 @@ class Engine:
             raise
         self.proxy.snapshot = after
         self.board.keep(shared_names(config))
+        wanted_of(self.proxy, self.proxy.wishes)
         self.proxy.access.use(config.access_log)
         self._limit(config, workers)
         for pool in pools_of(before) - pools_of(after):

@@ -22,6 +22,7 @@ from director.kit.net import Endpoint, parse_endpoint
 from l7proxy.board import Board, BoardLeft
 from l7proxy.control import HealthChange, taken_over
 from l7proxy.core.metering import Counts
+from l7proxy.core.wishes import Entry
 
 VARIABLE = "L7PROXY_INHERITED"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
@@ -57,12 +58,18 @@ class Inheritance:
     files: dict[str, str] = field(default_factory=dict, repr=False)
     """What the files that `text` names held."""
     board: BoardLeft | None = None
+    wishes: tuple[Entry, ...] = ()
+    drained_since: float = 0.0
+    """Since when the operator wants all of it drained, since the epoch; 0 for not."""
+    admin: dict[str, int] = field(default_factory=dict)
+    """The admin socket, by its path."""
 
     @property
     def descriptors(self) -> list[int]:
         """All that are left."""
         own = [self.board.descriptor] if self.board is not None else []
-        return [*self.sockets.values(), *(worker.channel for worker in self.workers), *own]
+        channels = (worker.channel for worker in self.workers)
+        return [*self.sockets.values(), *channels, *own, *self.admin.values()]
 
 
 _ADAPTER = TypeAdapter(Inheritance)

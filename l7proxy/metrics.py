@@ -65,7 +65,7 @@ def facts_of(proxy: Proxy) -> Counts:
     for upstream, state in proxy.snapshot.upstreams.items():
         for backend, part in state.backends.items():
             facts[key_of("l7proxy_backend_up", upstream, backend)] = part.up
-            facts[key_of("l7proxy_backend_weight", upstream, backend)] = part.backend.weight
+            facts[key_of("l7proxy_backend_weight", upstream, backend)] = part.weight
         if state.guard is not None:
             facts |= _facts_of_guard(upstream, state.guard)
     for listener in proxy.snapshot.config.listeners:

@@ -32,7 +32,9 @@ from l7proxy.core.settings.backside import Way
 from l7proxy.core.slowstart import scaled
 from l7proxy.core.split import Split
 from l7proxy.core.tcpmetering import TcpMeters
+from l7proxy.core.wishes import Effective, Want, Wish, Wishes, effective
 from l7proxy.failurelog import FailureLog
+from l7proxy.flightrecorder import FlightRecorder
 from l7proxy.http.admission import Line, Places, line_of, places_of
 from l7proxy.http.balancing import Hashed, picker_of
 from l7proxy.http.forwardauth import Inquiries
@@ -68,15 +70,28 @@ class BackendState:
         self.is_away = False
         self.back_at = float("-inf")
         """When it came back, having been away: down, drained or left out."""
+        self.wish: Wish | None = None
+        """What the operator wants of it; `want` sets it."""
         self.drained_at: float | None = None
-        """Since when it gets no new sessions; None where it does."""
+        """Since when it gets no new sessions, and may keep those that it holds for a while; None where it gets them,
+        and where it is disabled, which no session outlives."""
         self.places: Places | None = None
         """How many requests it has and may have; None: as many as come."""
 
     @property
     def weight(self) -> int:
         """Its share of requests; 0 drains."""
-        return self.backend.weight
+        return self.backend.weight if self.wish is None else self.effective.weight
+
+    @property
+    def effective(self) -> Effective:
+        """The same with why."""
+        return effective(self.backend.weight, self.wish)
+
+    def want(self, wish: Wish | None, since_at: float) -> None:
+        """Do as the operator wishes; `since_at` is when that was wished, on the monotonic clock."""
+        self.wish = wish
+        self.drained_at = since_at if wish is not None and not self.weight else None
 
     @property
     def has_room(self) -> bool:
@@ -144,7 +159,7 @@ class UpstreamState:
             self._is_slow = left != whole
         self.weights = left
         for state in self.backends.values():
-            if state.weight:
+            if state.weight or (state.wish is not None and state.wish.want is Want.DISABLED):
                 state.drained_at = None
             elif state.drained_at is None:
                 state.drained_at = time.monotonic()
@@ -215,7 +230,11 @@ class UpstreamState:
     def why_nobody(self) -> str:
         """Why no backend can be picked, in a few words."""
         down = [f"{name} is down: {state.why_down}" for name, state in self.backends.items() if not state.up]
-        drained = [f"{name} has weight 0" for name, state in self.backends.items() if state.up]
+        drained = [
+            f"{name} {f'is {why}' if (why := state.effective.why) else 'has weight 0'}"
+            for name, state in self.backends.items()
+            if state.up
+        ]
         return "no backend is up: " + "; ".join([*down, *drained][:3])
 
 
@@ -297,6 +316,7 @@ class Proxy:
     failures: FailureLog = field(default_factory=FailureLog)
     refusals: FailureLog = field(default_factory=lambda: FailureLog("refusals"))
     access: AccessLog = field(default_factory=AccessLog)
+    recorder: FlightRecorder = field(default_factory=FlightRecorder)
     counters: Counters = field(default_factory=Counters)
     meters: Meters = field(default_factory=Meters)
     tcp_meters: TcpMeters = field(default_factory=TcpMeters)
@@ -312,6 +332,9 @@ class Proxy:
     inquiries: Inquiries = field(default_factory=Inquiries)
     board: Board = field(default_factory=Board.make)
     """What all workers share."""
+    wishes: Wishes = field(default_factory=dict)
+    asked_at: float = 0.0
+    """When the agent was asked last, on the monotonic clock."""
 
     @property
     def says_draining(self) -> bool:

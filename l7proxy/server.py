@@ -20,8 +20,10 @@ from director.kit.health import HealthState
 from director.kit.net import Endpoint
 from director.kit.prober import Prober
 from l7proxy import CODE
-from l7proxy.control import Pace
+from l7proxy.adminsocket import AdminSocket
+from l7proxy.control import Pace, Wanted
 from l7proxy.core.capacity import shared_names
+from l7proxy.core.flight import Told
 from l7proxy.core.model import Config
 from l7proxy.counts import counts_of, lasting
 from l7proxy.crew import Crew, Member, Order
@@ -31,9 +33,11 @@ from l7proxy.http.stack import assert_stack
 from l7proxy.inheritance import Inheritance, program
 from l7proxy.listeners import Listeners, client_roles, end, open_at, roles
 from l7proxy.loading import Loaded, load_file, renewed
+from l7proxy.operations import Operations
 from l7proxy.rehearsal import rehearse
 from l7proxy.renewal import Watch, tell
 from l7proxy.runtime import Proxy, checks_of
+from l7proxy.wishes import Kept
 
 log = logging.getLogger("l7proxy")
 
@@ -49,9 +53,10 @@ class Handover:
 class Server:
     """One proxy process. `path` is read again on SIGHUP; `loaded` is what `config` comes from."""
 
-    def __init__(self, path: str, config: Config, log_level: str = "INFO", loaded: Loaded | None = None) -> None:
+    def __init__(self, path: str, loaded: Loaded, log_level: str = "INFO") -> None:
         self._path = path
-        self._loaded = loaded or Loaded(path, "", config)
+        self._loaded = loaded
+        config = loaded.config
         self._log_level = log_level
         self._prober = Prober(self._on_health)
         self._prober.watch(checks_of(config))
@@ -64,6 +69,16 @@ class Server:
         """The workers that serve instead of this process from now on."""
         self._left: Inheritance | None = None
         self._stops = 0
+        self._asked: list[asyncio.Future[list[str]]] = []
+        """Who waits for a reload."""
+        self._kept = Kept(config.state)
+        self._operations = Operations(self, self._kept)
+        self._admin = AdminSocket(self.proxy, lambda: self._operations)
+
+    @property
+    def loaded(self) -> Loaded:
+        """What is served."""
+        return self._loaded
 
     @property
     def proxy(self) -> Proxy:
@@ -78,6 +93,9 @@ class Server:
         """Serve until SIGTERM or SIGINT, then drain; or until workers serve instead. `sockets` are bound already: one
         for each address."""
         assert_stack()
+        self._kept.read()
+        self._operations.begin()
+        self._admin.prepare(self._loaded.config.admin_socket)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self.request_reload)
         loop.add_signal_handler(signal.SIGUSR2, self.request_upgrade)
@@ -92,11 +110,13 @@ class Server:
             ]
             config = self.proxy.snapshot.config
             await self._engine.begin(sockets, group)
+            await self._admin.commit()
             log.info("serving", extra={"binds": ",".join(map(str, config.binds)), "code": CODE, **size_of(config)})
             try:
                 await self._control()
                 await self._drain()
             finally:
+                admin = await self._admin.close(keep=self._crew is not None)
                 await self._listeners.close()
                 for task in tasks:
                     task.cancel()
@@ -109,6 +129,9 @@ class Server:
             workers=self._crew.release(),
             ended=lasting(counts_of(self.proxy)),
             stops=self._stops > 0,
+            wishes=self._operations.wanted.backends,
+            drained_since=self._operations.drained_since,
+            admin=admin,
         )
         return Handover([*program(), "run", self._path, "--log-level", self._log_level], left)
 
@@ -136,20 +159,40 @@ class Server:
         self._engine.set_pace(Pace.BRISK if self._stops == 1 else Pace.NOW)
         self._wake.set()
 
+    def tell(self, wanted: Wanted) -> None:
+        """Tell all workers what the operator wants; there are some only when they serve instead of this process."""
+        if self._crew is not None:
+            self._crew.tell(wanted)
+
+    async def reload_now(self) -> list[str]:
+        """Read the file again, and say what is wrong with it."""
+        asked: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        self._asked.append(asked)
+        self.request_reload()
+        return await asked
+
+    async def flights(self, most: int) -> list[Told]:
+        """The last exchanges that went wrong."""
+        return self.proxy.recorder.told(most)
+
     async def _control(self) -> None:
         while not self._stops and self._crew is None:
             await self._wake.wait()
             self._wake.clear()
             if (self._upgrade_wanted or self._reload_wanted) and not self._stops:
                 replaced, self._upgrade_wanted, self._reload_wanted = self._upgrade_wanted, False, False
-                await self._reload(replaced)
+                asked, self._asked = self._asked, []
+                problems = await self._reload(replaced)
+                for each in asked:
+                    if not each.done():
+                        each.set_result(problems)
             elif self._renewal_wanted and not self._stops:
                 self._renewal_wanted = False
                 await self._renew()
 
-    async def _reload(self, replaced: bool) -> None:
-        """Take the file as it is now, or leave everything as it was; either way the process goes on. Workers take over
-        where this process is to be `replaced`, or there are to be several."""
+    async def _reload(self, replaced: bool) -> list[str]:
+        """Take the file as it is now, or leave everything as it was, and say what is wrong; either way the process goes
+        on. Workers take over where this process is to be `replaced`, or there are to be several."""
         try:
             # In a thread: a large file takes longer to read than a request may wait.
             loaded = await asyncio.to_thread(load_file, self._path)
@@ -160,13 +203,17 @@ class Server:
                 await self._change(loaded)
                 log.info("reloaded", extra=size_of(loaded.config))
         except InvalidConfigError as error:
-            for line in error.lines():
-                log.error("reload refused, the old configuration stays", extra={"problem": line})
+            problems = error.lines()
         except DirectorError as error:
-            for line in str(error).splitlines():
-                log.error("reload refused, the old configuration stays", extra={"problem": line})
+            problems = str(error).splitlines()
         except Exception:
             log.exception("reload failed in itself, the old configuration stays")
+            return ["it failed in itself: the log says how"]
+        else:
+            return []
+        for line in problems:
+            log.error("reload refused, the old configuration stays", extra={"problem": line})
+        return problems
 
     async def _renew(self) -> None:
         """Take certificates anew, where their files hold other ones; all else stays as it is."""
@@ -180,12 +227,19 @@ class Server:
 
     async def _change(self, loaded: Loaded) -> None:
         config = loaded.config
-        opened = await self._listeners.prepare(config)
-        gone = await self._engine.change(config, self._prober, opened)
+        self._admin.prepare(config.admin_socket)
+        try:
+            opened = await self._listeners.prepare(config)
+            gone = await self._engine.change(config, self._prober, opened)
+        except BaseException:
+            self._admin.abandon()
+            raise
         self._loaded = loaded
         self._prober.watch(checks_of(config))
         for served in gone:
             await end(served)
+        await self._admin.commit()
+        await self._operations.keep_at(config.state)
 
     async def _hand_over(self, loaded: Loaded) -> None:
         """Let workers serve beside this process.
@@ -201,7 +255,8 @@ class Server:
         board = self._engine.board
         crew = Crew(words, self._log_level, _tell_end, lambda _: None, board)
         rows = board.know(shared_names(config))
-        order = Order(loaded, 1, {bind: sockets[bind] for bind in client_roles(config)}, health, rows)
+        binds = {bind: sockets[bind] for bind in client_roles(config)}
+        order = Order(loaded, 1, binds, health, rows, self._operations.wanted)
         try:
             await crew.commit(await crew.start(config.workers, order, config.workers), order)
         except BaseException:
@@ -225,7 +280,8 @@ class Server:
             proxy.draining = True
             at_most = f"{timeouts.notice_s + timeouts.drain_s:g}s"
             log.info("draining", extra={"in_flight": proxy.counters.in_flight, "at_most": at_most})
-            await self._give_notice(timeouts.notice_s)
+            if not self._operations.notice_is_given:
+                await self._give_notice(timeouts.notice_s)
             await engine.drain()
         await self._listeners.end_own()
 

@@ -25,9 +25,11 @@ from director.kit.health import HealthState
 from director.kit.net import Endpoint
 from director.kit.prober import Prober
 from l7proxy import CODE
+from l7proxy.adminsocket import AdminSocket
 from l7proxy.board import Board
-from l7proxy.control import Pace
+from l7proxy.control import Pace, Wanted
 from l7proxy.core.capacity import shared_names
+from l7proxy.core.flight import Told
 from l7proxy.core.load import combine
 from l7proxy.core.model import Config
 from l7proxy.counts import WorkerCounts
@@ -38,9 +40,11 @@ from l7proxy.http.listening import LATE_S, turn_away
 from l7proxy.inheritance import SIGNALS, Inheritance, become, inherited_board, inherited_sockets, program
 from l7proxy.listeners import Listeners, client_roles, discard, end, open_at, own_roles, roles
 from l7proxy.loading import Loaded, load_file, renewed
+from l7proxy.operations import Operations
 from l7proxy.rehearsal import rehearse
 from l7proxy.renewal import AGAIN_S, Watch, tell
 from l7proxy.runtime import Proxy, checks_of
+from l7proxy.wishes import Kept
 
 log = logging.getLogger("l7proxy")
 
@@ -75,6 +79,15 @@ class Supervisor:
         self._leavers: list[Member] = []
         self._pause_s = 0.0
         self._refill_at = 0.0
+        self._operations: Operations
+        self._admin: AdminSocket
+        self._asked: list[asyncio.Future[list[str]]] = []
+        """Who waits for a reload."""
+
+    @property
+    def loaded(self) -> Loaded:
+        """What is served."""
+        return self._loaded
 
     @property
     def proxy(self) -> Proxy:
@@ -90,13 +103,16 @@ class Supervisor:
         self._take(self._loaded, {})
         self._crew = Crew(program(), self._log_level, self._on_ended, self._on_leave, self._board)
         self._sockets = sockets
+        kept = Kept(self._loaded.config.state)
+        kept.read()
+        self._operate(Operations(self, kept))
 
         async def begin() -> None:
             count = self._loaded.config.workers
             order = self._order(self._loaded, self._number)
             await self._crew.commit(await self._crew.start(count, order, count), order)
 
-        await self._run(begin)
+        await self._run(begin, {})
 
     async def take_over(self, left: Inheritance) -> None:
         """Go on where an earlier program of this process has left off: with its sockets and its workers, which others
@@ -113,6 +129,9 @@ class Supervisor:
         self._crew = Crew(program(), self._log_level, self._on_ended, self._on_leave, self._board, left.ended)
         if problem:
             log.warning("limits count anew: old and new workers count apart for a while", extra={"reason": problem})
+        kept = Kept(self._loaded.config.state)
+        kept.take(left.wishes)
+        self._operate(Operations(self, kept, left.drained_since))
         for heir in left.workers:
             heir = replace(heir, slot=-1) if problem else heir  # noqa: PLW2901 -- it has another board
             self._crew.adopt(heir).number = left.number
@@ -123,7 +142,12 @@ class Supervisor:
             if self._replace_wanted and not self._stops:
                 await self._reload(self._crew.serving)
 
-        await self._run(begin)
+        await self._run(begin, left.admin)
+
+    def _operate(self, operations: Operations) -> None:
+        self._operations = operations
+        operations.begin()
+        self._admin = AdminSocket(self.proxy, lambda: operations, self.collect)
 
     def _take(self, loaded: Loaded, health: dict[Check, HealthState]) -> None:
         """Probe for `loaded`, and show it; only when nothing is shown yet."""
@@ -133,7 +157,7 @@ class Supervisor:
         self._places = {check: place for place, check in enumerate(checks)}
         self._engine = Engine(config, self._prober, own_roles, config.workers, collect=self.collect, board=self._board)
 
-    async def _run(self, begin: Callable[[], Awaitable[None]]) -> None:
+    async def _run(self, begin: Callable[[], Awaitable[None]], admin: dict[str, int]) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self.request_reload)
         loop.add_signal_handler(signal.SIGUSR2, self.request_upgrade)
@@ -150,6 +174,8 @@ class Supervisor:
             try:
                 self._group = group
                 await self._engine.begin(self._own_copies(self._loaded.config), group)
+                self._admin.prepare(self._loaded.config.admin_socket, admin)
+                await self._admin.commit()
                 await begin()
                 config = self._loaded.config
                 extra = {"binds": ",".join(map(str, config.binds)), "code": CODE, "workers": len(self._crew.serving)}
@@ -161,6 +187,7 @@ class Supervisor:
             finally:
                 for member in self._crew.members:
                     member.kill()
+                await self._admin.close()
                 await self._engine.listeners.end_own()
                 for task in tasks:
                     task.cancel()
@@ -191,6 +218,22 @@ class Supervisor:
         self._stops += 1
         self._wake.set()
 
+    def tell(self, wanted: Wanted) -> None:
+        """Tell all workers what the operator wants."""
+        if not self._stops:
+            self._crew.tell(wanted)
+
+    async def reload_now(self) -> list[str]:
+        """Read the file again, and say what is wrong with it."""
+        asked: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        self._asked.append(asked)
+        self.request_reload()
+        return await asked
+
+    async def flights(self, most: int) -> list[Told]:
+        """The last exchanges that went wrong, of all workers."""
+        return await self._crew.flights(most)
+
     async def collect(self) -> list[WorkerCounts]:
         """What each worker has counted, and those that are gone together."""
         return await self._crew.collect()
@@ -202,7 +245,11 @@ class Supervisor:
                 await self._upgrade()
             elif self._reload_wanted:
                 self._reload_wanted = False
-                await self._reload(())
+                asked, self._asked = self._asked, []
+                problems = await self._reload(())
+                for each in asked:
+                    if not each.done():
+                        each.set_result(problems)
             elif self._renewal_wanted:
                 self._renewal_wanted = False
                 await self._renew()
@@ -244,10 +291,11 @@ class Supervisor:
         self._pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause_s))
         self._refill_at = time.monotonic() + self._pause_s
 
-    async def _reload(self, replaced: Sequence[Member]) -> None:
-        """Take the file as it is now, or leave everything as it was. Workers go over to it, but those that are
-        `replaced` by new ones."""
+    async def _reload(self, replaced: Sequence[Member]) -> list[str]:
+        """Take the file as it is now, or leave everything as it was, and say what is wrong. Workers go over to it, but
+        those that are `replaced` by new ones."""
         refused = f"{'restart' if replaced else 'reload'} refused, the old configuration stays"
+        problems: list[str] = []
         try:
             # In a thread: a large file takes longer to read than a request may wait.
             loaded = await asyncio.to_thread(load_file, self._path)
@@ -259,12 +307,15 @@ class Supervisor:
                 extra={"workers": len(self._crew.serving), **size_of(loaded.config)},
             )
         except InvalidConfigError as error:
-            for line in error.lines():
-                log.error(refused, extra={"problem": line})
+            problems = error.lines()
         except DirectorError as error:
-            log.error(refused, extra={"problem": str(error)})
+            problems = [str(error)]
         except Exception:
             log.exception("reload failed in itself, the old configuration stays")
+            return ["it failed in itself: the log says how"]
+        for line in problems:
+            log.error(refused, extra={"problem": line})
+        return problems
 
     async def _renew(self) -> None:
         """Take certificates anew, where their files hold other ones: by all workers or by none."""
@@ -291,6 +342,7 @@ class Supervisor:
         sockets = {**self._sockets, **opened_sockets}
         try:
             order = self._order(loaded, self._number + 1, sockets)
+            self._admin.prepare(config.admin_socket)
             opened = await self._engine.listeners.prepare(config, self._own_copies(config, sockets))
             try:
                 await crew.prepare(staying, order, config.workers)
@@ -303,6 +355,7 @@ class Supervisor:
         except BaseException:
             for each in opened_sockets.values():
                 each.close()
+            self._admin.abandon()
             crew.dismiss(fresh)
             await crew.abandon(staying)
             raise
@@ -318,6 +371,8 @@ class Supervisor:
             sockets[bind].close()
         for served in gone:
             await end(served)
+        await self._admin.commit()
+        await self._operations.keep_at(config.state)
         changes = {check: self._prober.state(check) for check in checks}
         crew.tell_health(self._number, told_all(changes))
 
@@ -332,15 +387,18 @@ class Supervisor:
         log.info("restarting", extra={"program": " ".join(words)})
         config = self._loaded.config
         await self._engine.listeners.end_own()
+        admin = await self._admin.close(keep=True)
         await self._crew.collect()
         try:
-            become([*words, "run", self._path, "--log-level", self._log_level], self._legacy())
+            become([*words, "run", self._path, "--log-level", self._log_level], self._legacy(admin))
         except DirectorError as error:
             log.error("restart refused, everything stays as it is", extra={"problem": str(error)})
             self._engine.listeners = Listeners(self.proxy, own_roles, self.collect)
             await self._engine.begin(self._own_copies(config), self._group)
+            self._admin.prepare(config.admin_socket, admin)
+            await self._admin.commit()
 
-    def _legacy(self) -> Inheritance:
+    def _legacy(self, admin: dict[str, int]) -> Inheritance:
         checks = checks_of(self._loaded.config)
         return Inheritance(
             self._path,
@@ -352,6 +410,9 @@ class Supervisor:
             self._crew.ended,
             files=dict(self._loaded.files),
             board=self._board.left(),
+            wishes=self._operations.wanted.backends,
+            drained_since=self._operations.drained_since,
+            admin=admin,
         )
 
     async def _drain(self) -> None:
@@ -362,7 +423,8 @@ class Supervisor:
         in_flight = sum(member.in_flight for member in crew.members)
         log.info("draining", extra={"in_flight": in_flight, "at_most": at_most, "workers": len(crew.members)})
         crew.notice()
-        await self._until(lambda: False, timeouts.notice_s, 2)
+        if not self._operations.notice_is_given:
+            await self._until(lambda: False, timeouts.notice_s, 2)
         clients = [self._sockets.pop(bind) for bind in client_roles(self._loaded.config)]
         for each in clients:
             turn_away(each)
@@ -402,7 +464,8 @@ class Supervisor:
         held = self._sockets if given is None else given
         health = {check: self._prober.state(check) for check in checks_of(loaded.config)}
         sockets = {bind: held[bind] for bind in client_roles(loaded.config)}
-        return Order(loaded, number, sockets, told_all(health), self._board.know(shared_names(loaded.config)))
+        rows = self._board.know(shared_names(loaded.config))
+        return Order(loaded, number, sockets, told_all(health), rows, self._operations.wanted)
 
     def _own_copies(
         self, config: Config, sockets: dict[Endpoint, socket.socket] | None = None

@@ -40,11 +40,15 @@ from l7proxy.control import (
     Notice,
     Pace,
     Prepare,
+    Remember,
+    Remembered,
     Report,
     ToWorker,
+    Wanted,
 )
 from l7proxy.core.capacity import shared_names
 from l7proxy.core.load import used
+from l7proxy.core.wishes import wishes_of
 from l7proxy.counts import counts_of
 from l7proxy.engine import Engine
 from l7proxy.health import ToldHealth, take_health_in_silence
@@ -52,6 +56,7 @@ from l7proxy.http.stack import assert_stack
 from l7proxy.listeners import Served, client_roles, discard, end
 from l7proxy.loading import Loaded, load_text
 from l7proxy.runtime import checks_of
+from l7proxy.wishes import wanted_of
 
 log = logging.getLogger("l7proxy")
 
@@ -160,6 +165,7 @@ class Worker:
         if self._engine is None:
             self._engine = Engine(loaded.config, health, client_roles, order.workers, is_worker=True, board=self._board)
             self._engine.on_sweep = self._report
+        self._take_wanted(order.wanted)
         opened = await self._engine.listeners.prepare(loaded.config, sockets)
         self._prepared = _Prepared(order, loaded, health, opened)
 
@@ -198,6 +204,11 @@ class Worker:
                     self._channel.say(Done(message.id, f"{MOST_ORDERS} orders wait already"))
             case Health():
                 self._take_health(message)
+            case Wanted():
+                self._take_wanted(message)
+            case Remember():
+                flights = self._engine.proxy.recorder.told(message.most) if self._engine is not None else []
+                self._channel.say(Remembered(message.id, tuple(flights)))
             case Notice():
                 if self._engine is not None:
                     self._engine.proxy.draining = True
@@ -208,6 +219,13 @@ class Worker:
                 self._channel.say(Counted(message.id, counts))
             case _:
                 assert_never(message)
+
+    def _take_wanted(self, wanted: Wanted) -> None:
+        if self._engine is None:
+            return
+        wanted_of(self._engine.proxy, wishes_of(wanted.backends))
+        if not self._leaving.is_set():
+            self._engine.proxy.draining = wanted.draining
 
     def _take_health(self, message: Health) -> None:
         if self._prepared is not None and message.number == self._prepared.order.number:

@@ -144,7 +144,7 @@ class Client:
     @contextmanager
     def _asked(self, method: str, path: str, **fields: object) -> Iterator[HTTPResponse]:
         """The answer to one request; what goes wrong in the block is told as its failure."""
-        from director.api.unix import HTTPException, UnixConnection
+        from director.kit.unixhttp import HTTPException, UnixConnection
 
         connection = UnixConnection(self._path, TIMEOUT_S)
         try:

@@ -8,14 +8,12 @@ network namespace's director, 500 the kernel's or host's; what was done in part 
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
@@ -30,16 +28,15 @@ from director.core.model import ServerRef
 from director.core.status import Status
 from director.eventlog import EventLog
 from director.host.lockfile import namespace_inode
+from director.kit.adminsocket import BACKLOG
 from director.kit.duration import LONGEST_S
-from director.kit.errors import ConfigError, DirectorError, HostError
+from director.kit.errors import ConfigError, DirectorError
 
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-MODE = 0o660
-BACKLOG = 64
 LAST_ANSWERS_S = 5.0
 LARGEST_REQUEST_BYTES = 16 * 1024 * 1024
 LONGEST_REASON = 200
@@ -61,25 +58,6 @@ class Operations(Protocol):
     async def weight(self, ref: ServerRef, weight: int) -> list[str]: ...
     async def maintenance(self, ref: ServerRef, reason: str, for_s: float | None) -> list[str]: ...
     async def explain(self, virtual_server: str, real_server: str | None) -> Explanation: ...
-
-
-@contextmanager
-def listening(path: Path) -> Iterator[socket.socket]:
-    """A Unix socket at `path`, mode 0660, that connections wait at until `serve` answers them.
-
-    One that a dead process left there is replaced; one that answers, or another kind of file, is not.
-    Raises: HostError when it cannot be had.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listener:
-        try:
-            _bind(listener, path)
-        except OSError as error:
-            advice = ": run as root" if error.errno in {errno.EACCES, errno.EPERM} else ""
-            raise HostError(f"could not open the admin socket {path}: {error.strerror or error}{advice}") from error
-        try:
-            yield listener
-        finally:
-            path.unlink(missing_ok=True)
 
 
 @asynccontextmanager
@@ -135,35 +113,6 @@ class _Begun:
         for task in self._tasks:
             log.warning("a request is given up at the end")
             task.cancel()
-
-
-def _bind(listener: socket.socket, path: Path) -> None:
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if path.is_socket():
-        if _answers(path):
-            raise HostError(f"another director answers on {path}: stop it first, or give this one another --socket")
-        path.unlink(missing_ok=True)
-    elif path.exists():
-        raise HostError(f"{path} is in the way of the admin socket: it is no socket, so give another --socket")
-    listener.bind(str(path))
-    try:
-        path.chmod(MODE)  # before listen(): nobody can connect with the mode that bind gave it
-        listener.listen(BACKLOG)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-        peer.settimeout(1.0)
-        try:
-            peer.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-        except OSError:  # too busy to accept (EAGAIN), or of another kind: somebody is there
-            return True
-    return True
 
 
 def _application(director: Operations, begun: _Begun) -> web.Application:

@@ -37,6 +37,7 @@ from l7proxy.core.routing import normal_path, ties
 from l7proxy.core.schema import BackendSection, ConfigSection, ListenerSection, RouteSection, UpstreamSection
 from l7proxy.core.settings.access import access_findings, build_access
 from l7proxy.core.settings.acme import acme_findings, build_acme
+from l7proxy.core.settings.admin import admin_findings
 from l7proxy.core.settings.backside import ProxyVersion, backend_tls_findings, build_backend_tls
 from l7proxy.core.settings.balancing import balance_findings, build_balance
 from l7proxy.core.settings.capacity import build_queue, queue_findings
@@ -161,6 +162,7 @@ def where_is(address: str, answers: Mapping[str, Answer]) -> Where:
 def findings(section: ConfigSection) -> Iterator[Finding]:
     """What is wrong across sections."""
     yield from _bind_findings(section)
+    yield from admin_findings(section.admin, section.state)
     for name, listener in section.listeners.items():
         yield from _listener_findings(name, listener)
         yield from _https_findings(name, listener, section)
@@ -355,7 +357,7 @@ def _bind_findings(section: ConfigSection) -> Iterator[Finding]:
             if said := clash(bind, "remove one"):
                 yield ("listeners", name, "bind", index), said
             taken.setdefault(bind, f"listeners.{name}.bind.{index}")
-    if section.admin is not None:
+    if section.admin is not None and section.admin.bind is not None:
         bind = parse_endpoint(section.admin.bind)
         if said := clash(bind, "use another port"):
             yield ("admin", "bind"), said
@@ -436,13 +438,17 @@ def build(section: ConfigSection, answers: Mapping[str, Answer] = NO_ANSWERS) ->
             section.limits.body_rate,
             "connections" in section.limits.model_fields_set,
         ),
-        admin=parse_endpoint(section.admin.bind) if section.admin is not None else None,
+        admin=parse_endpoint(section.admin.bind)
+        if section.admin is not None and section.admin.bind is not None
+        else None,
+        admin_socket=(section.admin.socket or "") if section.admin is not None else "",
         agent=tuple(parse_endpoint(text) for text in section.agent.bind) if section.agent is not None else (),
         access_log=_log_format(section.access_log),
         via=section.via,
         name=section.name or "",
         drop_underscores=section.underscores == "drop",
         workers=0 if section.workers == "auto" else section.workers,
+        state=section.state or "",
     )
 
 

@@ -242,7 +242,7 @@ class AccessLogFormat(Enum):
 class Config:
     """All of it. `via` is whether requests carry a Via of ours, `name` what we are called in it (empty: made up).
 
-    `workers` 0 is one for each core.
+    `workers` 0 is one for each core. `admin_socket` is a Unix socket's path, `state` a file's; empty is none.
     """
 
     listeners: tuple[Listener, ...]
@@ -251,12 +251,14 @@ class Config:
     timeouts: ClientTimeouts = ClientTimeouts()
     limits: Limits = Limits()
     admin: Endpoint | None = None
+    admin_socket: str = ""
     agent: tuple[Endpoint, ...] = ()
     access_log: AccessLogFormat = AccessLogFormat.COMBINED
     via: bool = True
     name: str = ""
     drop_underscores: bool = True
     workers: int = 1
+    state: str = ""
 
     @property
     def binds(self) -> dict[Endpoint, Listener]:

@@ -15,6 +15,7 @@ from director.kit.duration import Duration
 from l7proxy.core.routing import normal_path
 from l7proxy.core.settings.access import AccessSection
 from l7proxy.core.settings.acme import AcmeSection
+from l7proxy.core.settings.admin import AdminSection
 from l7proxy.core.settings.backside import Dscp, TlsOrNot
 from l7proxy.core.settings.balancing import BalanceOrWord, BalanceSection
 from l7proxy.core.settings.capacity import MostRequests, QueueSection
@@ -24,7 +25,7 @@ from l7proxy.core.settings.fields import (
     AddressText,
     BindTexts,
     Count,
-    EndpointText,
+    FileText,
     Flag,
     Name,
     Networks,
@@ -204,14 +205,6 @@ class ClientTimeoutsSection(Section):
     )
 
 
-class AdminSection(Section):
-    """The admin endpoint: GET /healthz, /v1/status and /metrics."""
-
-    bind: Annotated[EndpointText, no_port_alone("127.0.0.1")] = Field(
-        description="address:port; there is no login, so keep it local"
-    )
-
-
 class AgentSection(Section):
     """The agent: one line about this process to whoever connects (HAProxy's agent-check)."""
 
@@ -235,6 +228,11 @@ class ConfigSection(Section):
     limits: LimitsSection = LimitsSection()
     admin: AdminSection | None = None
     agent: AgentSection | None = None
+    state: FileText | None = Field(
+        None,
+        description="a file that keeps what the operator wants of backends (drain, weight) over a restart; it is made, "
+        "mode 0600",
+    )
     access_log: Flag | Literal["none", "combined", "json"] = Field(
         "combined", description="a line for each exchange on standard output: combined, json or none; true is combined"
     )

@@ -22,6 +22,8 @@ cdef class Exchange:
     cdef public object guard
     cdef public bint trial
     cdef public object encoder
+    cdef public object reason
+    cdef public object tries
     cdef public object original
     cdef public object _seen
     cdef public object user

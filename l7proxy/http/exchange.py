@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from l7proxy.core.access import without
 from l7proxy.core.captures import captures_of
 from l7proxy.core.compression import Encoder, packed
+from l7proxy.core.flight import LONGEST_HEAD_BYTES, LONGEST_TARGET_BYTES, MOST_TRIES, Flight, Try
 from l7proxy.core.framing import LAST_CHUNK, chunk
 from l7proxy.core.head import RequestHead, ResponseHead
 from l7proxy.core.headers import claimed_scheme, decrement_max_forwards, names_in_via, request_bytes, trusted_tail
@@ -115,6 +116,10 @@ class Exchange:
         """Where it waits for one."""
         self.status = 0
         self.cause: Cause | None = None
+        self.reason = ""
+        """What has gone wrong, in words."""
+        self.tries: list[Try] | None = None
+        """Attempts that gave no answer."""
         self.retries = 0
         self.received_bytes = 0
         self.sent_bytes = 0
@@ -518,6 +523,10 @@ class Exchange:
         if self.guard is not None and failure not in {Failure.STALE, Failure.STALE_UNSENT}:
             self._tell_guard(0)
         what = retry(failure, self.repeatable)
+        if self.tries is None:
+            self.tries = []
+        if len(self.tries) < MOST_TRIES:
+            self.tries.append(Try(backend.backend.name, cause.label, reason, _monotonic()))
         if what is Retry.SAME_BACKEND:
             self.retries += 1
             self.chosen_at = _monotonic()
@@ -943,6 +952,8 @@ class Exchange:
             self.first_byte_at,
             now,
         )
+        if self.status >= 500 or self.cause is not None:
+            self._record(now)
         if self.snapshot.config.access_log is AccessLogFormat.NONE:
             return
         head = self.head
@@ -975,6 +986,36 @@ class Exchange:
             )
         )
 
+    def _record(self, now: float) -> None:
+        """Remember what went wrong."""
+        head = self.head
+        route = self.route
+        backend = self.backend
+        self.proxy.recorder.add(
+            Flight(
+                self.started_at,
+                self.chosen_at or self.linked_at,
+                self.linked_at,
+                self.first_byte_at,
+                now,
+                self.asker,
+                self.client.scheme,
+                head.method,
+                head.target[:LONGEST_TARGET_BYTES],
+                head.authority[:LONGEST_TARGET_BYTES],
+                (self.original or head.fields)[:LONGEST_HEAD_BYTES],
+                route.name if route is not None else None,
+                self.upstream.upstream.name if self.upstream is not None else None,
+                backend.backend.name if backend is not None else None,
+                tuple(self.tries) if self.tries is not None else (),
+                self.status,
+                self.cause.label if self.cause is not None else None,
+                self.reason or ("the backend said so" if self.cause is None else self.cause.text),
+                self.received_bytes,
+                self.sent_bytes,
+            )
+        )
+
     def _log(
         self,
         message: str,
@@ -986,6 +1027,7 @@ class Exchange:
         """One line; `ours` is whether it is about us and our backends, and not about what a client did."""
         if cause is not None:
             self.cause = cause
+        self.reason = reason
         fields = {
             "route": self.route.name if self.route is not None else None,
             "upstream": self.route.upstream if self.route is not None else None,

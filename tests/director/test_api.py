@@ -14,10 +14,11 @@ import pytest
 
 from director.api import server
 from director.api.client import Client, NotRunningError
-from director.api.server import LARGEST_REQUEST_BYTES, listening, serve
+from director.api.server import LARGEST_REQUEST_BYTES, serve
 from director.core.answers import Applied, Step
 from director.core.model import ServerRef
 from director.host.lockfile import namespace_inode
+from director.kit.adminsocket import listening
 from director.kit.errors import ConfigError, DirectorError, HostError, KernelError
 from tests.director.fakes import Stub, until
 

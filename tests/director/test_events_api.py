@@ -17,11 +17,12 @@ from click.testing import CliRunner
 from director import eventlog
 from director.api import events as api
 from director.api.client import Client, NotRunningError
-from director.api.server import listening, serve
+from director.api.server import serve
 from director.cli.root import cli
 from director.core.event import Event, EventKind
 from director.eventfile import EventFile
 from director.eventlog import EventLog
+from director.kit.adminsocket import listening
 from director.kit.errors import ConfigError, DirectorError
 from tests.director.fakes import Stub, until
 

@@ -382,7 +382,7 @@ async def running(
         )
     )
     loaded = load_file(str(path))
-    server = Server(str(path), loaded.config, loaded=loaded)
+    server = Server(str(path), loaded)
     sockets = open_sockets(loaded.config)
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:

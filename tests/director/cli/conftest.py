@@ -38,7 +38,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 @pytest.fixture
 def director(shell: Shell) -> Iterator[Stub]:
     """A director that answers on the shell's socket."""
-    from director.api.server import listening, serve
+    from director.api.server import serve
+    from director.kit.adminsocket import listening
 
     stub = Stub()
     begun, end = threading.Event(), threading.Event()

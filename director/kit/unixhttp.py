@@ -11,10 +11,10 @@ __all__ = ["HTTPException", "UnixConnection"]
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """A connection to the server that listens at `path`."""
+    """A connection to the server that listens at `path`; `host` is what it is called in requests."""
 
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("director", timeout=timeout_s)
+    def __init__(self, path: Path, timeout_s: float, host: str = "director") -> None:
+        super().__init__(host, timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
