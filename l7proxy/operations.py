@@ -146,9 +146,10 @@ class Operations:
     def _unknown(self, upstream: str, backend: str) -> str:
         upstreams = self._process.proxy.snapshot.upstreams
         if upstream not in upstreams:
-            return f"there is no upstream {upstream!r}{suggestion(upstream, upstreams)}: `l7proxy backends` names them"
-        near = suggestion(backend, upstreams[upstream].backends)
-        return f"upstream {upstream} has no backend {backend!r}{near}: `l7proxy backends` names them"
+            near = suggestion(upstream, upstreams) or ": `l7proxy backends` names them"
+            return f"there is no upstream {upstream!r}{near}"
+        near = suggestion(backend, upstreams[upstream].backends) or ": `l7proxy backends` names them"
+        return f"upstream {upstream} has no backend {backend!r}{near}"
 
     def drain(self, *, stop: bool = False, within_s: float | None = None) -> list[str]:
         """Have whoever shares out connections choose others, and clients that are here come to an end; with `stop`, end
