@@ -117,11 +117,11 @@ def _add_operating(
             isinstance(within_s, bool) or not isinstance(within_s, int | float) or not 0 <= within_s <= LONGEST_WAIT_S
         ):
             raise ConfigError(f"`within_s` is a number of seconds, {LONGEST_WAIT_S:g} at most")
-        return web.json_response({"notes": operations().drain(stop=stop, within_s=within_s)})
+        return web.json_response({"notes": await operations().drain(stop=stop, within_s=within_s)})
 
     async def undrain(request: web.Request) -> web.Response:
         _only(await _object(request))
-        return web.json_response({"notes": operations().undrain()})
+        return web.json_response({"notes": await operations().undrain()})
 
     async def reload(request: web.Request) -> web.Response:
         _only(await _object(request))

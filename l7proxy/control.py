@@ -67,10 +67,11 @@ HealthChange = tuple[int, str, bool, str]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the operator wants: of backends, and whether all of this is drained."""
+    """What the operator wants: of backends, and whether all of this is drained. `id` 0: no answer is wanted."""
 
     backends: tuple[Entry, ...] = ()
     draining: bool = False
+    id: int = 0
     kind: Literal["wanted"] = "wanted"
 
 

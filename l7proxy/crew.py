@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from director.kit.errors import DirectorError
@@ -298,10 +298,9 @@ class Crew:
         found = [flight for member in self.members for flight in member.flights]
         return sorted(found, key=lambda flight: flight["at"])[-most:]
 
-    def tell(self, wanted: Wanted) -> None:
-        """Tell all what the operator wants."""
-        for member in self.members:
-            member.channel.say(wanted)
+    async def tell(self, wanted: Wanted) -> None:
+        """Tell all what the operator wants, and return when they do so."""
+        await self._ask_all(self.members, lambda number: replace(wanted, id=number), COUNTS_WITHIN_S)
 
     def tell_health(self, number: int, changes: Iterable[HealthChange]) -> None:
         """Tell all that serve configuration `number`. What one has no room for waits, the last of each check."""

@@ -46,8 +46,8 @@ class Process(Protocol):
     @property
     def loaded(self) -> Loaded: ...
 
-    def tell(self, wanted: Wanted) -> None:
-        """Tell all workers, if there are any, what is wanted."""
+    async def tell(self, wanted: Wanted) -> None:
+        """Tell all workers, if there are any, what is wanted, and return when they do so."""
         ...
 
     async def reload_now(self) -> list[str]:
@@ -125,7 +125,8 @@ class Operations:
             raise UnknownError(self._unknown(upstream, backend))
         async with self._lock:
             is_new = self._kept.change((upstream, backend), action, weight)
-            self._take()
+            wanted_of(proxy, self._kept.wishes)
+            await self._process.tell(self.wanted)
             note = await asyncio.to_thread(self._kept.save) if is_new else ""
         if is_new:
             fields: dict[str, object] = {"upstream": upstream, "backend": backend, "wish": action}
@@ -139,10 +140,6 @@ class Operations:
                 notes.append(f"requests to {upstream} are answered 503 now: {state.why_nobody()}")
         return notes
 
-    def _take(self) -> None:
-        wanted_of(self._process.proxy, self._kept.wishes)
-        self._process.tell(self.wanted)
-
     def _unknown(self, upstream: str, backend: str) -> str:
         upstreams = self._process.proxy.snapshot.upstreams
         if upstream not in upstreams:
@@ -151,7 +148,7 @@ class Operations:
         near = suggestion(backend, upstreams[upstream].backends) or ": `l7proxy backends` names them"
         return f"upstream {upstream} has no backend {backend!r}{near}"
 
-    def drain(self, *, stop: bool = False, within_s: float | None = None) -> list[str]:
+    async def drain(self, *, stop: bool = False, within_s: float | None = None) -> list[str]:
         """Have whoever shares out connections choose others, and clients that are here come to an end; with `stop`, end
         as by SIGTERM once they have, or after `within_s`."""
         proxy = self._process.proxy
@@ -163,24 +160,24 @@ class Operations:
         elif not stop:
             notes.append(f"it is drained already, since {moment(self.drain_wish.since)}")
         proxy.draining = True
-        self._process.tell(self.wanted)
+        await self._process.tell(self.wanted)
         config = proxy.snapshot.config
         if not config.agent and not any(listener.health for listener in config.listeners):
             notes.append("nobody is told of it: there is neither an `agent` nor a listener with `health` in the file")
-        if stop:
+        if stop and self.drain_wish is not None:
             is_begun = self.drain_wish.stops_by_at is not None
             self.drain_wish.stops_by_at = now + (config.timeouts.drain_s if within_s is None else within_s)
             if not is_begun:
                 proxy.spawn(self._stop_when_drained(self.drain_wish))
         return notes
 
-    def undrain(self) -> list[str]:
+    async def undrain(self) -> list[str]:
         """Take clients again."""
         if self.drain_wish is None:
             return ["it is not drained"]
         self.drain_wish = None
         self._process.proxy.draining = False
-        self._process.tell(self.wanted)
+        await self._process.tell(self.wanted)
         log.info("the operator wants this l7proxy back")
         return []
 

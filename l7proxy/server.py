@@ -159,10 +159,10 @@ class Server:
         self._engine.set_pace(Pace.BRISK if self._stops == 1 else Pace.NOW)
         self._wake.set()
 
-    def tell(self, wanted: Wanted) -> None:
+    async def tell(self, wanted: Wanted) -> None:
         """Tell all workers what the operator wants; there are some only when they serve instead of this process."""
         if self._crew is not None:
-            self._crew.tell(wanted)
+            await self._crew.tell(wanted)
 
     async def reload_now(self) -> list[str]:
         """Read the file again, and say what is wrong with it."""

@@ -218,10 +218,10 @@ class Supervisor:
         self._stops += 1
         self._wake.set()
 
-    def tell(self, wanted: Wanted) -> None:
+    async def tell(self, wanted: Wanted) -> None:
         """Tell all workers what the operator wants."""
         if not self._stops:
-            self._crew.tell(wanted)
+            await self._crew.tell(wanted)
 
     async def reload_now(self) -> list[str]:
         """Read the file again, and say what is wrong with it."""

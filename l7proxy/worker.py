@@ -206,6 +206,7 @@ class Worker:
                 self._take_health(message)
             case Wanted():
                 self._take_wanted(message)
+                self._channel.say(Done(message.id))
             case Remember():
                 flights = self._engine.proxy.recorder.told(message.most) if self._engine is not None else []
                 self._channel.say(Remembered(message.id, tuple(flights)))

@@ -16,6 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from l7proxy.admin import make_app
+from l7proxy.adminclient import SOCKET
 from l7proxy.cli import EPILOG, cli
 from l7proxy.core.config import load_config
 from l7proxy.core.head import HOP_BY_HOP, NEVER_NAMED
@@ -249,6 +250,11 @@ def test_every_command_is_one(page: str, words: list[str]) -> None:
             assert not command.hidden
             with click.Context(cli) as above:
                 command.make_context(name, rest, parent=above)
+        case ["curl", "-s", "--unix-socket", path, url]:
+            example = next(each for block in _blocks(PAGE, "yaml") if "state" in (each := yaml.safe_load(block)))
+            assert path == example["admin"]["socket"] == str(SOCKET)
+            app = make_app(cast("Any", None), operations=lambda: cast("Any", None))
+            assert urlsplit(url).path in {each.resource.canonical for each in app.router.routes() if each.resource}
         case ["curl", "-s", url]:
             example = next(each for block in _blocks(PAGE, "yaml") if "admin" in (each := yaml.safe_load(block)))
             assert urlsplit(url).netloc == example["admin"]["bind"]
