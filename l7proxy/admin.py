@@ -32,6 +32,8 @@ LONGEST_WAIT_S = 7 * 24 * 3600.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+__all__ = ["make_app", "status_of"]
+
 
 def make_app(
     proxy: Proxy, collect: Collect | None = None, operations: Callable[[], Operations] | None = None

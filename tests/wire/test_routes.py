@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from l7proxy.admin import status_of
+from l7proxy.adminshown import status_of
 from l7proxy.explaincmd import explain_loaded
 from l7proxy.loading import load_file
 from tests.wire.harness import Origin, Running, fields_of, free_port, live, named, one_answer, running
