@@ -42,6 +42,8 @@ class FlightRecorder:
         self._ours = Ring(most, most_bytes)
         self._theirs = Ring(most // 2, most_bytes // 2)
         self._last = 0
+        self._told: dict[int, Told] = {}
+        """What was made to be told last: who asks again and again pays for what is new."""
 
     def add(self, flight: Flight) -> None:
         """Keep it."""
@@ -53,4 +55,10 @@ class FlightRecorder:
         both = sorted([*self._ours.flights, *self._theirs.flights], key=lambda each: each[0])
         wall_s = time.time() - time.monotonic()
         pid = os.getpid()
-        return [told(flight, number, pid, wall_s) for number, flight in both[-most:]] if most > 0 else []
+        asked = both[-most:] if most > 0 else []
+        before = self._told
+        self._told = {
+            number: before[number] if number in before else told(flight, number, pid, wall_s)
+            for number, flight in asked
+        }
+        return list(self._told.values())

@@ -41,8 +41,17 @@ class Kept:
         return entries_of(self._wishes)
 
     def take(self, entries: Iterable[Entry]) -> None:
-        """Go on with what another process has kept."""
+        """Go on with what another process has kept, also where the file does not say so. Blocks for the disk."""
         self._wishes = wishes_of(tuple(entries))
+        if not self._path:
+            return
+        try:
+            is_other = self._content() != self._wishes
+        except HostError:  # which the other process has told
+            self._unread = True
+            return
+        if is_other:
+            self.save()
 
     def read(self) -> None:
         """Learn what the file holds, if there is one. One that cannot be read is an ERROR line, and left alone."""

@@ -51,26 +51,23 @@ class Effective:
     why: str = ""
 
 
-def effective(configured: int, wish: Wish | None, ramp: float = 1.0) -> Effective:
-    """The weight that a backend has, of the file's, what the operator wants, and how far it has come since it is back
-    (`ramp`, 0 to 1).
+def effective(configured: int, wish: Wish | None) -> Effective:
+    """The weight that a backend has, of the file's and what the operator wants. (What it has of that while it is new is
+    `slowstart.scaled`.)
 
     >>> effective(2, Wish(Want.DRAINED, None, 0.0))
     Effective(weight=0, why='drained by the operator since 1970-01-01T00:00:00Z')
-    >>> effective(2, Wish(weight=5)).weight, effective(2, None).why, effective(10, None, 0.25).weight
-    (5, '', 3)
+    >>> effective(2, Wish(weight=5)).weight, effective(2, None).why
+    (5, '')
     """
-    weight, why = configured, ""
-    if wish is not None:
-        if wish.want is not Want.ENABLED:
-            return Effective(0, f"{wish.want.value} by the operator since {moment(wish.since)}")
-        if wish.weight is not None:
-            weight = wish.weight
-            why = f"weight {weight} by the operator since {moment(wish.since)}, {configured} in the file"
-    if ramp < 1.0 and weight:
-        full, weight = weight, max(1, -(-int(weight * ramp * 1000) // 1000))
-        why = f"{weight} of {full} since it is back for a short time only" + (f"; {why}" if why else "")
-    return Effective(weight, why)
+    if wish is None:
+        return Effective(configured)
+    if wish.want is not Want.ENABLED:
+        return Effective(0, f"{wish.want.value} by the operator since {moment(wish.since)}")
+    if wish.weight is not None:
+        why = f"weight {wish.weight} by the operator since {moment(wish.since)}, {configured} in the file"
+        return Effective(wish.weight, why)
+    return Effective(configured)
 
 
 def changed(before: Wish | None, action: str, now: float, weight: int | None = None) -> Wish | None:

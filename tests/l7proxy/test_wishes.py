@@ -53,13 +53,6 @@ def test_a_wish_decides_the_weight_and_says_so(wish: Wish | None, weight: int, w
     assert (effective(2, wish).weight, effective(2, wish).why) == (weight, why)
 
 
-@pytest.mark.parametrize(("ramp", "weight"), [(1.0, 100), (0.5, 50), (0.001, 1), (0.0, 1)])
-def test_who_is_back_begins_small_but_not_with_nothing(ramp: float, weight: int) -> None:
-    assert effective(100, None, ramp).weight == weight
-    assert effective(0, None, ramp).weight == 0
-    assert effective(100, Wish(Want.DRAINED), ramp).weight == 0
-
-
 def test_the_same_wish_again_keeps_its_time() -> None:
     first = changed(None, "drain", 1.0)
     assert first == Wish(Want.DRAINED, None, 1.0)
@@ -150,6 +143,18 @@ def test_wishes_move_with_the_file_that_keeps_them(tmp_path: Path) -> None:
     kept.change(A, "drain")
     assert kept.use(str(tmp_path / "two")) == ""
     assert [each.name for each in tmp_path.iterdir()] == ["two"]
+
+
+def test_the_next_program_keeps_what_it_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    kept = Kept(str(path))
+    kept.take([("up", "a", "drained", None, 7.0)])
+    assert "drained" in path.read_text()
+    path.write_text("damaged")
+    kept = Kept(str(path))
+    kept.take([("up", "a", "drained", None, 7.0)])
+    assert path.read_text() == "damaged"
+    assert dict(kept.wishes) == {A: Wish(Want.DRAINED, None, 7.0)}
 
 
 ADMIN = [
