@@ -51,7 +51,7 @@ CHANGES = st.lists(
 ).map(tuple)
 FILES = st.dictionaries(TEXT, TEXT, max_size=3)
 ORDERS: st.SearchStrategy[ToWorker] = st.one_of(
-    st.builds(Prepare, ID, ID, TEXT, TEXT, st.lists(TEXT, max_size=3).map(tuple), ID, CHANGES, FILES, ID),
+    st.builds(Prepare, ID, ID, TEXT, TEXT, st.lists(TEXT, max_size=3).map(tuple), ID, CHANGES, FILES, version=ID),
     st.builds(Commit, ID),
     st.builds(Abandon, ID),
     st.builds(Health, ID, CHANGES),
