@@ -16,7 +16,8 @@ from l7proxy.core.model import Config, Listener
 from l7proxy.core.settings.tls import Certificate
 from l7proxy.core.wishes import Wish, moment
 from l7proxy.counts import WorkerCounts
-from l7proxy.runtime import BackendState, Proxy, RouteState, Snapshot, UpstreamState
+from l7proxy.runtime import Proxy, RouteState, Snapshot
+from l7proxy.upstreams import BackendState, UpstreamState
 
 
 def status_of(proxy: Proxy) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from l7proxy.core.settings.capacity import Queue
 
 if TYPE_CHECKING:
     from l7proxy.http.exchange import Exchange
-    from l7proxy.runtime import BackendState, UpstreamState
+    from l7proxy.upstreams import BackendState, UpstreamState
 
 LOOK_EVERY_S = 0.004
 FAIR_WITHIN_NS = SECOND // 50

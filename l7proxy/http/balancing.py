@@ -18,7 +18,7 @@ from l7proxy.core.settings.balancing import Balance, Hashing, KeyKind
 
 if TYPE_CHECKING:
     from l7proxy.http.exchange import Exchange
-    from l7proxy.runtime import BackendState
+    from l7proxy.upstreams import BackendState
 
 Backends = Mapping[str, "BackendState"]
 

@@ -27,7 +27,8 @@ from l7proxy.http.link import LARGE_BYTES, Piece
 from l7proxy.http.parser import read_request
 from l7proxy.http.quick import head_end, write
 from l7proxy.http.replies import answer_bytes, http_date, reply_bytes
-from l7proxy.runtime import BackendState, Proxy, Snapshot
+from l7proxy.runtime import Proxy, Snapshot
+from l7proxy.upstreams import BackendState
 
 if TYPE_CHECKING:
     from l7proxy.http.front import Front

@@ -38,7 +38,8 @@ from l7proxy.http.pool import ConnectError
 from l7proxy.http.randomhex import random_hex
 from l7proxy.http.replies import reason_phrase, reply_parts
 from l7proxy.http.steps import GO_ON, Steps
-from l7proxy.runtime import BackendState, Proxy, RouteState, UpstreamState
+from l7proxy.runtime import Proxy, RouteState
+from l7proxy.upstreams import BackendState, UpstreamState
 
 if TYPE_CHECKING:
     from l7proxy.http.front import Front

@@ -32,7 +32,7 @@ from l7proxy.http.steps import After, Steps
 
 if TYPE_CHECKING:
     from l7proxy.http.exchange import Exchange
-    from l7proxy.runtime import BackendState, UpstreamState
+    from l7proxy.upstreams import BackendState, UpstreamState
 
 _wall = time.time
 _NEW, _KEPT, _MOVED = Verdict.NEW, Verdict.KEPT, Verdict.MOVED

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from l7proxy.core.lookup import Fields
 from l7proxy.http.guard import OPEN, TRIAL
-from l7proxy.runtime import BackendState, UpstreamState
+from l7proxy.upstreams import BackendState, UpstreamState
 
 _REACHED, _NOT_REACHED = 200, 0
 """In terms of answers."""

@@ -17,9 +17,10 @@ from l7proxy.core.forwarded import TrustedNetworks
 from l7proxy.core.model import Listener
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.settings.tcp import Tcp
-from l7proxy.runtime import BackendState, Proxy
+from l7proxy.runtime import Proxy
 from l7proxy.tcp.session import CONNECT, Session
 from l7proxy.tcp.wire import Address, address_of, close, cut, dial, take_client
+from l7proxy.upstreams import BackendState
 
 ACCEPT_AT_ONCE = 64
 LOOK_AT_ONCE = 256

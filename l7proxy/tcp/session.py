@@ -18,11 +18,11 @@ from l7proxy.core.proxyprotocol import proxy_header_v1, proxy_header_v2
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.settings.backside import ProxyVersion
 from l7proxy.http.admission import Places
-from l7proxy.runtime import BackendState, UpstreamState
 from l7proxy.tcp.asked import Asked
 from l7proxy.tcp.flow import DONE, SOURCE_FAILED, TARGET_FAILED, TURN, Flow
 from l7proxy.tcp.greeting import Greeting
 from l7proxy.tcp.wire import fault_of, receive
+from l7proxy.upstreams import BackendState, UpstreamState
 
 if TYPE_CHECKING:
     from l7proxy.tcp.front import TcpFront
