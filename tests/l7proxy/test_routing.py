@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from director.kit.pattern import PatternSet
+from l7proxy.core.build import LONGEST_NAME, default_name, parse_path
 from l7proxy.core.conditions import compile_conditions
-from l7proxy.core.config import LONGEST_NAME, default_name, parse_path
 from l7proxy.core.head import RequestHead
 from l7proxy.core.lookup import Fields
 from l7proxy.core.model import Route
