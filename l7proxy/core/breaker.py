@@ -6,24 +6,12 @@ opened says nothing any more: only a trial closes it.
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from l7proxy.core.cells import Cell
 from l7proxy.core.settings.resilience import Breaker
 from l7proxy.core.window import Window
 
 TRIAL_S = 30.0
 """A trial of which nothing was heard for this long is over: whoever made it may be gone."""
-
-
-class Cell(Protocol):
-    """A whole number and one with a fraction, which all processes share."""
-
-    value: int
-    number: float
-
-    def swap(self, before: int, after: int) -> bool:
-        """Write `after` to the whole number if it is `before`; whether it was."""
-        ...
 
 
 CLOSED, OPEN, TRIAL = range(3)

@@ -7,41 +7,12 @@ them see it; and never more of an upstream's backends at one time than its share
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
+from l7proxy.core.cells import Cell
 from l7proxy.core.settings.resilience import Outlier
 
 MOST_TIMES = 10
 """The longest ejection, in times of the first."""
-
-
-class Cell(Protocol):
-    """A whole number and one with a fraction, which all processes share."""
-
-    value: int
-    number: float
-
-    def add(self, change: int = 1) -> int:
-        """Add to the whole number; what it is then."""
-        ...
-
-
-class LocalCell:
-    """One that nobody shares."""
-
-    def __init__(self) -> None:
-        self.value = 0
-        self.number = 0.0
-
-    def add(self, change: int = 1) -> int:
-        self.value += change
-        return self.value
-
-    def swap(self, before: int, after: int) -> bool:
-        if self.value != before:
-            return False
-        self.value = after
-        return True
 
 
 class Ejection:

@@ -7,7 +7,8 @@ finds it so. A window looks back at PARTS cells, so it forgets a tenth at a time
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+
+from l7proxy.core.cells import Cell
 
 PARTS = 10
 _BITS = 20
@@ -17,40 +18,10 @@ MOST = _MASK - 4096
 """In one part, of each kind; beyond it nothing more is counted."""
 
 
-class Cell(Protocol):
-    """A whole number of 63 bits that all processes share."""
-
-    value: int
-
-    def add(self, change: int = 1) -> int:
-        """Add; what it is then."""
-        ...
-
-    def swap(self, before: int, after: int) -> bool:
-        """Write `after` if it is `before`; whether it was."""
-        ...
-
-
-class LocalCell:
-    """One that nobody shares."""
-
-    def __init__(self) -> None:
-        self.value = 0
-
-    def add(self, change: int = 1) -> int:
-        self.value += change
-        return self.value
-
-    def swap(self, before: int, after: int) -> bool:
-        if self.value != before:
-            return False
-        self.value = after
-        return True
-
-
 class Window:
     """Counts of two kinds within the last `span_s`: of all, and of some of them.
 
+    >>> from l7proxy.core.cells import LocalCell
     >>> window = Window([LocalCell() for _ in range(PARTS)], 10.0)
     >>> for second in range(15):
     ...     window.count(float(second), second % 2 == 0)

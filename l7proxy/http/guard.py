@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from l7proxy.core.breaker import CLOSED, OPEN, TRIAL, Gate
 from l7proxy.core.capacity import names_of
+from l7proxy.core.cells import Cell
 from l7proxy.core.outlier import Ejection
 from l7proxy.core.retrybudget import SPAN_S, Budget
 from l7proxy.core.window import PARTS, Window
@@ -26,17 +27,6 @@ __all__ = ["CLOSED", "OPEN", "TRIAL", "Guard", "Seen", "guard_of", "names_of"]
 
 log = logging.getLogger("l7proxy")
 _monotonic = time.monotonic
-
-
-class Cell(Protocol):
-    """A whole number and one with a fraction, which all processes share."""
-
-    value: int
-    number: float
-
-    def add(self, change: int = 1) -> int: ...
-
-    def swap(self, before: int, after: int) -> bool: ...
 
 
 class Cells(Protocol):

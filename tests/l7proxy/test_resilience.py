@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l7proxy.core.breaker import CLOSED, OPEN, TRIAL, TRIAL_S, Gate
-from l7proxy.core.outlier import MOST_TIMES, Ejection, LocalCell
+from l7proxy.core.cells import LocalCell
+from l7proxy.core.outlier import MOST_TIMES, Ejection
 from l7proxy.core.retrybudget import SPAN_S, Budget
 from l7proxy.core.settings.resilience import Breaker, Outlier, RetryBudget, share_of
 from l7proxy.core.slowstart import LEAST, SCALE, scaled
