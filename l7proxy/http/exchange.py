@@ -302,7 +302,10 @@ class Exchange:
 
     def _dispatch(self, state: RouteState) -> None:
         """On to the upstream."""
-        self.upstream = upstream = state.upstream_for(self)
+        upstream = state.upstream
+        if upstream is None or state.split is not None:
+            upstream = state.upstream_for(self)
+        self.upstream = upstream
         guard = self.guard = upstream.guard
         if guard is not None:
             said = guard.admit()
