@@ -196,6 +196,9 @@ def _is_about_l7proxy(block: str) -> bool:
     return bool(keys & {"listeners", "routes", "upstreams", "agent", "admin", "workers", "access_log"})
 
 
+USERS = "ann:$2b$10$mWutT4xLQwnRwdmMwt0FweFCVkpJc/uzaAYeAZqbVU8BKmDAGCOVW\n"
+
+
 def _examples() -> list[tuple[str, str]]:
     return [
         (page.name, block)
@@ -224,6 +227,10 @@ def test_every_example_is_taken(page: str, block: str, tmp_path: Path) -> None:
         folder.mkdir()
         make_certificate(folder, "shop", names="DNS:shop.example.org")
         text = re.sub(r"(folder: )/[^\s}]+", rf"\1{folder}", text)
+    for key, content in (("key_file", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n"), ("basic: {file", USERS)):
+        named = tmp_path / key.partition(":")[0]
+        named.write_text(content)
+        text = re.sub(rf"({re.escape(key)}: )/[^\s}}]+", rf"\1{named}", text)
     file = tmp_path / "l7proxy.yaml"
     file.write_text(text)
     result = CliRunner().invoke(cli, ["check", str(file)], catch_exceptions=False, standalone_mode=False)
