@@ -43,6 +43,8 @@ class TlsLink(UpstreamLink):
         """What stands before the handshake: a PROXY header."""
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name, session=pool.session)
         self._shaking = True
+        self._unread = 0
+        """Bytes that came and that OpenSSL has not got yet."""
         self._may_say = False
         self._ended = False
         """Whether the backend has said that it ends."""
@@ -96,6 +98,7 @@ class TlsLink(UpstreamLink):
             stop = min(start + FEED_BYTES, nbytes)
             self._incoming.write(_cipher_view[start:stop])
             start = stop
+            self._unread = nbytes - start
             if self._shaking:
                 self._shake()
                 if self._shaking:
@@ -150,8 +153,9 @@ class TlsLink(UpstreamLink):
         return False
 
     def is_quiet(self) -> bool:
-        """The same; session tickets, which come when they like, are no noise."""
-        if self._ended or self.fd < 0:
+        """The same; session tickets, which come when they like, are no noise. An answer may end in the middle of what
+        has come: what lies here behind it is as unread as what lies in the socket."""
+        if self._ended or self.fd < 0 or self._unread or self._incoming.pending:
             return False
         if super().is_quiet():
             return True
