@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LARGEST_BYTES = 4096
 _FIELDS = b"Content-Type: application/octet-stream\r\nCache-Control: no-store\r\n"
+_TEXT = b"Content-Type: text/plain; charset=utf-8\r\n"
 _NONE = b"404 Not Found: no such challenge\n"
 
 
@@ -42,15 +43,18 @@ class Challenges:
         head = exchange.head
         if not head.path.startswith(CHALLENGES):
             return GO_ON
-        if self._route is not None:
+        token = token_of(head.path)
+        if self._route is not None and token is not None:
+            if head.odd and exchange._mend(self._route, head) is not None:
+                exchange.respond(404, _TEXT, _NONE)
+                return OVER
             exchange.route = self._route
             exchange._dispatch(RouteState(self._route, exchange.snapshot.upstreams, exchange.proxy.board))
             return OVER
-        token = token_of(head.path)
         if head.method not in {b"GET", b"HEAD"}:
             exchange.respond(405, b"Allow: GET, HEAD\r\n")
         elif token is None or self._folder is None:
-            exchange.respond(404, b"Content-Type: text/plain; charset=utf-8\r\n", _NONE)
+            exchange.respond(404, _TEXT, _NONE)
         else:
             exchange.proxy.spawn(self._answer(exchange, self._folder, token))
             return WAIT
@@ -60,7 +64,7 @@ class Challenges:
         # In a thread: the folder may be on a disk that is slow, or elsewhere.
         content = await asyncio.to_thread(read_challenge, folder, token)
         if content is None:
-            exchange.respond(404, b"Content-Type: text/plain; charset=utf-8\r\n", _NONE)
+            exchange.respond(404, _TEXT, _NONE)
         else:
             exchange.respond(200, _FIELDS, content)
 
