@@ -29,7 +29,7 @@ class GoToHttps:
     def before(self, exchange: Exchange) -> int:
         """OVER, or GO_ON behind a proxy that has taken TLS off."""
         head = exchange.head
-        if head.claims and _came_by_tls(exchange):
+        if exchange.from_proxy and exchange.scheme == "https":
             return GO_ON
         if not head.host:
             exchange.refuse(Cause.MALFORMED_REQUEST, "a request without a host cannot be sent to https://")
@@ -37,17 +37,6 @@ class GoToHttps:
         where = redirected(head.host, head.start.split(b" ")[1], self._to)
         exchange.respond(self._to.status, b"Location: %b\r\n" % where)
         return OVER
-
-
-def _came_by_tls(exchange: Exchange) -> bool:
-    front = exchange.client.front
-    if not front.trusting or not front.trusted.trust(exchange.client.peer):
-        return False
-    for line in exchange.head.claims:
-        name, _, value = line.partition(b":")
-        if name.lower() == b"x-forwarded-proto":
-            return value.partition(b",")[0].strip(b" \t").lower() == b"https"
-    return False
 
 
 class StrictConnection(TlsConnection):
