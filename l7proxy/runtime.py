@@ -166,12 +166,12 @@ class Proxy:
                 self.seals[listener.name] = seal = before.get(listener.name) or Seal()
                 seal.take(listener.tls)
 
-    def spawn(self, work: Coroutine[None, None, None]) -> None:
+    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run what must wait, such as for a connection, beside everything else."""
         if self.group is None:
             work.close()
             raise RuntimeError("the proxy does not run")
-        self.group.create_task(self._guarded(work))
+        return self.group.create_task(self._guarded(work))
 
     async def _guarded(self, work: Coroutine[None, None, None]) -> None:
         """What fails in itself is told; the group, and with it everything else, goes on."""

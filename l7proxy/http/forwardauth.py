@@ -5,6 +5,7 @@ One rule: it never opens because nobody answers. 2xx lets pass; every other answ
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -71,17 +72,24 @@ class Inquiries:
 
 
 class ForwardAuthStep:
-    """Asks before each request."""
+    """Asks before each request, for as long as its client waits."""
 
     def __init__(self, asked: ForwardAuth) -> None:
         self._asked = asked
         self._names = {name.lower().encode("ascii"): name for name in asked.copied}
         self._cut = frozenset(name.replace(b"_", b"-") for name in self._names)
+        self._asking: dict[Exchange, asyncio.Task[None]] = {}
 
     def before(self, exchange: Exchange) -> int:
         """The answer comes later."""
-        exchange.proxy.spawn(self._ask(exchange))
+        self._asking[exchange] = exchange.proxy.spawn(self._ask(exchange))
         return WAIT
+
+    def ended(self, exchange: Exchange) -> None:
+        """Nobody waits for it any longer."""
+        task = self._asking.pop(exchange, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
 
     async def _ask(self, exchange: Exchange) -> None:
         try:

@@ -61,8 +61,9 @@ class Steps:
 
 def steps_of(route: Route, board: Board) -> Steps | None:
     """The steps of `route`; None where it has none. What they count for all workers stands on `board`."""
-    from l7proxy.http.access import access_steps
+    from l7proxy.http.access import BasicStep, access_steps
     from l7proxy.http.compression import CompressionStep
+    from l7proxy.http.forwardauth import ForwardAuthStep
     from l7proxy.http.limits import ConcurrencyStep, RateStep
     from l7proxy.http.ownanswers import MaintenanceStep, RedirectStep, RespondStep
     from l7proxy.http.transform import AnswerMarking, RequestMarking, Rewriting
@@ -70,12 +71,15 @@ def steps_of(route: Route, board: Board) -> Steps | None:
     before: list[Before] = []
     after: list[After] = []
     ends: list[End] = []
-    # access: networks, then who it is
-    if route.access is not None:
-        before += access_steps(route.access)
+    # access: networks, then who it is; what costs more than a look comes after the rate: guesses are limited by it too
+    access = list(access_steps(route.access)) if route.access is not None else []
+    asking = [step for step in access if isinstance(step, BasicStep | ForwardAuthStep)]
+    before += [step for step in access if step not in asking]
     # limits: rate, then concurrency
     if route.limits is not None and route.limits.rate is not None:
         before.append(RateStep(route.name, route.limits.rate, board))
+    before += asking
+    ends += [step for step in asking if isinstance(step, ForwardAuthStep)]
     if route.limits is not None and route.limits.concurrency is not None:
         concurrency = ConcurrencyStep(route.name, route.limits.concurrency, board)
         before.append(concurrency)
