@@ -194,8 +194,20 @@ class UpstreamState:
         if self.sessions is not None:
             is_held = self.session_of(exchange) is chosen
         else:
-            is_held = self.upstream.sticky is not None and self.upstream.sticky.hashing is not None
+            sticky = self.upstream.sticky
+            is_held = sticky is not None and sticky.hashing is not None and self._has_key(exchange)
         return chosen.backend.name if is_held else ""
+
+    def held_at(self, exchange: Exchange, untried: Mapping[str, int]) -> BackendState | None:
+        """The backend that `exchange` has to go to by its session, or by its key; None where any will do."""
+        held = self.session_of(exchange)
+        if held is None and self.picker is not None and self._has_key(exchange):
+            name = self.picker.pick(exchange, untried)
+            held = self.backends[name] if name is not None else None
+        return held
+
+    def _has_key(self, exchange: Exchange) -> bool:
+        return isinstance(self.picker, Hashed) and bool(self.picker.key(exchange))
 
     def why_nobody(self) -> str:
         """Why no backend can be picked, in a few words."""

@@ -22,7 +22,7 @@ from l7proxy.core.settings.compression import Compression, Level
 _WINDOW_BITS = 16
 """Of br and zstd: 64 KiB (gzip has 32 KiB). With it a compressor takes 200 to 400 KiB, and text of the web hardly gains
 by more."""
-_NEVER = frozenset({204, 205, 206, 304})
+_NEVER = frozenset({101, 204, 205, 206, 304})
 _DROPPED = frozenset(
     {b"content-length", b"accept-ranges", b"content-md5", b"digest", b"content-digest", b"repr-digest", b"etag"}
 )

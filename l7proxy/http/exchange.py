@@ -230,6 +230,8 @@ class Exchange:
         """Take the steps of the route that are left, and go to its upstream. Who has made it wait calls this."""
         if self.over or self.steps is None or self.route is None:
             return
+        if self._step:  # it has waited, which is no time of the backend's
+            self.chosen_at = _monotonic()
         before = self.steps.before
         while self._step < len(before):
             step = before[self._step]
@@ -353,7 +355,10 @@ class Exchange:
         assert upstream is not None and untried is not None  # noqa: S101, PT018 -- start() has set them
         bound = self.client.bound
         if bound:
+            held = upstream.held_at(self, untried)
             for backend in bound:
+                if backend.pool.is_personal and held is not None and held is not backend:
+                    continue
                 if backend.backend.name in untried and upstream.backends.get(backend.backend.name) is backend:
                     if backend.places is not None and self._with_place(backend, backend.backend.name) is None:
                         return
@@ -662,6 +667,11 @@ class Exchange:
         self.tunnel = True
         self.first_byte_at = _monotonic()
         self.sent_bytes = len(early)
+        if self.guard is not None:
+            self._tell_guard(101)
+        if self.steps is not None:
+            for step in self.steps.after:
+                step.after(self, head)
         waiting = self.client.switch(head, early)
         if waiting:
             self.from_client(waiting)
