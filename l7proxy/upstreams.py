@@ -18,7 +18,7 @@ from l7proxy.core.settings.backside import Way
 from l7proxy.core.slowstart import scaled
 from l7proxy.core.wishes import Effective, Want, Wish, effective
 from l7proxy.http.admission import Line, Places
-from l7proxy.http.balancing import picker_of
+from l7proxy.http.balancing import Hashed, picker_of
 from l7proxy.http.guard import Guard
 from l7proxy.http.pool import IdleBudget, LinkPool
 from l7proxy.http.sticky import Sessions

@@ -82,7 +82,9 @@ class ForwardAuthStep:
 
     def before(self, exchange: Exchange) -> int:
         """The answer comes later."""
-        self._asking[exchange] = exchange.proxy.spawn(self._ask(exchange))
+        asking = self._ask(exchange)
+        self._asking[exchange] = task = exchange.proxy.spawn(asking)
+        task.add_done_callback(lambda _: asking.close())  # cancelled before it began, nobody else would
         return WAIT
 
     def ended(self, exchange: Exchange) -> None:
