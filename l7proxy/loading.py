@@ -9,7 +9,6 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from director.kit.configfile import Finding, read_text
 from director.kit.net import Answer
@@ -24,6 +23,8 @@ from l7proxy.core.settings.tls import Tls, build_tls
 from l7proxy.core.unused import unused_findings
 
 log = logging.getLogger("l7proxy")
+
+NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +44,20 @@ class Loaded:
             log.warning("the configuration is served as it is", extra={"problem": each})
 
 
-def load_file(path: str) -> Loaded:
-    """Read the file at `path`, and those that it names.
+def load_file(path: str, before: Loaded | None = None) -> Loaded:
+    """Read the file at `path`, and those that it names. `before` is what is served meanwhile: names that it has
+    addresses for keep them while nobody can say better.
 
     Raises: InvalidConfigError.
     """
-    return load_text(read_text(path), path)
+    return load_text(read_text(path), path, known=before.files if before is not None else {})
 
 
-def load_text(text: str, source: str, files: Mapping[str, str] | None = None) -> Loaded:
-    """The same for a text that is there already, and with `files` for what the files that it names held.
+def load_text(
+    text: str, source: str, files: Mapping[str, str] | None = None, known: Mapping[str, str] = NOTHING
+) -> Loaded:
+    """The same for a text that is there already, and with `files` for what the files that it names held; `known` is
+    what names were before.
 
     Raises: InvalidConfigError.
     """
@@ -96,7 +101,7 @@ def load_text(text: str, source: str, files: Mapping[str, str] | None = None) ->
                 yield from ((path, message) for message in judge(read[file]))
 
     def look_up(hosts: Iterable[str]) -> Mapping[str, Answer]:
-        answers.update(names.look_up(hosts, files))
+        answers.update(names.remembered(names.look_up(hosts, files), known))
         return answers
 
     config = contents.filled(load_config(text, source, of_files, look_up), read)
@@ -200,7 +205,7 @@ def _no_addresses(config: Config) -> Iterator[Finding]:
 def _no_folders(listeners: Sequence[Listener]) -> Iterator[Finding]:
     for listener in listeners:
         folder = listener.acme.folder if listener.acme is not None else None
-        if folder is not None and not Path(folder).is_dir():
+        if folder is not None and not os.path.isdir(folder):  # noqa: PTH112 -- it never raises
             yield ("listeners", listener.name, "acme", "folder"), f"{folder} is no folder yet: no challenge is answered"
 
 

@@ -55,6 +55,26 @@ def kept(answers: Mapping[str, Answer]) -> dict[str, str]:
     }
 
 
+def remembered(answers: Mapping[str, Answer], files: Mapping[str, str]) -> dict[str, Answer]:
+    """`answers`, beside what was known of the same names before: one that cannot be looked up is what it was, and an
+    address that is used stays the first one.
+
+    >>> remembered({"a": "no answer in time", "b": "no such name"}, {"name:a": "10.0.0.7"})
+    {'a': (IPv4Address('10.0.0.7'),), 'b': 'no such name'}
+    """
+    found = dict(answers)
+    for host, answer in answers.items():
+        before = files.get(_START + host, "!")
+        if before.startswith("!"):
+            continue
+        used, *_ = former = _told(before)
+        if isinstance(answer, str):
+            found[host] = former
+        elif used in answer:
+            found[host] = tuple(sorted(answer, key=lambda each: each != used))
+    return found
+
+
 def news(files: Mapping[str, str]) -> dict[str, str]:
     """What has changed of the names among `files`: those that have other addresses now. Blocks."""
     hosts = [name.removeprefix(_START) for name in files if name.startswith(_START)]

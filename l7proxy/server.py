@@ -195,7 +195,7 @@ class Server:
         on. Workers take over where this process is to be `replaced`, or there are to be several."""
         try:
             # In a thread: a large file takes longer to read than a request may wait.
-            loaded = await asyncio.to_thread(load_file, self._path)
+            loaded = await asyncio.to_thread(load_file, self._path, self._loaded)
             loaded.log_warnings()
             if replaced or loaded.config.workers > 1:
                 await self._hand_over(loaded)

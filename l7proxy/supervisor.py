@@ -298,7 +298,7 @@ class Supervisor:
         problems: list[str] = []
         try:
             # In a thread: a large file takes longer to read than a request may wait.
-            loaded = await asyncio.to_thread(load_file, self._path)
+            loaded = await asyncio.to_thread(load_file, self._path, self._loaded)
             loaded.log_warnings()
             await self._change(loaded, replaced)
             self._pause_s = 0.0

@@ -1,0 +1,54 @@
+"""What names, files and limits do to a configuration where they meet a reload, another user, or each other.
+
+One rule: each test is of one defect that was there once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from director.kit.net import Answer
+from l7proxy import names
+from l7proxy.loading import load_file, load_text
+from tests.wire.harness import config_text
+
+pytestmark = pytest.mark.unit
+
+
+def says(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
+    """Let all names be `answer`."""
+
+    def look_up(hosts: Iterable[str], held: Mapping[str, str] | None = None) -> dict[str, Answer]:
+        return dict.fromkeys(hosts, answer)
+
+    monkeypatch.setattr(names, "look_up", look_up)
+
+
+def test_a_reload_while_no_name_can_be_looked_up_takes_no_backend_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(config_text(8080, 8000).replace("127.0.0.1:8000", "app.internal:8000"))
+    first, second = ip_address("10.0.0.1"), ip_address("10.0.0.2")
+    says(monkeypatch, (first, second))
+    before = load_file(str(path))
+    says(monkeypatch, "no answer in time")
+    after = load_file(str(path), before)
+    (backend,) = after.config.upstreams["up"].backends
+    assert (backend.endpoint.address, backend.unresolved) == (first, "")
+    assert not after.warnings
+    says(monkeypatch, (second, first))
+    again = load_file(str(path), after)
+    assert again.config.upstreams["up"].backends[0].endpoint.address == first, "the one in use is still among them"
+    says(monkeypatch, (second,))
+    assert load_file(str(path), again).config.upstreams["up"].backends[0].endpoint.address == second
+
+
+def test_a_folder_of_challenges_that_cannot_be_looked_at_is_a_warning() -> None:
+    text = config_text(8080, 8000, listener=f", acme: {{folder: /{'a' * 300}}}")
+    (warning,) = load_text(text, "x").warnings
+    assert "is no folder yet" in warning
