@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 
 from director.kit.errors import HostError
 from l7proxy.core.atoms import COUNT_BITS, Words
+from l7proxy.core.capacity import ROWS
 from l7proxy.core.ledger import Ledger, NoPlaceError
 
 VERSION = 1
 VARIABLE = "L7PROXY_BOARD"
 """Tells a worker its board: descriptor and slot."""
-ROWS = 16384
 SLOTS = 768
 """Twice 256 workers, for a roll, and some that drain."""
 BUCKET_SETS = 16384

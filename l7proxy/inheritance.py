@@ -63,6 +63,9 @@ class Inheritance:
     """Since when the operator wants all of it drained, since the epoch; 0 for not."""
     admin: dict[str, int] = field(default_factory=dict)
     """The admin socket, by its path."""
+    reloads: bool = False
+    upgrades: bool = False
+    """What was asked for and could not be begun."""
 
     @property
     def descriptors(self) -> list[int]:

@@ -15,12 +15,13 @@ from director.kit.net import Answer
 from director.kit.problem import InvalidConfigError, Problem
 from director.kit.yamltree import dotted, parse
 from l7proxy import backside, certificates, contents, keyfiles, names
+from l7proxy.core.capacity import crowding_findings
 from l7proxy.core.config import load_config
 from l7proxy.core.model import Config, Listener, Upstream
 from l7proxy.core.schema import ConfigSection
 from l7proxy.core.settings.backside import BackendTls, build_backend_tls
 from l7proxy.core.settings.tls import Tls, build_tls
-from l7proxy.core.unused import unused_findings
+from l7proxy.core.unused import idle_findings, unused_findings
 
 log = logging.getLogger("l7proxy")
 
@@ -105,11 +106,19 @@ def load_text(
         return answers
 
     config = contents.filled(load_config(text, source, of_files, look_up), read)
+    if crowded := list(crowding_findings(config)):
+        raise _refused(text, source, crowded)
     listeners = tuple(
         replace(listener, tls=held[listener.tls]) if listener.tls is not None else listener
         for listener in config.listeners
     )
-    warnings = [*unused_findings(config), *_doubts(listeners), *_no_folders(listeners), *_no_addresses(config)]
+    warnings = [
+        *unused_findings(config),
+        *idle_findings(config),
+        *_doubts(listeners),
+        *_no_folders(listeners),
+        *_no_addresses(config),
+    ]
     pems = {file: content.decode("latin-1") for file, content in read.items()}
     pems.update(pair for each in held.values() for pair in certificates.contents(each))
     for tls in ways.values():
@@ -215,6 +224,10 @@ def _placed(text: str, source: str, findings: Sequence[Finding]) -> tuple[str, .
         return ()
     if not text:
         return tuple(f"{source}: {dotted(path)}: {message}" for path, message in findings)
+    return tuple(_refused(text, source, findings).lines())
+
+
+def _refused(text: str, source: str, findings: Sequence[Finding]) -> InvalidConfigError:
     tree = parse(text)
     problems = sorted(Problem(tree.mark(path), f"{dotted(path)}: {message}") for path, message in findings)
-    return tuple(InvalidConfigError(source, problems).lines())
+    return InvalidConfigError(source, problems)

@@ -129,6 +129,8 @@ class Server:
             workers=self._crew.release(),
             ended=lasting(counts_of(self.proxy)),
             stops=self._stops > 0,
+            reloads=self._reload_wanted,
+            upgrades=self._upgrade_wanted,
             wishes=self._operations.wanted.backends,
             drained_since=self._operations.drained_since,
             admin=admin,

@@ -122,6 +122,7 @@ class Supervisor:
         """
         self._number = left.number
         self._stops = int(left.stops)
+        self._reload_wanted, self._upgrade_wanted = left.reloads, left.upgrades
         self._sockets = inherited_sockets(left)
         known = ToldHealth(checks_of(self._loaded.config), left.health)
         self._board, problem = inherited_board(left)

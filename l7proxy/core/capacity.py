@@ -7,8 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from director.kit.configfile import Finding
 from l7proxy.core.model import Config, Upstream
 from l7proxy.core.window import PARTS
+
+ROWS = 16384
+"""On the board."""
+
+
+def crowding_findings(config: Config) -> Iterator[Finding]:
+    """Whether `config` needs more rows than there are."""
+    count = sum(1 for _ in shared_names(config))
+    if count > ROWS:
+        yield (
+            ("upstreams",),
+            f"they and `routes` have {count} limits and counts that all workers share, and there is room for {ROWS}: "
+            "each `max_connections` takes 1, each backend 2 with `outlier`, a `breaker` "
+            f"{PARTS + 1}, a `retry_budget` {PARTS}; leave some out",
+        )
 
 
 def shared_names(config: Config) -> Iterator[str]:

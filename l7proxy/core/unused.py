@@ -23,6 +23,27 @@ def unused_findings(config: Config) -> Iterator[Finding]:
             yield ("upstreams", name), "no route and no listener uses it: name it in one, or remove it"
 
 
+def idle_findings(config: Config) -> Iterator[Finding]:
+    """Settings of upstreams that are about requests, where only forwarded connections come."""
+    forwarded = {name for listener in config.listeners if listener.tcp is not None for name in listener.tcp.upstreams}
+    asked = {name for route in config.routes for name in route.upstreams}
+    asked |= {listener.acme.upstream for listener in config.listeners if listener.acme is not None}
+    for name in sorted(forwarded - asked):
+        upstream = config.upstreams[name]
+        path = ("upstreams", name)
+        said = "is about requests, and only connections that are forwarded come here: it does nothing, remove it"
+        limited = [backend.name for backend in upstream.backends if backend.max_connections is not None]
+        if limited:
+            where = ("max_connections",) if len(limited) == len(upstream.backends) else ("backends", limited[0])
+            yield (*path, *where), f"max_connections {said}, or limit them at the backend"
+        if upstream.queue is not None:
+            yield (*path, "queue"), f"queue {said}"
+        if upstream.sorry is not None:
+            yield (*path, "sorry"), f"sorry {said}"
+        if upstream.sticky is not None and upstream.sticky.cookie:
+            yield (*path, "sticky"), f"a session by cookie {said}, or say `sticky: {{source: true}}`"
+
+
 def _texts(value: object) -> Iterator[str]:
     """All that a setting names, in whatever key: what is an upstream's name among it counts as its use."""
     if isinstance(value, str):

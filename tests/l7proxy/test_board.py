@@ -14,7 +14,8 @@ from dataclasses import replace
 import pytest
 
 from director.kit.errors import HostError
-from l7proxy.board import BUCKET_SETS, BUCKET_WAYS, ROWS, SLOTS, TALLY_SETS, TALLY_WAYS, Board
+from l7proxy.board import BUCKET_SETS, BUCKET_WAYS, SLOTS, TALLY_SETS, TALLY_WAYS, Board
+from l7proxy.core.capacity import ROWS
 from l7proxy.core.ledger import FORGOTTEN_AFTER_S, Ledger, NoPlaceError
 
 pytestmark = pytest.mark.unit

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from director.kit.configfile import InvalidConfigError
-from l7proxy.board import ROWS, Board
-from l7proxy.core.capacity import shared_names
+from l7proxy.board import Board
+from l7proxy.core.capacity import ROWS, shared_names
 from l7proxy.core.config import load_config
 from l7proxy.core.model import Config
 from l7proxy.core.settings.capacity import Queue

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from director.kit.net import Answer
+from director.kit.problem import InvalidConfigError
 from l7proxy import names
 from l7proxy.loading import load_file, load_text
 from tests.wire.harness import config_text
@@ -52,3 +53,32 @@ def test_a_folder_of_challenges_that_cannot_be_looked_at_is_a_warning() -> None:
     text = config_text(8080, 8000, listener=f", acme: {{folder: /{'a' * 300}}}")
     (warning,) = load_text(text, "x").warnings
     assert "is no folder yet" in warning
+
+
+def test_more_limits_than_there_is_room_for_are_found_by_check() -> None:
+    many = "".join(
+        f"      a{place}: {{address: '10.{place // 250}.1.{place % 250 + 1}:80'}}\n" for place in range(5600)
+    )
+    text = config_text(8080, 8000, upstream="    max_connections: 5\n    outlier: {}") + many
+    with pytest.raises(InvalidConfigError) as caught:
+        load_text(text, "x")
+    (line,) = caught.value.lines()
+    assert line.startswith("x:8:3: upstreams: ")
+    assert "16803" in line
+    assert "16384" in line
+
+
+def test_limits_of_requests_at_an_upstream_of_connections_are_warnings() -> None:
+    own = "    max_connections: 5\n    queue: {}\n    sorry: {body: no}\n    sticky: {cookie: S}"
+    text = config_text(8080, 8000, upstream=own, listener=", tcp: {upstream: up}", routes=" []")
+    warnings = load_text(text, "x").warnings
+    assert [line.split(": ")[1] for line in warnings] == [
+        "upstreams.up.max_connections",
+        "upstreams.up.queue",
+        "upstreams.up.sorry",
+        "upstreams.up.sticky",
+    ]
+    asked = config_text(8080, 8000, upstream=own).replace(
+        "routes:", "  db: {bind: '127.0.0.1:81', tcp: {upstream: up}}\nroutes:"
+    )
+    assert not load_text(asked.replace("access_log: false\n", ""), "x").warnings
