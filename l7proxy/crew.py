@@ -186,17 +186,28 @@ class Crew:
         """
         board = self._board
         slot = board.seat()
-        mine, its = socket.socketpair()
-        with mine, its:
-            words = [*self._program, commands.WORKER, "--control", str(its.fileno()), "--log-level", self._log_level]
-            told = {**os.environ, VARIABLE: f"{board.descriptor}:{slot}"}
-            shared = [its.fileno(), board.descriptor]
-            try:
+        process: subprocess.Popen[bytes] | None = None
+        try:
+            mine, its = socket.socketpair()
+            with mine, its:
+                words = [
+                    *self._program,
+                    commands.WORKER,
+                    "--control",
+                    str(its.fileno()),
+                    "--log-level",
+                    self._log_level,
+                ]
+                told = {**os.environ, VARIABLE: f"{board.descriptor}:{slot}"}
+                shared = [its.fileno(), board.descriptor]
                 process = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=shared, env=told)
-            except OSError as error:
-                board.leave(slot)
-                raise WorkerError(f"no worker can be started: {words[0]}: {error.strerror}") from error
-            return self._add(Member(process.pid, State.STARTING, process, slot), mine.dup())
+                return self._add(Member(process.pid, State.STARTING, process, slot), mine.dup())
+        except OSError as error:  # no descriptor, process or memory for it, or no program
+            if process is not None:
+                process.kill()
+                process.wait()
+            board.leave(slot)
+            raise WorkerError(f"no worker can be started: {self._program[0]}: {error.strerror}") from error
 
     def adopt(self, heir: HeirWorker) -> Member:
         """Take over one that an earlier program of this process has started."""
@@ -225,7 +236,7 @@ class Crew:
         try:
             for _ in range(count):
                 started.append(self.spawn())
-            await self.prepare(started, order, workers, STARTS_WITHIN_S)
+            await self.prepare(started, order, workers)
         except BaseException:
             self.dismiss(started)
             raise
@@ -238,7 +249,7 @@ class Crew:
             member.kill()
 
     async def prepare(
-        self, members: Iterable[Member], order: Order, workers: int, within_s: float = ANSWERS_WITHIN_S
+        self, members: Iterable[Member], order: Order, workers: int, within_s: float = STARTS_WITHIN_S
     ) -> None:
         """Have `members` get ready.
 

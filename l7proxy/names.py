@@ -67,7 +67,8 @@ def remembered(answers: Mapping[str, Answer], files: Mapping[str, str]) -> dict[
         before = files.get(_START + host, "!")
         if before.startswith("!"):
             continue
-        used, *_ = former = _told(before)
+        former = tuple(map(ip_address, before.split(",")))
+        used = former[0]
         if isinstance(answer, str):
             found[host] = former
         elif used in answer:

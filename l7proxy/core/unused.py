@@ -27,7 +27,8 @@ def idle_findings(config: Config) -> Iterator[Finding]:
     """Settings of upstreams that are about requests, where only forwarded connections come."""
     forwarded = {name for listener in config.listeners if listener.tcp is not None for name in listener.tcp.upstreams}
     asked = {name for route in config.routes for name in route.upstreams}
-    asked |= {listener.acme.upstream for listener in config.listeners if listener.acme is not None}
+    for listener in config.listeners:
+        asked.update(_texts(listener.acme))
     for name in sorted(forwarded - asked):
         upstream = config.upstreams[name]
         path = ("upstreams", name)

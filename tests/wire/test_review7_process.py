@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.wire.harness import Origin, status_of
+from l7proxy.board import Board
+from l7proxy.crew import Crew, WorkerError
+from tests.wire.harness import Origin, live, status_of
 from tests.wire.test_workers import Workers, patiently, several
 
 pytestmark = pytest.mark.unit
@@ -46,3 +49,22 @@ async def test_a_reload_that_is_asked_for_while_workers_take_over_is_done_by_the
         assert (await proxy.get()).endswith(b"\r\n\r\nnew")
         assert "Traceback" not in proxy.log.read_text()
     await origin.stop()
+
+
+@live
+async def test_a_worker_that_no_descriptor_is_left_for_is_an_error_that_leaves_nothing() -> None:
+    board = Board.make(seated=False)
+    crew = Crew(["/bin/true"], "INFO", lambda *_: None, lambda _: None, board)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open("/dev/null", "rb") as lowest:  # noqa: PTH123, ASYNC230 -- its number is what is wanted
+        for left in range(5):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest.fileno() + 1 + left, hard))
+            try:
+                with pytest.raises(WorkerError, match="no worker can be started: /bin/true: Too many open files"):
+                    crew.spawn()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert not crew.members
+            first = board.seat()
+            board.leave(first)
+            assert first == 0, "its slot is given back"
