@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from l7proxy.cli import main
+from l7proxy.cli.main import main
 
 __all__ = ["main"]
 

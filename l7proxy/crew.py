@@ -48,8 +48,8 @@ from l7proxy.control import (
 from l7proxy.core.flight import Told
 from l7proxy.core.metering import Counts, merged
 from l7proxy.counts import WorkerCounts, lasting
+from l7proxy.files.loading import Loaded
 from l7proxy.inheritance import HeirWorker
-from l7proxy.loading import Loaded
 
 log = logging.getLogger("l7proxy")
 

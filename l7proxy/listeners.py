@@ -18,7 +18,7 @@ from aiohttp import web
 
 from director.kit.errors import HostError
 from director.kit.net import Endpoint
-from l7proxy.admin import make_app
+from l7proxy.admin.app import make_app
 from l7proxy.agent import Agent
 from l7proxy.core.model import Config, Listener
 from l7proxy.counts import Collect

@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from l7proxy.certificates import expiry
 from l7proxy.core.metering import BOUNDS_S, FAMILIES, Counts, Family, Kind, key_of, read_key
 from l7proxy.core.sticky import Verdict
+from l7proxy.files.certificates import expiry
 from l7proxy.http.acme import route_of
 from l7proxy.http.guard import Guard
 from l7proxy.runtime import Proxy

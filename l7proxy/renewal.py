@@ -11,9 +11,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from l7proxy import certificates, names
 from l7proxy.core.model import Config
-from l7proxy.loading import Loaded, Renewal
+from l7proxy.files import certificates, names
+from l7proxy.files.loading import Loaded, Renewal
 
 log = logging.getLogger("l7proxy")
 

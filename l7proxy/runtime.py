@@ -19,7 +19,6 @@ from director.kit.checks.check import Check
 from director.kit.health import HealthState
 from l7proxy.accesslog import AccessLog
 from l7proxy.board import Board
-from l7proxy.contexts import Seal
 from l7proxy.core.balance import RoundRobin
 from l7proxy.core.capacity import shared_names
 from l7proxy.core.load import Load
@@ -31,6 +30,7 @@ from l7proxy.core.split import Split
 from l7proxy.core.tcpmetering import TcpMeters
 from l7proxy.core.wishes import Wishes
 from l7proxy.failurelog import FailureLog
+from l7proxy.files.contexts import Seal
 from l7proxy.flightrecorder import FlightRecorder
 from l7proxy.http.admission import line_of, places_of
 from l7proxy.http.balancing import Hashed

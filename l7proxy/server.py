@@ -20,7 +20,8 @@ from director.kit.health import HealthState
 from director.kit.net import Endpoint
 from director.kit.prober import Prober
 from l7proxy import CODE
-from l7proxy.adminsocket import AdminSocket
+from l7proxy.admin.door import AdminSocket
+from l7proxy.admin.operations import Operations
 from l7proxy.control import Pace, Wanted
 from l7proxy.core.capacity import shared_names
 from l7proxy.core.flight import Told
@@ -28,12 +29,11 @@ from l7proxy.core.model import Config
 from l7proxy.counts import counts_of, lasting
 from l7proxy.crew import Crew, Member, Order
 from l7proxy.engine import Engine, size_of
+from l7proxy.files.loading import Loaded, load_file, renewed
 from l7proxy.health import take_health, told, told_all
 from l7proxy.http.stack import assert_stack
 from l7proxy.inheritance import Inheritance, program
 from l7proxy.listeners import Listeners, client_roles, end, open_at, roles
-from l7proxy.loading import Loaded, load_file, renewed
-from l7proxy.operations import Operations
 from l7proxy.rehearsal import rehearse
 from l7proxy.renewal import Watch, tell
 from l7proxy.runtime import Proxy, checks_of

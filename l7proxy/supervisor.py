@@ -25,7 +25,8 @@ from director.kit.health import HealthState
 from director.kit.net import Endpoint
 from director.kit.prober import Prober
 from l7proxy import CODE
-from l7proxy.adminsocket import AdminSocket
+from l7proxy.admin.door import AdminSocket
+from l7proxy.admin.operations import Operations
 from l7proxy.board import Board
 from l7proxy.control import Pace, Wanted
 from l7proxy.core.capacity import shared_names
@@ -35,12 +36,11 @@ from l7proxy.core.model import Config
 from l7proxy.counts import WorkerCounts
 from l7proxy.crew import LEAVES_LATER_S, Crew, Member, Order, State
 from l7proxy.engine import Engine, size_of
+from l7proxy.files.loading import Loaded, load_file, renewed
 from l7proxy.health import ToldHealth, take_health, told, told_all
 from l7proxy.http.listening import LATE_S, turn_away
 from l7proxy.inheritance import SIGNALS, Inheritance, become, inherited_board, inherited_sockets, program
 from l7proxy.listeners import Listeners, client_roles, discard, end, open_at, own_roles, roles
-from l7proxy.loading import Loaded, load_file, renewed
-from l7proxy.operations import Operations
 from l7proxy.rehearsal import rehearse
 from l7proxy.renewal import AGAIN_S, Watch, tell
 from l7proxy.runtime import Proxy, checks_of

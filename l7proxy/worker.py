@@ -51,10 +51,10 @@ from l7proxy.core.load import used
 from l7proxy.core.wishes import wishes_of
 from l7proxy.counts import counts_of
 from l7proxy.engine import Engine
+from l7proxy.files.loading import Loaded, load_text
 from l7proxy.health import ToldHealth, take_health_in_silence
 from l7proxy.http.stack import assert_stack
 from l7proxy.listeners import Served, client_roles, discard, end
-from l7proxy.loading import Loaded, load_text
 from l7proxy.runtime import checks_of
 from l7proxy.wishes import wanted_of
 

@@ -14,9 +14,9 @@ from typing import cast
 from director.kit.errors import DirectorError
 from director.kit.net import Endpoint
 from director.kit.probes.failures import describe_os_error
-from l7proxy.backside import context_of
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.settings.backside import Way
+from l7proxy.files.backside import context_of
 from l7proxy.http.link import IDLE, UpstreamLink
 from l7proxy.http.tlslink import TlsLink
 from l7proxy.http.tlswords import said

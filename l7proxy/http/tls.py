@@ -15,10 +15,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from l7proxy.contexts import UNFINISHED, Seal
 from l7proxy.core.head import Refusal
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.x509 import client_certificate
+from l7proxy.files.contexts import UNFINISHED, Seal
 from l7proxy.http.client import ANSWER, BODY, CLOSED, HEAD, LINGER, PROXY, TUNNEL, ClientConnection
 from l7proxy.http.link import Piece
 from l7proxy.http.tlswords import said

@@ -14,7 +14,7 @@ from passlib.hash import sha512_crypt
 from director.kit.configfile import InvalidConfigError
 from l7proxy.core.access import NetworkRules, line_of, without
 from l7proxy.core.passwords import is_right, problem, read_login
-from l7proxy.loading import load_text
+from l7proxy.files.loading import load_text
 from tests.wire.sealed import make_certificate
 
 pytestmark = pytest.mark.unit

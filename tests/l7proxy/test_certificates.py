@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from director.kit.configfile import InvalidConfigError
-from l7proxy.certificates import expiry, warnings
-from l7proxy.cli import cli
-from l7proxy.contexts import plan_of
+from l7proxy.cli.main import cli
 from l7proxy.core.settings.tls import Certificate
-from l7proxy.loading import load_file, load_text, renewed
+from l7proxy.files.certificates import expiry, warnings
+from l7proxy.files.contexts import plan_of
+from l7proxy.files.loading import load_file, load_text, renewed
 from tests.wire.sealed import make_certificate
 
 pytestmark = pytest.mark.unit

@@ -10,7 +10,7 @@ from director.kit.configfile import InvalidConfigError
 from l7proxy.core.compression import choose, compressor, judge
 from l7proxy.core.lookup import Fields
 from l7proxy.core.settings.compression import Compression, Level
-from l7proxy.loading import load_text
+from l7proxy.files.loading import load_text
 from tests.wire.codings import pieces_of
 
 pytestmark = pytest.mark.unit

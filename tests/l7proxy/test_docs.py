@@ -15,9 +15,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from l7proxy.admin import make_app
-from l7proxy.adminclient import SOCKET
-from l7proxy.cli import EPILOG, cli
+from l7proxy.admin.app import make_app
+from l7proxy.cli.client import SOCKET
+from l7proxy.cli.main import EPILOG, cli
 from l7proxy.core.config import load_config
 from l7proxy.core.head import HOP_BY_HOP, NEVER_NAMED
 from l7proxy.core.logline import combined, json_lines
@@ -227,10 +227,10 @@ def test_every_example_is_taken(page: str, block: str, tmp_path: Path) -> None:
         folder.mkdir()
         make_certificate(folder, "shop", names="DNS:shop.example.org")
         text = re.sub(r"(folder: )/[^\s}]+", rf"\1{folder}", text)
-    for key, content in (("key_file", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n"), ("basic: {file", USERS)):
-        named = tmp_path / key.partition(":")[0]
-        named.write_text(content)
-        text = re.sub(rf"({re.escape(key)}: )/[^\s}}]+", rf"\1{named}", text)
+    for name, held in (("key_file", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n"), ("basic: {file", USERS)):
+        named = tmp_path / name.partition(":")[0]
+        named.write_text(held)
+        text = re.sub(rf"({re.escape(name)}: )/[^\s}}]+", rf"\1{named}", text)
     file = tmp_path / "l7proxy.yaml"
     file.write_text(text)
     result = CliRunner().invoke(cli, ["check", str(file)], catch_exceptions=False, standalone_mode=False)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from l7proxy.cli.explain import AskError, explain_loaded, head_of, listener_of, told
 from l7proxy.core.config import load_config
 from l7proxy.core.describe import Asking, described
 from l7proxy.core.explain import Explanation, explain
 from l7proxy.core.head import RequestHead
 from l7proxy.core.model import Listener
-from l7proxy.explaincmd import AskError, explain_loaded, head_of, listener_of, told
-from l7proxy.loading import load_text
+from l7proxy.files.loading import load_text
 
 pytestmark = pytest.mark.unit
 

@@ -9,7 +9,7 @@ from l7proxy.core.config import load_config
 from l7proxy.core.model import Route
 from l7proxy.core.settings.match import NO_CONDITIONS
 from l7proxy.core.settings.split import Share
-from l7proxy.loading import load_text
+from l7proxy.files.loading import load_text
 
 pytestmark = pytest.mark.unit
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from director.kit.configfile import InvalidConfigError
-from l7proxy.loading import load_text
+from l7proxy.files.loading import load_text
 from tests.wire.sealed import make_certificate
 
 pytestmark = pytest.mark.unit

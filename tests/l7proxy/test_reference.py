@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from l7proxy.cli import cli
+from l7proxy.cli.main import cli
 from l7proxy.core.config import load_config
 from l7proxy.core.model import ClientTimeouts, Limits, UpstreamTimeouts
 

@@ -13,8 +13,8 @@ import pytest
 
 from director.kit.net import Answer
 from director.kit.problem import InvalidConfigError
-from l7proxy import names
-from l7proxy.loading import load_file, load_text
+from l7proxy.files import names
+from l7proxy.files.loading import load_file, load_text
 from tests.wire.harness import config_text
 
 pytestmark = pytest.mark.unit

@@ -9,7 +9,7 @@ import pytest
 from director.kit.configfile import InvalidConfigError
 from l7proxy.core.settings.balancing import Balance, Hashing, KeyKind
 from l7proxy.core.settings.stickiness import CookieMode
-from l7proxy.loading import load_text
+from l7proxy.files.loading import load_text
 
 pytestmark = pytest.mark.unit
 

@@ -22,8 +22,8 @@ from typing import ParamSpec, SupportsIndex
 import pytest
 import uvloop
 
+from l7proxy.files.loading import load_file
 from l7proxy.listeners import open_sockets
-from l7proxy.loading import load_file
 from l7proxy.server import Server
 
 P = ParamSpec("P")

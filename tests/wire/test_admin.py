@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from director.kit.errors import HostError
-from l7proxy.admin import LARGEST_BODY_BYTES
+from l7proxy.admin.app import LARGEST_BODY_BYTES
 from l7proxy.control import Pace
-from l7proxy.loading import load_file
+from l7proxy.files.loading import load_file
 from l7proxy.server import Server
 from tests.wire.harness import (
     PATIENCE_S,

@@ -13,7 +13,7 @@ from director.kit.problem import InvalidConfigError
 from l7proxy.core.config import load_config
 from l7proxy.core.model import Config
 from l7proxy.core.settings.backside import dscp_of
-from l7proxy.loading import load_file
+from l7proxy.files.loading import load_file
 from tests.wire.harness import (
     Answer,
     Logged,

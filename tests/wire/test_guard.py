@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from director.kit.problem import InvalidConfigError
-from l7proxy.adminshown import status_of
+from l7proxy.admin.shown import status_of
 from l7proxy.core.config import load_config
 from tests.wire.harness import Origin, config_text, free_port, live, running
 from tests.wire.harness import status_of as status

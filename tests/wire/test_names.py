@@ -11,9 +11,9 @@ import pytest
 
 from director.kit.net import Answer
 from director.kit.problem import InvalidConfigError
-from l7proxy import names
-from l7proxy.adminshown import status_of
-from l7proxy.loading import Loaded, load_file, load_text, renewed
+from l7proxy.admin.shown import status_of
+from l7proxy.files import names
+from l7proxy.files.loading import Loaded, load_file, load_text, renewed
 from tests.wire.harness import Origin, config_text, live, named, running
 from tests.wire.harness import status_of as status
 

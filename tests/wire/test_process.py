@@ -56,7 +56,10 @@ def test_exit_codes_of_usage(arguments: list[str], code: int) -> None:
 
 
 def test_check_does_without_the_http_stack() -> None:
-    code = "import sys, l7proxy.cli, l7proxy.core.config; sys.exit('aiohttp' in sys.modules or 'uvloop' in sys.modules)"
+    code = (
+        "import sys, l7proxy.cli.main, l7proxy.core.config; "
+        "sys.exit('aiohttp' in sys.modules or 'uvloop' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from l7proxy.adminshown import status_of
-from l7proxy.explaincmd import explain_loaded
-from l7proxy.loading import load_file
+from l7proxy.admin.shown import status_of
+from l7proxy.cli.explain import explain_loaded
+from l7proxy.files.loading import load_file
 from tests.wire.harness import Origin, Running, fields_of, free_port, live, named, one_answer, running
 from tests.wire.harness import status_of as status
 

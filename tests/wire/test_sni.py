@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from l7proxy.certificates import read_all
-from l7proxy.contexts import plan_of
 from l7proxy.core.settings.tls import Tls
+from l7proxy.files.certificates import read_all
+from l7proxy.files.contexts import plan_of
 from tests.wire.harness import Origin, live, named, running, statuses_of
 from tests.wire.sealed import credulous, listens_with, make_certificate, shown
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from l7proxy.core.sticky import SKEW_S, Verdict
+from l7proxy.files.loading import load_file, load_text
 from l7proxy.http import sticky
-from l7proxy.loading import load_file, load_text
 from l7proxy.metrics import counts_of, exposition
 from tests.wire.harness import Answer, Origin, Running, fields_of, live, named, one_answer, running, status_of
 from tests.wire.test_running import reloaded

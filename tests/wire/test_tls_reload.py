@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from l7proxy.adminshown import status_of
+from l7proxy.admin.shown import status_of
 from l7proxy.core import x509
 from l7proxy.metrics import facts_of
 from tests.wire.harness import Origin, live, named, running, statuses_of

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from l7proxy import certificates
 from l7proxy.core.metering import Counters
 from l7proxy.core.model import Config, Listener
 from l7proxy.core.settings.tls import Certificate
 from l7proxy.core.wishes import Wish, moment
 from l7proxy.counts import WorkerCounts
+from l7proxy.files import certificates
 from l7proxy.runtime import Proxy, RouteState, Snapshot
 from l7proxy.upstreams import BackendState, UpstreamState
 

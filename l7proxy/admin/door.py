@@ -18,10 +18,10 @@ from aiohttp import web
 
 from director.kit import adminsocket
 from director.kit.errors import HostError
-from l7proxy.admin import make_app
+from l7proxy.admin.app import make_app
+from l7proxy.admin.operations import Operations
 from l7proxy.control import taken_over
 from l7proxy.counts import Collect
-from l7proxy.operations import Operations
 from l7proxy.runtime import Proxy
 
 log = logging.getLogger("l7proxy")

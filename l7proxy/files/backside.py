@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-from l7proxy import certificates
-from l7proxy.contexts import load_pair
 from l7proxy.core.settings.backside import BackendTls
 from l7proxy.core.settings.tls import Certificate
+from l7proxy.files import certificates
+from l7proxy.files.contexts import load_pair
 
 MOST_CONTEXTS = 256
 

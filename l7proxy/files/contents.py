@@ -11,12 +11,12 @@ from dataclasses import replace
 from functools import partial
 
 from director.kit.yamltree import Path
-from l7proxy.certificates import unreadable, whole_file
 from l7proxy.core.model import Config, Route, Upstream
 from l7proxy.core.passwords import read_htpasswd
 from l7proxy.core.schema import ConfigSection
 from l7proxy.core.settings.access import Access, file_findings
 from l7proxy.core.settings.content import LARGEST_BYTES, Content
+from l7proxy.files.certificates import unreadable, whole_file
 
 Judge = Callable[[bytes], Iterator[str]]
 """Says what is wrong in a file."""

@@ -19,7 +19,7 @@ from director.kit.schemawalk import suggestion
 from director.kit.yamltree import parse
 from l7proxy.core.explain import Explanation, NearMiss, Target, explain
 from l7proxy.core.model import Config, Listener
-from l7proxy.loading import Loaded, load_file
+from l7proxy.files.loading import Loaded, load_file
 
 EXIT_NO_ROUTE = 1
 NOBODY = "192.0.2.1"

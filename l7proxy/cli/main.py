@@ -1,4 +1,4 @@
-"""The command line: run, check, explain and schema, and what asks a running l7proxy (admincmds.py).
+"""The command line: run, check, explain and schema, and what asks a running l7proxy (operate.py).
 
 One rule: an operator's mistake is a sentence and an exit code, never a traceback. Heavy parts are imported where they
 are used, so that `check` and `--help` start fast.
@@ -15,13 +15,13 @@ import click
 from director.kit.configfile import InvalidConfigError
 from director.kit.errors import DirectorError
 from l7proxy import CODE, commands
-from l7proxy.admincmds import COMMANDS
+from l7proxy.cli.operate import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from l7proxy.files.loading import Loaded
     from l7proxy.inheritance import Inheritance
-    from l7proxy.loading import Loaded
 
 Result = TypeVar("Result")
 
@@ -58,8 +58,8 @@ def cli() -> None:
 def run(file: str, log_level: str) -> None:
     """Serve as FILE says, in the foreground. Logs go to standard error, the access log to standard output."""
     from director.kit import logs
+    from l7proxy.files.loading import load_file
     from l7proxy.inheritance import become, inherited
-    from l7proxy.loading import load_file
 
     left = inherited()  # before anything is opened: it names descriptors
     logs.configure(log_level)
@@ -89,7 +89,7 @@ def run(file: str, log_level: str) -> None:
 @click.argument("file")
 def check(file: str) -> None:
     """Say what is wrong in FILE, all of it, or what is in it."""
-    from l7proxy.loading import load_file
+    from l7proxy.files.loading import load_file
 
     loaded = load_file(file)
     for warning in loaded.warnings:
@@ -117,7 +117,7 @@ def explain(
     """Say what becomes of REQUEST, such as 'GET https://shop.example.org/v1': which route of FILE takes it and why,
     what others lack, what is done to it, and which backends can answer. Nothing is sent.
     """
-    from l7proxy.explaincmd import run as told
+    from l7proxy.cli.explain import run as told
 
     sys.exit(told(file, request, headers, client, listener, as_json))
 
@@ -158,8 +158,8 @@ def rehearse(file: str) -> None:
     """Do what `run` and a worker do before they serve."""
     import l7proxy.supervisor
     import l7proxy.worker  # noqa: F401 -- that it can be imported is what is rehearsed
+    from l7proxy.files.loading import load_file
     from l7proxy.http.stack import assert_stack
-    from l7proxy.loading import load_file
 
     assert_stack()
     load_file(file)
@@ -176,7 +176,7 @@ def _run(main: Coroutine[Any, Any, Result]) -> Result:
 
 def _loaded_or_left(file: str, left: Inheritance) -> Loaded:
     """What an earlier program has served; its file where this one makes nothing of that."""
-    from l7proxy.loading import load_file, load_text
+    from l7proxy.files.loading import load_file, load_text
 
     try:
         return load_text(left.text, left.source, left.files)

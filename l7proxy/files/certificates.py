@@ -17,9 +17,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import PurePath
 
 from director.kit.schemawalk import suggestion
-from l7proxy.contexts import PassphraseWantedError, context_of, kind_of, later, plan_of
 from l7proxy.core.settings.tls import Certificate, Clients, Tls
 from l7proxy.core.x509 import Facts, facts_of
+from l7proxy.files.contexts import PassphraseWantedError, context_of, kind_of, later, plan_of
 
 LARGEST_BYTES = 1 << 20
 MOST_PAIRS = 5000

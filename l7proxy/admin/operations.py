@@ -14,12 +14,12 @@ from typing import Any, Protocol
 from director.kit.errors import ConfigError, DirectorError
 from director.kit.schemawalk import suggestion
 from director.kit.yamltree import parse
-from l7proxy.adminshown import is_there
+from l7proxy.admin.shown import is_there
 from l7proxy.control import Wanted
 from l7proxy.core.flight import Told
 from l7proxy.core.redaction import without_secrets
 from l7proxy.core.wishes import HEAVIEST, moment
-from l7proxy.loading import Loaded
+from l7proxy.files.loading import Loaded
 from l7proxy.runtime import Proxy
 from l7proxy.wishes import Kept, wanted_of
 

@@ -14,7 +14,6 @@ from director.kit.configfile import Finding, read_text
 from director.kit.net import Answer
 from director.kit.problem import InvalidConfigError, Problem
 from director.kit.yamltree import dotted, parse
-from l7proxy import backside, certificates, contents, keyfiles, names
 from l7proxy.core.capacity import crowding_findings
 from l7proxy.core.config import load_config
 from l7proxy.core.model import Config, Listener, Upstream
@@ -22,6 +21,7 @@ from l7proxy.core.schema import ConfigSection
 from l7proxy.core.settings.backside import BackendTls, build_backend_tls
 from l7proxy.core.settings.tls import Tls, build_tls
 from l7proxy.core.unused import idle_findings, unused_findings
+from l7proxy.files import backside, certificates, contents, keyfiles, names
 
 log = logging.getLogger("l7proxy")
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from l7proxy.adminclient import Client
-from l7proxy.admintables import flight_lines, show, state_of, status_lines, table
+from l7proxy.cli.client import Client
+from l7proxy.cli.tables import flight_lines, show, state_of, status_lines, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

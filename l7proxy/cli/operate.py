@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from l7proxy.adminclient import SOCKET, VARIABLE
+from l7proxy.cli.client import SOCKET, VARIABLE
 
 if TYPE_CHECKING:
-    from l7proxy.adminclient import Client
+    from l7proxy.cli.client import Client
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 LOOK_EVERY_S = 0.2
@@ -66,7 +66,7 @@ def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float 
 
 
 def _client(path: Path) -> Client:
-    from l7proxy.adminclient import Client
+    from l7proxy.cli.client import Client
 
     return Client(path)
 
@@ -85,7 +85,7 @@ def _note(notes: list[str], as_json: bool = False) -> None:
 @_json
 def status(socket_path: Path, as_json: bool) -> None:
     """Say how the running l7proxy is: clients, workers, upstreams, and what is wrong."""
-    from l7proxy.admintables import show, status_lines
+    from l7proxy.cli.tables import show, status_lines
 
     client = _client(socket_path)
     found, drain = client.get("/v1/status"), client.get("/v1/drain")["drain"]
@@ -114,7 +114,7 @@ def status(socket_path: Path, as_json: bool) -> None:
 @_json
 def backends(socket_path: Path, as_json: bool) -> None:
     """List backends: how they are, what they weigh, and why."""
-    from l7proxy.admintables import BACKEND_COLUMNS, backend_rows, show
+    from l7proxy.cli.tables import BACKEND_COLUMNS, backend_rows, show
 
     found = _client(socket_path).get("/v1/backends")
     if as_json:
@@ -169,8 +169,8 @@ def _wait(client: Client, stop: bool, within_s: float | None) -> None:
     Raises: DirectorError where it is not in time.
     """
     from director.kit.errors import DirectorError
-    from l7proxy.adminclient import NotRunningError
-    from l7proxy.admintables import count
+    from l7proxy.cli.client import NotRunningError
+    from l7proxy.cli.tables import count
 
     said = ""
     ends_at = time.monotonic() + within_s if within_s is not None and not stop else None
@@ -253,7 +253,7 @@ def failures(most: int, whole: bool, follow: bool, socket_path: Path, as_json: b
 
     Secrets in them (credentials, cookies, tokens) are not shown. JSON is one object a line.
     """
-    from l7proxy.admintables import flight_lines
+    from l7proxy.cli.tables import flight_lines
 
     client = _client(socket_path)
     seen: dict[tuple[int, int], None] = {}
@@ -278,7 +278,7 @@ def failures(most: int, whole: bool, follow: bool, socket_path: Path, as_json: b
 @_json
 def certificates(socket_path: Path, as_json: bool) -> None:
     """List the certificates that are served, the one that ends first at the top."""
-    from l7proxy.admintables import show
+    from l7proxy.cli.tables import show
 
     found = _client(socket_path).get("/v1/certificates")
     if as_json:
@@ -322,7 +322,7 @@ def reload(socket_path: Path, as_json: bool) -> None:
 @_socket
 def top(once: bool, interval_s: float | None, socket_path: Path) -> None:
     """Watch the running l7proxy: requests a second, what is in flight, and the last failures."""
-    from l7proxy.admintop import watch
+    from l7proxy.cli.top import watch
 
     watch(_client(socket_path), max(0.1, interval_s or 0.0), once)
 

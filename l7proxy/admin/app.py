@@ -15,12 +15,12 @@ from typing import Any
 from aiohttp import web
 
 from director.kit.errors import ConfigError, DirectorError
-from l7proxy.adminshown import backends_of, certificates_of, status_of, upstreams_of, workers_of
+from l7proxy.admin.operations import ACTIONS, Operations, UnknownError
+from l7proxy.admin.shown import backends_of, certificates_of, status_of, upstreams_of, workers_of
 from l7proxy.core.metering import merged
 from l7proxy.core.wishes import HEAVIEST
 from l7proxy.counts import Collect, collected
 from l7proxy.metrics import CONTENT_TYPE, exposition, facts_of
-from l7proxy.operations import ACTIONS, Operations, UnknownError
 from l7proxy.runtime import Proxy
 
 log = logging.getLogger("l7proxy")
