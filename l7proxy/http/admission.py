@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from l7proxy.board import Board, SharedCount
 from l7proxy.core.capacity import backend_row, eldest_row, waiting_row
@@ -23,6 +23,7 @@ from l7proxy.core.settings.capacity import Queue
 
 if TYPE_CHECKING:
     from l7proxy.http.exchange import Exchange
+    from l7proxy.http.told import Told
     from l7proxy.upstreams import BackendState, UpstreamState
 
 LOOK_EVERY_S = 0.004
@@ -102,14 +103,14 @@ class Line:
             asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
         return True
 
-    def leave(self, exchange: Exchange) -> None:
+    def leave(self, exchange: Told) -> None:
         """Wait no longer."""
-        waiter = self._who.pop(exchange, None)
+        waiter = self._who.pop(cast("Exchange", exchange), None)
         if waiter is None:
             return
         self._waiting.give()
         self._waited_ns += monotonic_ns() - waiter.since
-        if self._anyone.pop(exchange, None) is not None:
+        if self._anyone.pop(cast("Exchange", exchange), None) is not None:
             self._eldest.own = next(iter(self._anyone.values())).since if self._anyone else 0
 
     def call(self) -> None:

@@ -18,6 +18,7 @@ from l7proxy.core.settings.balancing import Balance, Hashing, KeyKind
 
 if TYPE_CHECKING:
     from l7proxy.http.exchange import Exchange
+    from l7proxy.http.told import Told
     from l7proxy.upstreams import BackendState
 
 Backends = Mapping[str, "BackendState"]
@@ -209,7 +210,7 @@ class Hashed:
 class TimedAnswers:
     """A route's step: learns how long backends take. One that fails at once is not taken for a fast one."""
 
-    def after(self, exchange: Exchange, head: ResponseHead) -> None:
+    def after(self, exchange: Told, head: ResponseHead) -> None:
         upstream, backend = exchange.upstream, exchange.backend
         if upstream is None or backend is None or not isinstance(upstream.picker, LeastTime):
             return

@@ -13,7 +13,7 @@ from l7proxy.core.lookup import Fields
 from l7proxy.core.settings.compression import Compression
 
 if TYPE_CHECKING:
-    from l7proxy.http.exchange import Exchange
+    from l7proxy.http.told import Told
 
 
 class CompressionStep:
@@ -22,7 +22,7 @@ class CompressionStep:
     def __init__(self, compression: Compression) -> None:
         self._compression = compression
 
-    def after(self, exchange: Exchange, head: ResponseHead) -> None:
+    def after(self, exchange: Told, head: ResponseHead) -> None:
         """Have it compressed, or leave it, and say on what that depends."""
         answer = Fields(head.fields)
         may, coding = judge(self._compression, exchange.seen, exchange.head.method, head.status, answer)

@@ -1,60 +1,12 @@
 cimport cython
 from l7proxy.core._scan cimport RequestHead as Asked
 from l7proxy.core._scan cimport ResponseHead as AnswerHead
-from l7proxy.core.metering cimport Counters, Meters
+from l7proxy.core.metering cimport Counters
+from l7proxy.http.ending cimport Ending
 from l7proxy.http.link cimport UpstreamLink as Link
 from l7proxy.http.pool cimport LinkPool as Pool
 
-cdef class Exchange:
-    cdef public object client
-    cdef public Asked head
-    cdef public object asker
-    cdef public object proxy
-    cdef public object snapshot
-    cdef public object route
-    cdef public object upstream
-    cdef public object backend
-    cdef public Link link
-    cdef public object place
-    cdef public object line
-    cdef public object cause
-    cdef public object steps
-    cdef public object guard
-    cdef public bint trial
-    cdef public object encoder
-    cdef public object reason
-    cdef public object tries
-    cdef public object original
-    cdef public object _seen
-    cdef public object user
-    cdef public object _captures
-    cdef public object _request_id
-    cdef public object session
-    cdef public int _step
-    cdef public object tail
-    cdef public object _untried
-    cdef public object _kept
-    cdef public double started_at
-    cdef public double chosen_at
-    cdef public double linked_at
-    cdef public double first_byte_at
-    cdef public double sent_at
-    cdef public double _unsent_since_at
-    cdef public long long received_bytes
-    cdef public long long sent_bytes
-    cdef public long long _kept_bytes
-    cdef public long long _unsent
-    cdef public int status
-    cdef public int retries
-    cdef public int _ends
-    cdef public bint body_done
-    cdef public bint over
-    cdef public bint from_proxy
-    cdef public bint unlogged
-    cdef public bint tunnel
-    cdef public bint _welcome
-    cdef public bint _forgotten
-
+cdef class Exchange(Ending):
     @cython.locals(counters=Counters)
     cpdef start(self, bytes piece, bint last)
     cpdef go_on(self)
@@ -65,7 +17,3 @@ cdef class Exchange:
     cpdef _send(self, Link link)
     cpdef answer(self, AnswerHead head, object piece, bint last)
     cpdef more(self, object piece, bint last)
-    @cython.locals(counters=Counters, pool=Pool, link=Link)
-    cpdef _end(self, double now)
-    @cython.locals(counters=Counters, meters=Meters, head=Asked)
-    cpdef _account(self, double now)

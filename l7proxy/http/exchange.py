@@ -12,162 +12,32 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
 
-from l7proxy.core.access import without
-from l7proxy.core.captures import captures_of
-from l7proxy.core.compression import Encoder, packed
-from l7proxy.core.flight import LONGEST_HEAD_BYTES, LONGEST_TARGET_BYTES, MOST_TRIES, Flight, Try
+from l7proxy.core.flight import MOST_TRIES, Try
 from l7proxy.core.framing import LAST_CHUNK, chunk
 from l7proxy.core.head import RequestHead, ResponseHead
-from l7proxy.core.headers import claimed_scheme, decrement_max_forwards, names_in_via, request_bytes, trusted_tail
-from l7proxy.core.lookup import Fields
-from l7proxy.core.marking import is_request_id
-from l7proxy.core.model import AccessLogFormat, DangerousPath, Route
+from l7proxy.core.headers import decrement_max_forwards, names_in_via, request_bytes, trusted_tail
+from l7proxy.core.model import DangerousPath, Route
 from l7proxy.core.paths import Danger, danger_of, normalised
 from l7proxy.core.proxyprotocol import proxy_header_v1, proxy_header_v2
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.retry import IDEMPOTENT, MOST_REPLAYED_BYTES, Failure, Retry, retry
 from l7proxy.core.settings.backside import ProxyVersion
-from l7proxy.core.x509 import ClientCertificate
 from l7proxy.http.admission import Line, Places, admit
-from l7proxy.http.guard import OPEN, TRIAL, Guard
+from l7proxy.http.ending import Ending
+from l7proxy.http.guard import OPEN, TRIAL
 from l7proxy.http.link import HEAD, Piece, UpstreamLink
 from l7proxy.http.pool import ConnectError
-from l7proxy.http.randomhex import random_hex
-from l7proxy.http.replies import reason_phrase, reply_parts
-from l7proxy.http.steps import GO_ON, Steps
-from l7proxy.runtime import Proxy, RouteState
-from l7proxy.upstreams import BackendState, UpstreamState
-
-if TYPE_CHECKING:
-    from l7proxy.http.front import Front
-    from l7proxy.http.sticky import Held
+from l7proxy.http.steps import GO_ON
+from l7proxy.runtime import RouteState
+from l7proxy.upstreams import BackendState
 
 _monotonic = time.monotonic
 
 
-class Client(Protocol):
-    """What an exchange needs of the client's connection."""
-
-    peer: str
-    scheme: str
-    certificate: ClientCertificate | None
-    bound: Mapping[BackendState, UpstreamLink]
-    """Links on which this client, and nobody else, is known to a backend."""
-
-    def take_bound(self, backend: BackendState) -> UpstreamLink | None: ...
-
-    def bind(self, backend: BackendState, link: UpstreamLink) -> None: ...
-
-    @property
-    def proxy(self) -> Proxy: ...
-
-    @property
-    def front(self) -> Front: ...
-
-    def ends(self) -> tuple[int, str, int]: ...
-
-    def tail(self, authority: bytes) -> bytes: ...
-
-    def reply(self, status: int, text: str, cause: Cause | None) -> int: ...
-
-    def respond(self, status: int, fields: bytes, body: bytes, cause: Cause | None) -> int: ...
-
-    def interim(self, head: ResponseHead) -> None: ...
-
-    def answer(self, head: ResponseHead, piece: Piece, last: bool) -> None: ...
-
-    def more(self, piece: Piece, last: bool) -> None: ...
-
-    def switch(self, head: ResponseHead, early: bytes) -> bytes: ...
-
-    def break_off(self) -> None: ...
-
-    def doom(self, reason: str) -> None: ...
-
-    def write_eof(self) -> None: ...
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-    def ended(self, now: float) -> None: ...
-
-
-class Exchange:
+class Exchange(Ending):
     """One request and its answer."""
-
-    def __init__(self, client: Client, head: RequestHead) -> None:  # noqa: PLR0915 -- what it remembers
-        self.client = client
-        self.head = head
-        self.asker = client.peer
-        """The client's address, as far as it is known."""
-        self.proxy = client.proxy
-        self.snapshot = client.proxy.snapshot
-        self.started_at = _monotonic()
-        self.route: Route | None = None
-        self.upstream: UpstreamState | None = None
-        self.backend: BackendState | None = None
-        self.link: UpstreamLink | None = None
-        self.place: Places | None = None
-        """Of the backend's, where those are counted."""
-        self.line: Line | None = None
-        """Where it waits for one."""
-        self.status = 0
-        self.cause: Cause | None = None
-        self.reason = ""
-        """What has gone wrong, in words."""
-        self.tries: list[Try] | None = None
-        """Attempts that gave no answer."""
-        self.retries = 0
-        self.received_bytes = 0
-        self.sent_bytes = 0
-        self.chosen_at = 0.0
-        """When the last connection began to be made, where one was."""
-        self.linked_at = 0.0
-        self.first_byte_at = 0.0
-        self.sent_at = 0.0
-        """When the request was whole on its way: the backend's time for an answer runs from here."""
-        self.body_done = True
-        self.over = False
-        self.unlogged = False
-        """An answer to a health check: it is in no log and no count."""
-        self.tunnel = False
-        self._welcome = False
-        """Whether the backend has asked for the body (100)."""
-        self.guard: Guard | None = None
-        """Who hears how attempts end, where somebody does."""
-        self.trial = False
-        """Whether the breaker waits for the end of this one."""
-        self.steps: Steps | None = None
-        self.encoder: Encoder | None = None
-        """What the answer's body passes through, where it is compressed."""
-        self._step = 0
-        self.original = b""
-        """The header lines as they came, where steps may change them."""
-        self._seen: Fields | None = None
-        self.user = ""
-        """Who has proven who it is, where a step has asked for it."""
-        self._captures: Mapping[str, bytes | None] | None = None
-        self._request_id = b""
-        self.session: Held | None = None
-        """What its cookie says about a session with its upstream, once somebody has asked."""
-        self.tail = b""
-        """The end of the head for backends, where it is not the client's usual one."""
-        self.from_proxy = False
-        """Whether the peer is a trusted proxy."""
-        self._untried: dict[str, int] | None = None
-        self._kept: list[bytes] | None = None
-        """What came of the body and is not sent yet, or may have to be sent again."""
-        self._kept_bytes = 0
-        self._forgotten = False
-        """Whether something of the body was sent that is not kept: nothing can be sent twice any more."""
-        self._unsent = 0
-        self._unsent_since_at = 0.0
-        self._ends = 0
-        """Of a tunnel: directions that have ended."""
 
     # head -> route
 
@@ -239,68 +109,6 @@ class Exchange:
             if step.before(self) != GO_ON:
                 return
         self._dispatch(self.snapshot.routes[self.route.place])
-
-    @property
-    def seen(self) -> Fields:
-        """The header lines as they came; what rules look at."""
-        if self._seen is None:
-            self._seen = Fields(self.original or self.head.fields)
-        return self._seen
-
-    @property
-    def peer(self) -> str:
-        """The address that the connection came from."""
-        return self.client.peer
-
-    @property
-    def scheme(self) -> str:
-        """By which the client asks, as far as it is known."""
-        claimed = claimed_scheme(self.head) if self.from_proxy else ""
-        return claimed or self.client.scheme
-
-    @property
-    def subject(self) -> str:
-        """Of the client's certificate; empty where it has shown none."""
-        certificate = self.client.certificate
-        return certificate.subject if certificate is not None else ""
-
-    @property
-    def captures(self) -> Mapping[str, bytes | None]:
-        """The groups of the route's path."""
-        if self._captures is None:
-            self._captures = captures_of(self.route.path, self.head.path) if self.route is not None else {}
-        return self._captures
-
-    @property
-    def request_id(self) -> bytes:
-        """What this request is called everywhere: as a trusted proxy says, or by a name of our own."""
-        if not self._request_id:
-            kept = None
-            if self.from_proxy:
-                marking = self.route.marking if self.route is not None else None
-                name = marking.request_id if marking is not None else None
-                kept = self.seen.first((name or "X-Request-ID").lower().encode("ascii"))
-            self._request_id = kept if kept and is_request_id(kept) else random_hex(32)
-        return self._request_id
-
-    @property
-    def route_name(self) -> str:
-        return self.route.name if self.route is not None else ""
-
-    @property
-    def upstream_name(self) -> str:
-        """Of the one it goes to; before that is known, of the route's."""
-        if self.upstream is not None:
-            return self.upstream.upstream.name
-        return self.route.upstream if self.route is not None else ""
-
-    @property
-    def backend_name(self) -> str:
-        return self.backend.backend.name if self.backend is not None else ""
-
-    @property
-    def listener_name(self) -> str:
-        return self.client.front.listener.name
 
     def _dispatch(self, state: RouteState) -> None:
         """On to the upstream."""
@@ -376,14 +184,6 @@ class Exchange:
             return
         self._go_to(chosen)
 
-    def give_up(self, cause: Cause) -> None:
-        """Answer that no backend can, as the upstream says it."""
-        sorry = self.upstream.upstream.sorry if self.upstream is not None else None
-        if sorry is None:
-            self._reply(cause.status, cause.text, cause)
-        else:
-            self.respond(sorry.status, sorry.content.fields, sorry.content.body, cause)
-
     def _go_to(self, backend: BackendState) -> None:
         if backend.places is not None or self.place is not None:
             found = self._with_place(backend)
@@ -425,15 +225,6 @@ class Exchange:
         if untried is None or untried is weights:
             return weights
         return {name: weight for name, weight in weights.items() if name in untried}
-
-    def _give_place(self) -> None:
-        place = self.place
-        if place is not None:
-            self.place = None
-            place.count.give()
-            upstream = self.upstream
-            if upstream is not None and upstream.line is not None:
-                upstream.line.call()
 
     def go_at_last(self, backend: BackendState, place: Places | None) -> None:
         """It has waited, and has its place."""
@@ -753,86 +544,6 @@ class Exchange:
             failure = Failure.STALE if link.uses > 1 else Failure.BROKEN
             self._failed(failure, Cause.CONNECTION_TERMINATED, f"{reason} before an answer")
 
-    def _broken_off(self, cause: Cause, reason: str) -> None:
-        """End the client's connection so that it sees a broken transfer."""
-        self._log("answer broken off", reason, cause)
-        self._account(_monotonic())
-        self.client.break_off()
-
-    def client_gone(self, reason: str = "", cause: Cause | None = None) -> None:
-        """The client's connection is gone, or is cut off for `reason`; `cause` is one that is not the client's."""
-        if self.over:
-            return
-        link = self.link
-        if link is not None:
-            self._drop_link()
-        if not self.tunnel:
-            self.cause = cause or self.cause or Cause.CLIENT_LEFT
-            self.status = Cause.CLIENT_LEFT.status if cause is None else self.status or cause.status
-        if reason:
-            self._log("connection closed", reason, self.cause, ours=False)
-        self._account(_monotonic())
-
-    def refuse(self, cause: Cause, reason: str) -> None:
-        """Answer a request that goes no further."""
-        if self.over:
-            return
-        self._drop_link()
-        self._log("request refused", reason, cause, ours=False)
-        if self.status:
-            self._account(_monotonic())
-            self.client.break_off()
-        else:
-            self._reply(cause.status, cause.text, cause)
-
-    def deny(self, cause: Cause, reason: str, fields: bytes = b"") -> None:
-        """Answer a request that goes no further, with header lines of its own; an empty reason is told nobody."""
-        if self.over:
-            return
-        if reason:
-            self._log("request refused", reason, cause, ours=False)
-        usual, body = reply_parts(cause.status, cause.text)
-        self.respond(cause.status, usual + fields, body, cause)
-
-    def failed_aside(self, cause: Cause, reason: str) -> None:
-        """Answer that somebody who had to be asked first was not there."""
-        if not self.over:
-            self._log("request failed", reason, cause)
-            self._reply(cause.status, cause.text, cause)
-
-    def strip(self, names: Collection[bytes]) -> None:
-        """Let no header called one of `names` (lower-case, with `-`) go on, whoever says it: also what a trusted proxy
-        passes on of its client."""
-        self.head.fields = without(self.head.fields, names)
-        if self.tail:
-            self.tail = without(self.tail[:-2], names) + b"\r\n"
-
-    def came_with(self, name: bytes) -> bytes | None:
-        """What a trusted proxy says by a header `name` (lower-case) about the request; None where it says nothing."""
-        for line in self.head.claims if self.from_proxy else ():
-            key, _, value = line.partition(b":")
-            if key.lower() == name:
-                return value.strip(b" \t")
-        return None
-
-    def put_off(self, cause: Cause, reason: str, again_s: int) -> None:
-        """Refuse a request that may come again in `again_s`."""
-        if self.over:
-            return
-        self._log("request refused", reason, cause, ours=False)
-        fields = b"Content-Type: text/plain; charset=utf-8\r\nRetry-After: %d\r\n" % again_s
-        text = f"{cause.status} {reason_phrase(cause.status)}: {cause.text}\n"
-        self.respond(cause.status, fields, text.encode("ascii"), cause)
-
-    def crashed(self, error: Exception) -> None:
-        """Something here is wrong in itself."""
-        self.proxy.failures.write("exchange failed in itself", level=logging.ERROR, error=error)
-        if self.over or self.status:  # it was answered; what failed came after
-            self.client.doom("failed in itself")
-        else:
-            self._drop_link()
-            self._reply(500, Cause.INTERNAL_ERROR.text, Cause.INTERNAL_ERROR)
-
     def sweep(self, now: float) -> None:
         """End what has taken the backend too long. (To connect has its own timeout.)"""
         link, upstream = self.link, self.upstream
@@ -854,202 +565,3 @@ class Exchange:
                 self.bad_answer(Cause.RESPONSE_TIMEOUT, "no answer in time")
         elif not link.paused and now - link.heard_at > timeouts.idle_s:
             self.bad_answer(Cause.READ_TIMEOUT, f"nothing came for {timeouts.idle_s:g}s")
-
-    # account
-
-    def _end(self, now: float) -> None:
-        """The answer is whole."""
-        link, backend = self.link, self.backend
-        if link is not None and backend is not None:
-            self.link = None
-            counters = backend.counters
-            counters.ended += 1
-            counters.bytes_sent += self.sent_bytes
-            counters.by_class[self.status // 100] += 1
-            link.resume()  # it may have been held back for a slow client until its last piece
-            whole = link.reusable and self.body_done and not link.unsent
-            if link.owner is not None and whole:
-                link.asker = None
-                self.client.bind(backend, link)
-            else:
-                pool = backend.pool
-                pool.give_back(link, whole, now)
-        self._account(now)
-        self.client.ended(now)
-
-    def _let_go(self, link: UpstreamLink) -> None:
-        self.link = None
-        link.asker = None
-        if self.backend is not None:
-            counters = self.backend.counters
-            counters.ended += 1
-            counters.bytes_sent += self.sent_bytes
-            counters.by_class[self.status // 100] += 1
-
-    def _drop_link(self) -> None:
-        """Part with the link at once: nobody may have it after this."""
-        link = self.link
-        if link is not None:
-            self._let_go(link)
-            link.abort()
-
-    def _reply(self, status: int, text: str, cause: Cause | None) -> None:
-        """An answer of our own."""
-        self.status = status
-        self.cause = cause
-        if self.steps is not None and self.steps.own:
-            fields, body = reply_parts(status, text, named=cause is None)
-            self.sent_bytes = self.client.respond(status, self._own(status, fields), body, cause)
-        else:
-            self.sent_bytes = self.client.reply(status, text, cause)
-        now = _monotonic()
-        self._account(now)
-        self.client.ended(now)
-
-    def respond(self, status: int, fields: bytes = b"", body: bytes = b"", cause: Cause | None = None) -> None:
-        """A whole answer of our own: `fields` are header lines, each with its line end, beside those that every answer
-        has."""
-        if self.over:
-            return
-        self._drop_link()
-        compression = self.route.compression if self.route is not None else None
-        if compression is not None and body:
-            fields, body = packed(compression, self.seen, self.head.method, status, fields, body)
-        self.status = status
-        self.cause = cause
-        if self.steps is not None and self.steps.own:
-            fields = self._own(status, fields)
-        self.sent_bytes = self.client.respond(status, fields, body, cause)
-        now = _monotonic()
-        self._account(now)
-        self.client.ended(now)
-
-    def _own(self, status: int, fields: bytes) -> bytes:
-        """The header lines of an answer of our own, after the steps that answers of our own take too."""
-        assert self.steps is not None  # noqa: S101 -- who calls has looked
-        head = ResponseHead()
-        head.status = status
-        head.fields = fields
-        for step in self.steps.own:
-            step.after(self, head)
-        return head.fields
-
-    def _account(self, now: float) -> None:
-        if self.over:
-            return
-        self.over = True
-        if self.trial and self.guard is not None:
-            self.guard.trial_is_void()
-        if self.place is not None:
-            self._give_place()
-        elif self.line is not None:
-            self.line.leave(self)
-            self.line = None
-        if self.steps is not None:
-            for step in self.steps.ends:
-                step.ended(self)
-        counters = self.proxy.counters
-        counters.ended += 1
-        counters.bytes_sent += self.sent_bytes
-        counters.by_class[self.status // 100] += 1
-        if self.unlogged:
-            return
-        meters = self.proxy.meters
-        meters.account(
-            self.route,
-            self.status,
-            self.cause,
-            self.retries,
-            self.received_bytes,
-            self.sent_bytes,
-            self.started_at,
-            self.first_byte_at,
-            now,
-        )
-        if self.status >= 500 or self.cause is not None:
-            self._record(now)
-        if self.snapshot.config.access_log is AccessLogFormat.NONE:
-            return
-        head = self.head
-        route = self.route
-        backend = self.backend
-        self.proxy.access.add(
-            (
-                self.started_at,
-                self.chosen_at or self.linked_at,
-                self.linked_at,
-                self.first_byte_at,
-                now,
-                self.asker,
-                head.method or None,
-                head.authority or None,
-                head.target or None,
-                b"1.0" if head.http10 else b"1.1",
-                self.client.scheme,
-                self.status,
-                self.received_bytes,
-                self.sent_bytes,
-                route.name if route is not None else None,
-                route.upstream if route is not None else None,
-                backend.backend.name if backend is not None else None,
-                self.retries,
-                self.cause,
-                head.referer or None,
-                head.agent or None,
-                self._request_id or None,
-            )
-        )
-
-    def _record(self, now: float) -> None:
-        """Remember what went wrong."""
-        head = self.head
-        route = self.route
-        backend = self.backend
-        self.proxy.recorder.add(
-            Flight(
-                self.started_at,
-                self.chosen_at or self.linked_at,
-                self.linked_at,
-                self.first_byte_at,
-                now,
-                self.asker,
-                self.client.scheme,
-                head.method,
-                head.target[:LONGEST_TARGET_BYTES],
-                head.authority[:LONGEST_TARGET_BYTES],
-                (self.original or head.fields)[:LONGEST_HEAD_BYTES],
-                route.name if route is not None else None,
-                self.upstream.upstream.name if self.upstream is not None else None,
-                backend.backend.name if backend is not None else None,
-                tuple(self.tries) if self.tries is not None else (),
-                self.status,
-                self.cause.label if self.cause is not None else None,
-                self.reason or ("the backend said so" if self.cause is None else self.cause.text),
-                self.received_bytes,
-                self.sent_bytes,
-            )
-        )
-
-    def _log(
-        self,
-        message: str,
-        reason: str,
-        cause: Cause | None = None,
-        level: int = logging.WARNING,
-        ours: bool = True,
-    ) -> None:
-        """One line; `ours` is whether it is about us and our backends, and not about what a client did."""
-        if cause is not None:
-            self.cause = cause
-        self.reason = reason
-        fields = {
-            "route": self.route.name if self.route is not None else None,
-            "upstream": self.route.upstream if self.route is not None else None,
-            "backend": self.backend.backend.name if self.backend is not None else None,
-            "status": self.status or (cause.status if cause is not None else None),
-            "cause": cause.label if cause is not None else None,
-            "reason": reason,
-            "client": self.asker,
-        }
-        failures = self.proxy.failures if ours and cause is not Cause.NO_ROUTE else self.proxy.refusals
-        failures.write(message, level, {name: value for name, value in fields.items() if value is not None})

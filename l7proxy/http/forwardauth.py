@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from l7proxy.http.exchange import Exchange
+    from l7proxy.http.told import Told
 
 MOST_CONNECTIONS = 128
 """To all who are asked; further questions wait, as long as their timeout lets them."""
@@ -78,7 +79,7 @@ class ForwardAuthStep:
         self._asked = asked
         self._names = {name.lower().encode("ascii"): name for name in asked.copied}
         self._cut = frozenset(name.replace(b"_", b"-") for name in self._names)
-        self._asking: dict[Exchange, asyncio.Task[None]] = {}
+        self._asking: dict[Told, asyncio.Task[None]] = {}
 
     def before(self, exchange: Exchange) -> int:
         """The answer comes later."""
@@ -87,7 +88,7 @@ class ForwardAuthStep:
         task.add_done_callback(lambda _: asking.close())  # cancelled before it began, nobody else would
         return WAIT
 
-    def ended(self, exchange: Exchange) -> None:
+    def ended(self, exchange: Told) -> None:
         """Nobody waits for it any longer."""
         task = self._asking.pop(exchange, None)
         if task is not None and task is not asyncio.current_task():

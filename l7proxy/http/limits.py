@@ -18,6 +18,7 @@ from l7proxy.http.steps import GO_ON, OVER
 
 if TYPE_CHECKING:
     from l7proxy.http.exchange import Exchange
+    from l7proxy.http.told import Told
 
 BUSY_AGAIN_S = 1
 """When who was one too many at one time may try again: it depends on others' requests, so soon."""
@@ -102,7 +103,7 @@ class ConcurrencyStep:
 
     def __init__(self, route: str, concurrency: Concurrency, board: Board) -> None:
         self._most = concurrency.most
-        self._inside: dict[Exchange, int] = {}
+        self._inside: dict[Told, int] = {}
         self._count = board.count(route_row(route))
         self._tallies = board.tallies
         name = f"concurrency/{route}/{concurrency.by.value}/{concurrency.header}"
@@ -127,7 +128,7 @@ class ConcurrencyStep:
         exchange.put_off(cause, self._said, BUSY_AGAIN_S)
         return OVER
 
-    def ended(self, exchange: Exchange) -> None:
+    def ended(self, exchange: Told) -> None:
         """Give its place back, if it has one."""
         key = self._inside.pop(exchange, None)
         if key is None:

@@ -18,6 +18,7 @@ from l7proxy.core.model import Route
 
 if TYPE_CHECKING:
     from l7proxy.http.exchange import Exchange
+    from l7proxy.http.told import Told
 
 # What becomes of an exchange after a step: on to the next one; it was answered; it waits, until somebody calls its
 # `go_on`.
@@ -35,7 +36,7 @@ class Before(Protocol):
 class After(Protocol):
     """Looks at an answer before it goes to the client."""
 
-    def after(self, exchange: Exchange, head: ResponseHead) -> None:
+    def after(self, exchange: Told, head: ResponseHead) -> None:
         """Change `head`, if need be."""
         ...
 
@@ -43,7 +44,7 @@ class After(Protocol):
 class End(Protocol):
     """Hears of the end of each exchange that has begun its steps, once."""
 
-    def ended(self, exchange: Exchange) -> None:
+    def ended(self, exchange: Told) -> None:
         """It is over, in whatever way."""
         ...
 

@@ -32,6 +32,7 @@ from l7proxy.http.steps import After, Steps
 
 if TYPE_CHECKING:
     from l7proxy.http.exchange import Exchange
+    from l7proxy.http.told import Told
     from l7proxy.upstreams import BackendState, UpstreamState
 
 _wall = time.time
@@ -69,7 +70,7 @@ class Sessions:
         self.counts = [0] * len(Verdict)
         """Requests, by what became of their sessions: a place for each Verdict."""
 
-    def ticket_of(self, exchange: Exchange) -> Ticket:
+    def ticket_of(self, exchange: Told) -> Ticket:
         """What the client's cookies say: the first one that holds, or why none does."""
         held = exchange.session
         if held is not None and held.sessions is self:
@@ -134,7 +135,7 @@ class Sessions:
         elif self._indirect and verdict is not _NEW:
             head.fields = without_cookie(head.fields, self._key, held.at if head.fields is exchange.original else 0)
 
-    def answered(self, exchange: Exchange, head: ResponseHead) -> None:
+    def answered(self, exchange: Told, head: ResponseHead) -> None:
         """Tell the client which backend it has, where it does not know, or not for long."""
         backend = exchange.backend
         if backend is None or self._is_passive:
@@ -160,12 +161,12 @@ class Sessions:
         line = set_cookie(self._sticky.cookie, value, self._sticky.attributes, _is_https(exchange))
         self._give(exchange, head, head.fields + line)
 
-    def _give(self, exchange: Exchange, head: ResponseHead, fields: bytes) -> None:
+    def _give(self, exchange: Told, head: ResponseHead, fields: bytes) -> None:
         """`fields` are for this client alone."""
         head.fields = made_private(fields) if exchange.head.method in {b"GET", b"HEAD"} else fields
 
 
-def _is_https(exchange: Exchange) -> bool:
+def _is_https(exchange: Told) -> bool:
     """Whether the client came by https, as far as it or a trusted proxy says."""
     if exchange.client.scheme == "https":
         return True
@@ -182,7 +183,7 @@ _PROTO = b"x-forwarded-proto:"
 class SessionAnswers:
     """A route's step: answers say which backend a client has."""
 
-    def after(self, exchange: Exchange, head: ResponseHead) -> None:
+    def after(self, exchange: Told, head: ResponseHead) -> None:
         upstream = exchange.upstream
         sessions = upstream.sessions if upstream is not None else None
         if sessions is not None:

@@ -20,6 +20,7 @@ from l7proxy.http.steps import GO_ON, OVER
 
 if TYPE_CHECKING:
     from l7proxy.http.exchange import Exchange
+    from l7proxy.http.told import Told
 
 
 class Rewriting:
@@ -63,7 +64,7 @@ class Rewriting:
             head.authority = host
         return GO_ON
 
-    def after(self, exchange: Exchange, head: ResponseHead) -> None:
+    def after(self, exchange: Told, head: ResponseHead) -> None:
         """Lead back what the backend says about places."""
         backend, upstream = exchange.backend, exchange.upstream
         if not LEADS_BACK.in_lines(head.fields) or backend is None or upstream is None:
@@ -123,6 +124,6 @@ class AnswerMarking:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
-    def after(self, exchange: Exchange, head: ResponseHead) -> None:
+    def after(self, exchange: Told, head: ResponseHead) -> None:
         """Change its lines."""
         head.fields = self._rules.apply(head.fields, exchange)
