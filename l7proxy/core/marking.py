@@ -81,9 +81,10 @@ class _RequestId:
 
 class LineRules:
     """The rules for one direction, ready. `claims` are the headers of theirs that tell who asks (X-Forwarded-*): what
-    is set in one is not told otherwise. None where there are none."""
+    is set in one is not told otherwise. None where there are none. `dashed` are those that go and have a `-`, for which
+    others may take `_`."""
 
-    __slots__ = ("_adds", "_cuts", "_fixed", "_renames", "claims")
+    __slots__ = ("_adds", "_cuts", "_fixed", "_renames", "claims", "dashed")
 
     def __init__(self, rules: HeaderRules, more: Sequence[tuple[str, Filled]] = ()) -> None:
         sets: list[tuple[str, Filled]] = [*rules.sets, *more]
@@ -95,6 +96,7 @@ class LineRules:
         self._fixed: bytes | None = None
         if all(template.fixed is not None for _, template in self._adds):
             self._fixed = b"".join(start + (each.fixed or b"") + b"\r\n" for start, each in self._adds if each.fixed)
+        self.dashed = frozenset(name for name in cuts if b"-" in name and b"_" not in name)
         claims = [name for name in cuts if is_claim(name)]
         self.claims = Named(claims) if claims else None
 

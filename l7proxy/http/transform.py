@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from l7proxy.core.access import without
 from l7proxy.core.head import ResponseHead
 from l7proxy.core.headers import via_tail
 from l7proxy.core.marking import request_rules, response_rules, tail_in, without_tracestate
@@ -95,6 +96,8 @@ class RequestMarking:
         rules = self._rules
         if self._traces:
             fields = without_tracestate(fields, exchange)
+        if not exchange.snapshot.config.drop_underscores and rules.dashed and b"_" in fields:
+            fields = without(fields, rules.dashed)
         head.fields = rules.apply(fields, exchange)
         if self._form is not Forwarding.X_FORWARDED:
             self._tell(exchange)

@@ -10,6 +10,7 @@ from pathlib import Path
 import bcrypt
 import pytest
 
+from l7proxy.http import logins
 from tests.wire.harness import (
     ALL,
     Origin,
@@ -208,3 +209,29 @@ async def test_guesses_of_a_password_are_limited_by_rate(tmp_path: Path) -> None
     login = "Authorization: Basic " + base64.b64encode(b"ann:two").decode()
     async with running(tmp_path, Origin(named), routes=routes) as proxy:
         assert [status_of(await proxy.get("/", login)) for _ in range(3)] == [401, 401, 429]
+
+
+@live
+async def test_what_a_route_sets_is_not_said_otherwise_with_underscores(tmp_path: Path) -> None:
+    rules = "request_id: true, request: {set: {X-User: '{user}'}, remove: [X-A-B]}"
+    routes = f"  - {{name: all, upstream: up, headers: {{{rules}}}}}"
+    origin = Origin(named)
+    async with running(tmp_path, origin, routes=routes, more="underscores: forward") as proxy:
+        await proxy.get("/", "X_User: root", "x_a-b: 1", "X_Request_ID: 1", "X_Other: kept", "a_b: kept")
+    head = origin.heads[0].lower()
+    assert b"root" not in head
+    assert b"x_" not in head.replace(b"x_other: kept", b"")
+    assert b"x_other: kept" in head
+    assert b"a_b: kept" in head
+
+
+@live
+async def test_not_everybody_waits_for_what_becomes_of_one_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logins, "MOST_SHARING", 2)
+    tried = logins.Logins()
+    heard: asyncio.Queue[bool | None] = asyncio.Queue()
+    hashed = bcrypt.hashpw(b"one", bcrypt.gensalt(4)).decode()
+    key = tried.key_of("ann", b"one", hashed)
+    assert [tried.attempt(key, b"one", hashed, True, heard.put_nowait) for _ in range(3)] == [True, True, False]
+    assert [await heard.get(), await heard.get()] == [True, True]
+    tried.close()
