@@ -20,6 +20,8 @@ THREADS = 2
 """Beside the loop, whose core they share."""
 MOST_WAITING = 64
 """Different logins that are tried, or wait for it."""
+MOST_SHARING = 4096
+"""Requests that wait for what comes of the same one; some of them may have left."""
 MOST_KNOWN = 4096
 RIGHT_FOR_S = 300.0
 WRONG_FOR_S = 60.0
@@ -65,6 +67,8 @@ class Logins:
         too, which takes its time, and is never right."""
         waiting = self._waiting.get(key)
         if waiting is not None:
+            if len(waiting) >= MOST_SHARING:
+                return False
             waiting.append(heard)
             return True
         if len(self._waiting) >= MOST_WAITING:
