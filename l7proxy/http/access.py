@@ -65,18 +65,17 @@ class CertificateStep:
         """The handshake has verified it."""
         wanted = self._wanted
         certificate = exchange.client.certificate
-        head = exchange.head
         if self._names:
-            exchange.strip(self._names)
+            exchange.vouch(self._names)
         if certificate is None:
             if not wanted.required:
                 return GO_ON
             exchange.deny(Cause.CERTIFICATE_WANTED, "it has shown no certificate")
             return OVER
         if wanted.subject_header:
-            head.fields += line_of(wanted.subject_header, certificate.subject.encode())
+            exchange.vouch((), line_of(wanted.subject_header, certificate.subject.encode()))
         if wanted.fingerprint_header and certificate.fingerprint:
-            head.fields += line_of(wanted.fingerprint_header, certificate.fingerprint.encode())
+            exchange.vouch((), line_of(wanted.fingerprint_header, certificate.fingerprint.encode()))
         return GO_ON
 
 

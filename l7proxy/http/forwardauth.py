@@ -147,13 +147,9 @@ class ForwardAuthStep:
         return told
 
     def _admit(self, exchange: Exchange, lines: tuple[tuple[bytes, bytes], ...]) -> None:
-        head = exchange.head
         if self._cut:
-            exchange.strip(self._cut)
-        for name, value in lines:
-            written = self._names.get(name.lower())
-            if written is not None:
-                head.fields += line_of(written, value)
+            told = [(self._names.get(name.lower()), value) for name, value in lines]
+            exchange.vouch(self._cut, b"".join(line_of(written, value) for written, value in told if written))
         exchange.go_on()
 
 

@@ -225,6 +225,14 @@ class Told:
         if self.tail:
             self.tail = without(self.tail[:-2], names) + b"\r\n"
 
+    def vouch(self, names: Collection[bytes], lines: bytes = b"") -> None:
+        """From now on headers called one of `names` are those in `lines`, which are ours: for backends, and for rules,
+        which see everything else as it came."""
+        self.strip(names)
+        self.head.fields += lines
+        self.original = without(self.original, names) + lines
+        self._seen = None
+
     def came_with(self, name: bytes) -> bytes | None:
         """What a trusted proxy says by a header `name` (lower-case) about the request; None where it says nothing."""
         for line in self.head.claims if self.from_proxy else ():

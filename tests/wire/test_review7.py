@@ -235,3 +235,18 @@ async def test_not_everybody_waits_for_what_becomes_of_one_login(monkeypatch: py
     assert [tried.attempt(key, b"one", hashed, True, heard.put_nowait) for _ in range(3)] == [True, True, False]
     assert [await heard.get(), await heard.get()] == [True, True]
     tried.close()
+
+
+@live
+async def test_rules_see_who_it_is_as_it_was_proven_and_not_as_the_client_says(tmp_path: Path) -> None:
+    asked = await Origin(says(b"HTTP/1.1 200 OK\r\nX-User: ann\r\nContent-Length: 0\r\n\r\n")).start()
+    routes = (
+        f"  - {{name: all, upstream: up, access: {{forward_auth: {{url: 'http://127.0.0.1:{asked.port}/', pass: X-User}}}},"
+        " headers: {request: {set: {X-Remote: '{header.X-User}'}}}}"
+    )
+    origin = Origin(named)
+    async with running(tmp_path, origin, routes=routes) as proxy:
+        assert status_of(await proxy.get("/", "X-User: root")) == 200
+    assert fields_of(origin.heads[0], b"x-remote") == [b"ann"]
+    assert fields_of(origin.heads[0], b"x-user") == [b"ann"]
+    await asked.stop()
