@@ -224,6 +224,8 @@ class Server:
             if renewal.changed or renewal.moved:
                 await self._change(renewal.loaded)
             tell(renewal)
+        except DirectorError as error:
+            log.error("certificates could not be taken anew, the old ones stay", extra={"problem": str(error)})
         except Exception:
             log.exception("certificates could not be taken anew, the old ones stay")
 

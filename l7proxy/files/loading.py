@@ -178,8 +178,9 @@ def renewed(loaded: Loaded) -> Renewal:
         for path in {path for each in olds for path, _ in certificates.contents(each)}:
             files.pop(path, None)
         files.update(pair for each in news for pair in certificates.contents(each))
-    config = replace(loaded.config, listeners=tuple(listeners)) if changed else loaded.config
     text, source = loaded.text, loaded.source
+    # As workers read it: two listeners may have a folder in common, and one of them have kept what is gone from it.
+    config = load_text(text, source, files).config if changed else loaded.config
     known = set(_doubts(loaded.config.listeners)) if changed else set()
     doubts = [doubt for doubt in _doubts(config.listeners) if doubt not in known] if changed else []
     return Renewal(

@@ -13,9 +13,10 @@ import pytest
 
 from director.kit.net import Answer
 from director.kit.problem import InvalidConfigError
-from l7proxy.files import names
-from l7proxy.files.loading import load_file, load_text
+from l7proxy import names
+from l7proxy.loading import load_file, load_text, renewed
 from tests.wire.harness import config_text
+from tests.wire.sealed import make_certificate
 
 pytestmark = pytest.mark.unit
 
@@ -82,3 +83,19 @@ def test_limits_of_requests_at_an_upstream_of_connections_are_warnings() -> None
         "routes:", "  db: {bind: '127.0.0.1:81', tcp: {upstream: up}}\nroutes:"
     )
     assert not load_text(asked.replace("access_log: false\n", ""), "x").warnings
+
+
+def test_listeners_with_one_folder_serve_after_a_renewal_what_workers_read(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    make_certificate(folder, "a")
+    make_certificate(folder, "b")
+    text = config_text(8080, 8000, listener=f", tls: {{folder: {folder}, default: a}}").replace(
+        "access_log", f"  other: {{bind: '127.0.0.1:8081', tls: {{folder: {folder}}}}}\naccess_log"
+    )
+    loaded = load_text(text, "x")
+    (folder / "a.crt").unlink()
+    (folder / "a.key").unlink()
+    after = renewed(loaded).loaded
+    assert after.config.listeners == load_text(text, "x", after.files).config.listeners
+    assert after.config.listeners[0].tls == loaded.config.listeners[0].tls, "the default stays"
