@@ -131,6 +131,9 @@ def _told_target(target: Target, *, alone: bool) -> Iterator[str]:
     keeps = ", who has a session keeps its backend" if target.sticky else ""
     yield f"upstream   {target.upstream}{share}: {target.balance}{keeps}"
     for each in target.candidates:
+        if each.down:
+            yield f"  backend  {each.backend} {each.address}, down: it has no address ({each.down})"
+            continue
         weight = f"weight {each.weight}, {each.percent:g} %" if each.weight else "weight 0: only its sessions"
         yield f"  backend  {each.backend} {each.address}, {weight}"
 

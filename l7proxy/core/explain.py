@@ -44,6 +44,8 @@ class Candidate:
     address: str
     weight: int
     percent: float
+    down: str = ""
+    """Why it gets nothing now: its name has no address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +260,9 @@ def targets(config: Config, route: Route, unusable: Collection[str] = ()) -> Ite
 
 
 def _candidates(backends: Sequence[Backend], share: float) -> Iterator[Candidate]:
-    whole = sum(backend.weight for backend in backends) or 1
+    whole = sum(backend.weight for backend in backends if not backend.unresolved) or 1
     for backend in backends:
-        percent = round(100 * share * backend.weight / whole, 2)
-        yield Candidate(backend.name, str(backend.endpoint), backend.weight, percent)
+        port, known = backend.endpoint.port, not backend.unresolved
+        address = str(backend.endpoint) if known else f"{backend.host}:{port}"
+        percent = round(100 * share * backend.weight / whole, 2) if known else 0.0
+        yield Candidate(backend.name, address, backend.weight, percent, backend.unresolved)

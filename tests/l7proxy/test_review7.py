@@ -14,6 +14,7 @@ import pytest
 from director.kit.net import Answer
 from director.kit.problem import InvalidConfigError
 from l7proxy import names
+from l7proxy.explaincmd import explain_loaded, told
 from l7proxy.loading import load_file, load_text, renewed
 from tests.wire.harness import config_text
 from tests.wire.sealed import make_certificate
@@ -99,3 +100,12 @@ def test_listeners_with_one_folder_serve_after_a_renewal_what_workers_read(tmp_p
     after = renewed(loaded).loaded
     assert after.config.listeners == load_text(text, "x", after.files).config.listeners
     assert after.config.listeners[0].tls == loaded.config.listeners[0].tls, "the default stays"
+
+
+def test_explain_says_which_backend_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    says(monkeypatch, "no such name")
+    text = config_text(8080, "app.internal:8000", "127.0.0.1:8001")
+    found = explain_loaded(load_text(text, "x"), "GET http://a/", (), None, None)
+    lines = list(told(found, "x", {0: 1}))
+    assert "  backend  b0 app.internal:8000, down: it has no address (no such name)" in lines
+    assert "  backend  b1 127.0.0.1:8001, weight 1, 100 %" in lines
