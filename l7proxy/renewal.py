@@ -34,26 +34,37 @@ class Watch:
         self._on_change = on_change
         self._known: _Stamps | None = None
         self._last: _Stamps | None = None
+        self._asked_at = time.monotonic()
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
-        asked_at = time.monotonic()
+        """Look again and again, until cancelled. A look that fails in itself, such as one that no thread can be had
+        for, is told once and made again: it must not end what serves."""
+        fails = False
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            loaded = self._loaded()
-            config = loaded.config
-            if time.monotonic() - asked_at >= NAMES_EVERY_S and names.are_among(loaded.files):
-                asked_at = time.monotonic()
-                if await asyncio.to_thread(names.news, loaded.files):
-                    self._on_change()
-            if all(listener.tls is None for listener in config.listeners):
-                continue
-            # In a thread: there may be hundreds, on a disk that is elsewhere.
-            now = await asyncio.to_thread(_look, config)
-            settled, self._last = now == self._last, now
-            if settled and now != self._known:
-                self._known = now
+            try:
+                await self._turn()
+                fails = False
+            except Exception:
+                if not fails:
+                    log.exception("files and names cannot be looked at, what is known stays")
+                fails = True
+
+    async def _turn(self) -> None:
+        loaded = self._loaded()
+        config = loaded.config
+        if time.monotonic() - self._asked_at >= NAMES_EVERY_S and names.are_among(loaded.files):
+            self._asked_at = time.monotonic()
+            if await asyncio.to_thread(names.news, loaded.files):
                 self._on_change()
+        if all(listener.tls is None for listener in config.listeners):
+            return
+        # In a thread: there may be hundreds, on a disk that is elsewhere.
+        now = await asyncio.to_thread(_look, config)
+        settled, self._last = now == self._last, now
+        if settled and now != self._known:
+            self._known = now
+            self._on_change()
 
 
 def _look(config: Config) -> _Stamps:

@@ -5,6 +5,7 @@ One rule: each test is of one defect that was there once.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,6 +17,7 @@ from director.kit.problem import InvalidConfigError
 from l7proxy import names
 from l7proxy.explaincmd import explain_loaded, told
 from l7proxy.loading import load_file, load_text, renewed
+from l7proxy.renewal import Watch
 from tests.wire.harness import config_text
 from tests.wire.sealed import make_certificate
 
@@ -109,3 +111,32 @@ def test_explain_says_which_backend_has_no_address(monkeypatch: pytest.MonkeyPat
     lines = list(told(found, "x", {0: 1}))
     assert "  backend  b0 app.internal:8000, down: it has no address (no such name)" in lines
     assert "  backend  b1 127.0.0.1:8001, weight 1, 100 %" in lines
+
+
+def test_a_look_at_names_that_fails_in_itself_is_told_once_and_made_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    says(monkeypatch, (ip_address("10.0.0.1"),))
+    loaded = load_text(config_text(8080, "app.internal:8000"), "x")
+    turns = iter([True, True, False])
+
+    def news(files: Mapping[str, str]) -> dict[str, str]:
+        if next(turns):
+            raise RuntimeError("can't start new thread")
+        return {"name:app.internal": "10.0.0.2"}
+
+    monkeypatch.setattr(names, "news", news)
+    monkeypatch.setattr("l7proxy.renewal.LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr("l7proxy.renewal.NAMES_EVERY_S", 0.0)
+
+    async def until_it_changes() -> None:
+        changed = asyncio.Event()
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            looking = group.create_task(Watch(lambda: loaded, changed.set).run())
+            await changed.wait()
+            looking.cancel()
+
+    asyncio.run(until_it_changes())
+    assert [record.message for record in caplog.records].count(
+        "files and names cannot be looked at, what is known stays"
+    ) == 1
