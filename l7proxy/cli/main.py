@@ -170,6 +170,9 @@ def _run(main: Coroutine[Any, Any, Result]) -> Result:
 
     import uvloop
 
+    from l7proxy.contexts import hush_names
+
+    hush_names()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -179,6 +180,8 @@ class Seal:
         """Why a handshake has failed, where more is known of that than OpenSSL says; else empty."""
         unknown, self.unknown = self.unknown, None
         if error.reason == _UNKNOWN_NAME:
+            if unknown is None:
+                return "the client asks for a name that is none: it is not ASCII"
             return f"no certificate is for the name {unknown!r} that the client asks for"
         if error.reason == "UNSUPPORTED_PROTOCOL" and self.tls is not None:
             return f"unsupported protocol: the client knows no TLS {self.tls.minimum}"
@@ -195,6 +198,18 @@ class Seal:
     def count(self, kind: str) -> None:
         """A handshake has failed."""
         self.failed[kind] = self.failed.get(kind, 0) + 1
+
+
+def hush_names() -> None:
+    """Python takes the name in a ClientHello for ASCII, and has a traceback for each that is not (`_ssl.c`): keep it
+    out of the log, where the handshake that failed has its line anyway."""
+    before = sys.unraisablehook
+
+    def told(about: sys.UnraisableHookArgs) -> None:
+        if not (isinstance(about.exc_value, UnicodeDecodeError) and isinstance(about.object, bytes)):
+            before(about)
+
+    sys.unraisablehook = told
 
 
 UNFINISHED, OTHER = "unfinished", "other"

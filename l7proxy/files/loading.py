@@ -66,6 +66,7 @@ def load_text(
     ways: dict[BackendTls, BackendTls] = {}
     read: dict[str, bytes] = {}
     answers: dict[str, Answer] = {}
+    unsaid: dict[str, str] = {}
     key_files: dict[str, str] = {}
 
     def of_files(section: ConfigSection) -> Iterator[Finding]:
@@ -102,7 +103,8 @@ def load_text(
                 yield from ((path, message) for message in judge(read[file]))
 
     def look_up(hosts: Iterable[str]) -> Mapping[str, Answer]:
-        answers.update(names.remembered(names.look_up(hosts, files), known))
+        answers.update(names.remembered(said := names.look_up(hosts, files), known))
+        unsaid.update({host: why for host, why in said.items() if isinstance(why, str)})
         return answers
 
     config = contents.filled(load_config(text, source, of_files, look_up), read)
@@ -117,7 +119,7 @@ def load_text(
         *idle_findings(config),
         *_doubts(listeners),
         *_no_folders(listeners),
-        *_no_addresses(config),
+        *_no_addresses(config, unsaid),
     ]
     pems = {file: content.decode("latin-1") for file, content in read.items()}
     pems.update(pair for each in held.values() for pair in certificates.contents(each))
@@ -202,14 +204,16 @@ def _doubts(listeners: Sequence[Listener]) -> Iterator[Finding]:
             )
 
 
-def _no_addresses(config: Config) -> Iterator[Finding]:
+def _no_addresses(config: Config, unsaid: Mapping[str, str]) -> Iterator[Finding]:
     for name, upstream in config.upstreams.items():
         for backend in upstream.backends:
+            path = ("upstreams", name, "backends", backend.name, "address")
             if backend.unresolved:
-                yield (
-                    ("upstreams", name, "backends", backend.name, "address"),
-                    f"{backend.host} has no address: {backend.unresolved}; the backend is down until it has one",
-                )
+                why = f"{backend.unresolved}; the backend is down until it has one"
+                yield path, f"{backend.host} has no address: {why}"
+            elif backend.host in unsaid:
+                keeps = f"the backend keeps {backend.endpoint.address}"
+                yield path, f"{backend.host} cannot be looked up: {unsaid[backend.host]}; {keeps}"
 
 
 def _no_folders(listeners: Sequence[Listener]) -> Iterator[Finding]:

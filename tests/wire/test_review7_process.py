@@ -9,13 +9,16 @@ import asyncio
 import os
 import resource
 import signal
+import ssl
 from pathlib import Path
 
 import pytest
 
 from l7proxy.board import Board
 from l7proxy.crew import Crew, WorkerError
-from tests.wire.harness import Origin, live, status_of
+from tests.wire.harness import Origin, config_text, free_port, live, status_of
+from tests.wire.sealed import make_certificate
+from tests.wire.test_process import Process
 from tests.wire.test_workers import Workers, patiently, several
 
 pytestmark = pytest.mark.unit
@@ -68,3 +71,22 @@ async def test_a_worker_that_no_descriptor_is_left_for_is_an_error_that_leaves_n
             first = board.seat()
             board.leave(first)
             assert first == 0, "its slot is given back"
+
+
+@live
+async def test_a_name_that_is_not_ascii_is_a_line_in_the_log_and_no_traceback(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    port, path = free_port(), tmp_path / "a.yaml"
+    path.write_text(config_text(port, 1, listener=f", tls: {{certificate: {certificate}, key: {key}}}"))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="shop.example.org")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    hello = outgoing.read().replace(b"shop.example", b"sh\xffp.example")
+    async with Process(path, port) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(hello)
+        assert (await reader.read())[:1] == b"\x15", "an alert"
+        writer.close()
+        await proxy.logged("the client asks for a name that is none")
+        assert "Traceback" not in proxy.log.read_text()
