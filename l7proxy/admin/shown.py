@@ -43,7 +43,7 @@ def upstreams_of(proxy: Proxy) -> dict[str, Any]:
         name: {
             "balance": state.upstream.balance.value,
             "up": sum(part.up and part.weight > 0 for part in state.backends.values()),
-            "why": None if state.weights else state.why_nobody(),
+            "why": _why_not(state),
             "backends": {backend: _backend(part, state) for backend, part in state.backends.items()},
             **_guarded(state),
         }
@@ -140,12 +140,24 @@ def _listener(listener: Listener) -> dict[str, Any]:
     return shown
 
 
+def _why_not(state: UpstreamState) -> str | None:
+    """Why its requests are not answered by a backend."""
+    if not state.weights:
+        return state.why_nobody()
+    guard, now = state.guard, time.monotonic()
+    if guard is None or guard.gate is None or not guard.gate.is_open():
+        return None
+    return f"spared, since too many of its requests failed: one is tried in {max(guard.gate.opens_in_s(now), 0.0):.0f}s"
+
+
 def _why(state: BackendState, upstream: UpstreamState) -> str | None:
     """Why it has another share than the file says."""
     name = state.backend.name
     parts = [state.effective.why]
-    if upstream.guard is not None and name in upstream.guard.out:
-        parts.append("left out, since it failed requests")
+    # From the shared cells: a process that serves nobody, as the one above workers, has never looked.
+    ejection = upstream.guard.ejections.get(name) if upstream.guard is not None else None
+    if ejection is not None and ejection.is_out(time.monotonic()):
+        parts.append(f"left out for {ejection.until - time.monotonic():.0f}s more, since it failed requests")
     if state.weight and time.monotonic() - state.back_at < upstream.upstream.slow_start_s:
         parts.append("slow start")
     return "; ".join(filter(None, parts)) or None

@@ -47,6 +47,13 @@ async def test_backend_that_fails_in_a_row_is_left_out_and_let_in_again(tmp_path
         assert seen == {503: 2, 200: 10}
         shown = status_of(proxy.server.proxy)["upstreams"]["up"]
         assert 0 < shown["left_out_for_s"]["b0"] <= 0.4
+        guard = proxy.server.proxy.snapshot.upstreams["up"].guard
+        assert guard is not None
+        guard.out = frozenset()  # as where workers serve, and the process that is asked does not
+        shown = status_of(proxy.server.proxy)["upstreams"]["up"]["backends"]
+        assert shown["b0"]["why"].endswith("more, since it failed requests")
+        assert shown["b1"]["why"] is None
+        guard.look(time.monotonic())
         bad.said = 200
         before = bad.asked
         async with asyncio.timeout(5):
@@ -127,6 +134,7 @@ async def test_upstream_that_fails_is_spared_then_tried_and_taken_back(
         assert b"breaker_open" in answers[-1]
         assert one.asked == 4
         assert status_of(proxy.server.proxy)["upstreams"]["up"]["breaker"]["open"] is True
+        assert "spared" in status_of(proxy.server.proxy)["upstreams"]["up"]["why"]
         await asyncio.sleep(0.31)
         assert [status(await proxy.get()) for _ in range(3)] == [500, 503, 503]
         one.said = 200
