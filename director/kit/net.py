@@ -100,7 +100,8 @@ def parse_endpoint(text: str) -> Endpoint:
         raise ValueError(f"{text!r} is a URL: write address:port, without http:// and a path")
     host, colon, port_text = text.rpartition(":")
     if not colon or not host or text.endswith("]"):
-        raise ValueError(f"{text!r} has no port: write address:port, for example 10.0.0.1:8080 or [2001:db8::1]:8080")
+        none = "address" if colon and not host else "port"
+        raise ValueError(f"{text!r} has no {none}: write address:port, for example 10.0.0.1:8080 or [2001:db8::1]:8080")
     bracketed = host.startswith("[") and host.endswith("]")
     if ":" in host and not bracketed:
         raise ValueError(f"{text!r} is ambiguous: write an IPv6 address in brackets, [address]:port")

@@ -45,6 +45,7 @@ _WANTED = {
     "ip_any_network": "a network: write one such as 192.0.2.0/24, without host bits",
 }
 """What stands there instead, by pydantic's error type."""
+MOST_KEYS = 6
 _BOUNDS = frozenset({"greater_than_equal", "greater_than", "less_than_equal", "less_than"})
 
 
@@ -167,8 +168,14 @@ def _wrong_type(detail: Detail, model: type[BaseModel]) -> str:
     if isinstance(found, str) and found in tags:
         return f"{shown(found)} cannot stand here alone: write {{type: {found}}}"
     if wanted.startswith("a mapping") or wanted == "a list":
-        return f"{shown(found)} cannot stand here: write {wanted}"
+        keys = keys_at(model, detail["loc"]) if detail["loc"] and wanted != "a list" else []
+        return f"{shown(found)} cannot stand here: write {wanted}{f'; its keys are {_some(keys)}' if keys else ''}"
     return f"{shown(found)} is not {wanted}" if " or " not in wanted else f"{shown(found)} is not right: use {wanted}"
+
+
+def _some(keys: Sequence[str]) -> str:
+    """The first of them: a section has up to thirty."""
+    return ", ".join(keys[:MOST_KEYS]) + (", ..." if len(keys) > MOST_KEYS else "")
 
 
 def _out_of_bounds(detail: Detail, model: type[BaseModel]) -> str:

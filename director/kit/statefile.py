@@ -50,7 +50,8 @@ def load(path: Path, version: int, *, older: Collection[int] = ()) -> dict[str, 
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise HostError(f"could not read {path}: {error.strerror}: run as root") from error
+        advice = "name a file" if isinstance(error, IsADirectoryError | NotADirectoryError) else "run as root"
+        raise HostError(f"could not read {path}: {error.strerror}: {advice}") from error
     except UnicodeDecodeError as error:
         raise damaged(path, "it is not text") from error
     try:

@@ -137,7 +137,8 @@ class Operations:
         if there:
             state = proxy.snapshot.upstreams[upstream]
             if not state.weights:
-                notes.append(f"requests to {upstream} are answered 503 now: {state.why_nobody()}")
+                why = state.why_nobody()
+                notes.append(f"{upstream} serves nothing now (503, where the route has no other upstream): {why}")
         return notes
 
     def _unknown(self, upstream: str, backend: str) -> str:

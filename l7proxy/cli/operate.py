@@ -24,6 +24,10 @@ STOPS_LATER_S = 15.0
 """So long after its deadlines an l7proxy that was to stop must be gone."""
 
 
+class _Weight(click.IntRange):
+    name = "weight: write a whole number"
+
+
 def _socket(command: Command) -> Command:
     return click.option(
         "--socket",
@@ -234,7 +238,7 @@ def forget(backend: tuple[str, str], socket_path: Path, as_json: bool) -> None:
 
 @click.command()
 @_backend
-@click.argument("weight", type=click.IntRange(0, 1000))
+@click.argument("weight", type=_Weight(0, 1000))
 @_socket
 @_json
 def weight(backend: tuple[str, str], weight: int, socket_path: Path, as_json: bool) -> None:

@@ -6,6 +6,7 @@ One rule: it never opens because nobody answers. 2xx lets pass; every other answ
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -119,6 +120,11 @@ class ForwardAuthStep:
                 body = await _body(answer.content)
         except TimeoutError:
             exchange.failed_aside(Cause.AUTH_TIMEOUT, f"forward_auth gave no answer within {asked.timeout_s:g}s")
+            return
+        except aiohttp.ClientConnectorError as error:
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror or str(error.os_error)
+            exchange.failed_aside(Cause.AUTH_UNREACHABLE, f"forward_auth: {error.host}:{error.port}: {reason}")
             return
         except (aiohttp.ClientError, OSError) as error:
             exchange.failed_aside(Cause.AUTH_UNREACHABLE, f"forward_auth: {str(error) or type(error).__name__}")

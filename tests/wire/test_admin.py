@@ -93,7 +93,8 @@ async def test_a_backend_is_drained_weighed_disabled_and_enabled(tmp_path: Path)
         assert drained["why"].startswith("drained by the operator since 20")
         assert (other["weight"], other["why"]) == (1, None)
         status, said = await ask(path, "/v1/backends/up/b1", {"action": "disable"})
-        assert "requests to up are answered 503 now: no backend is up: b0 is drained by the oper" in said["notes"][-1]
+        assert said["notes"][-1].startswith("up serves nothing now (503, where the route has no other upstream): ")
+        assert "b0 is drained by the operator since 20" in said["notes"][-1]
         assert status_of(await proxy.get()) == 503
         assert await ask(path, "/v1/backends/up/b0", {"action": "enable"}) == (200, {"notes": []})
         assert await names(proxy) == {b"a"}

@@ -241,7 +241,8 @@ async def test_not_everybody_waits_for_what_becomes_of_one_login(monkeypatch: py
 async def test_rules_see_who_it_is_as_it_was_proven_and_not_as_the_client_says(tmp_path: Path) -> None:
     asked = await Origin(says(b"HTTP/1.1 200 OK\r\nX-User: ann\r\nContent-Length: 0\r\n\r\n")).start()
     routes = (
-        f"  - {{name: all, upstream: up, access: {{forward_auth: {{url: 'http://127.0.0.1:{asked.port}/', pass: X-User}}}},"
+        f"  - {{name: all, upstream: up, "
+        f"access: {{forward_auth: {{url: 'http://127.0.0.1:{asked.port}/', pass: X-User}}}},"
         " headers: {request: {set: {X-Remote: '{header.X-User}'}}}}"
     )
     origin = Origin(named)

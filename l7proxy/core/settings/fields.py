@@ -37,6 +37,8 @@ def no_port_alone(host: str) -> BeforeValidator:
     def refuse(value: object) -> object:
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536:
             raise ValueError(f'{value} is a port without an address: write "{host}:{value}"')
+        if isinstance(value, str) and value.removeprefix("*")[:1] == ":" and value.lstrip("*:").isdigit():
+            raise ValueError(f'{value!r} has no address: write "{host}:{value.lstrip("*:")}"')
         return value
 
     return BeforeValidator(refuse, json_schema_input_type=str)
@@ -74,9 +76,16 @@ def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
+def no_truth_value(value: object) -> None:
+    """Refuses `on` and its like, which are text in YAML 1.2. Raises: ValueError."""
+    if isinstance(value, str) and value.lower() in {"on", "off", "yes", "no"}:
+        raise ValueError(f"{value!r} is text in YAML: write true or false")
+
+
 def _plain_true(value: object) -> object:
     if value is True:
         return {}
+    no_truth_value(value)
     return None if value is False else value
 
 

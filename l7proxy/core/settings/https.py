@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from director.kit.configfile import Finding, Section
-from l7proxy.core.settings.fields import Flag
+from l7proxy.core.settings.fields import Flag, no_truth_value
 
 YEAR_S = 365 * 86400
 _AGE = re.compile(r"([0-9]{1,9})(s|m|h|d|y)")
@@ -62,6 +62,7 @@ def _section_of_true(value: object) -> object:
     """`true` is the section with its defaults, `false` is none."""
     if value is True:
         return {}
+    no_truth_value(value)
     return None if value is False else value
 
 

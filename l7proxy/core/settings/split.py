@@ -13,6 +13,7 @@ from pydantic import BeforeValidator
 
 from director.kit.configfile import Finding
 from director.kit.schemawalk import suggestion
+from director.kit.shown import shown
 
 HEAVIEST = 10_000
 
@@ -24,7 +25,7 @@ def _shares(value: object) -> object:
         raise ValueError("name an upstream, or several with their shares: {shop: 95, canary: 5}")
     for name, weight in value.items():
         if isinstance(weight, bool) or not isinstance(weight, int) or not 0 <= weight <= HEAVIEST:
-            raise ValueError(f"{name}: {weight!r} is not a share: write a whole number from 0 to {HEAVIEST}")
+            raise ValueError(f"{name}: {shown(weight)} is not a share: write a whole number from 0 to {HEAVIEST}")
     return value
 
 

@@ -34,7 +34,7 @@ def test_endpoint_is_address_and_port(text: str, address: str, port: int) -> Non
     [
         ("", "has no port"),
         ("80", "has no port"),
-        (":80", "has no port"),
+        (":80", "has no address"),
         ("10.0.0.1", "has no port"),
         ("[::1]", "has no port"),
         ("10.0.0.1:", "'' is not a port: use 1 to 65535"),
