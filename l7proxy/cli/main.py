@@ -170,7 +170,7 @@ def _run(main: Coroutine[Any, Any, Result]) -> Result:
 
     import uvloop
 
-    from l7proxy.contexts import hush_names
+    from l7proxy.files.contexts import hush_names
 
     hush_names()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -11,12 +11,12 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from l7proxy.explaincmd import explain_loaded, told
-from l7proxy.loading import load_file, load_text, renewed
 
 from director.kit.net import Answer
 from director.kit.problem import InvalidConfigError
-from l7proxy import names
+from l7proxy.cli.explain import explain_loaded, told
+from l7proxy.files import names
+from l7proxy.files.loading import load_file, load_text, renewed
 from l7proxy.renewal import Watch
 from tests.wire.harness import config_text
 from tests.wire.sealed import make_certificate
