@@ -269,7 +269,7 @@ async def test_whatever_happens_no_place_is_lost(tmp_path: Path) -> None:
         await proxy.until(lambda: proxy.server.proxy.counters.in_flight == 0)
         assert taken(proxy) == 0
         assert seen[200] > 10
-        assert seen[503] > 1
+        assert seen[502] + seen[503] > 1  # how many of each is a matter of timing
         line = proxy.server.proxy.snapshot.upstreams["up"].line
         assert line is not None
         assert not line.is_busy
