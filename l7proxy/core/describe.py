@@ -13,6 +13,7 @@ from typing import Any
 from l7proxy.core.access import NetworkRules
 from l7proxy.core.captures import captures_of
 from l7proxy.core.forwarded import TrustedNetworks, client_of
+from l7proxy.core.gcra import SECOND
 from l7proxy.core.head import RequestHead
 from l7proxy.core.lookup import Fields, query_of
 from l7proxy.core.model import DangerousPath, Listener, Route
@@ -20,6 +21,8 @@ from l7proxy.core.paths import Danger, danger_of
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.rewrite import Rewriter, host_of
 from l7proxy.core.settings.access import Access
+from l7proxy.core.settings.compression import TYPES, Compression
+from l7proxy.core.settings.limiting import By, Concurrency, Limiting, Rate
 from l7proxy.core.settings.marking import Forwarding, HeaderRules, Marking
 from l7proxy.core.settings.redirect import Redirect
 from l7proxy.core.settings.respond import Maintenance, Respond
@@ -109,6 +112,25 @@ def _access(access: Access, asking: Asking) -> Iterator[str]:
         yield "asks for a client's certificate"
 
 
+def _limits(limits: Limiting, _: Asking) -> Iterator[str]:
+    if limits.rate is not None:
+        rate = limits.rate
+        a_minute = 60 * SECOND / rate.interval_ns
+        often = f"{a_minute / 60:g}/s" if a_minute >= 60 else f"{a_minute:.3g}/m"
+        yield f"{often} for {_each(rate)}, {rate.burst} at once"
+    if limits.concurrency is not None:
+        yield f"{limits.concurrency.most} at one time for {_each(limits.concurrency)}"
+
+
+def _each(limit: Rate | Concurrency) -> str:
+    return {By.CLIENT: "each client", By.ROUTE: "the route", By.HEADER: f"each value of {limit.header}"}[limit.by]
+
+
+def _compression(compression: Compression, _: Asking) -> Iterator[str]:
+    types = "the usual types" if compression.types == TYPES else ", ".join(compression.types)
+    yield f"{', '.join(compression.algorithms)}, of {types}, as the client and the answer allow"
+
+
 def _rewrite(rewrite: Rewrite, asking: Asking) -> Iterator[str]:
     route = asking.route
     checked = route is None or route.dangerous_path is not DangerousPath.FORWARD
@@ -149,6 +171,8 @@ DESCRIBERS: dict[type, Describer] = {
     Maintenance: _maintenance,
     Rewrite: _rewrite,
     Marking: _marking,
+    Limiting: _limits,
+    Compression: _compression,
 }
 """By the type of a setting in the model. One that has a method `describe` needs none."""
 

@@ -203,6 +203,29 @@ def test_who_may_pass_is_told_without_secrets() -> None:
     assert explain_loaded(loaded, "http://shop.example.org/v2/", (), "10.1.1.1", None).steps[0].endswith("may pass")
 
 
+def test_limits_and_compression_are_told_in_the_words_of_the_file() -> None:
+    text = """\
+listeners: {web: {bind: "0.0.0.0:80"}}
+routes:
+  - name: shop
+    upstream: shop
+    compress: true
+    limits: {rate: {limit: 5/m, burst: 3, by: header X-Key}, concurrency: 20}
+  - {name: api, match: {path: /a}, upstream: shop, limits: {rate: 100/s}, compress: {algorithms: br, types: text/css}}
+upstreams: {shop: {backends: {a: {address: "127.0.0.1:1"}}}}
+"""
+    loaded = load_text(text, "l7proxy.yaml")
+    assert explain_loaded(loaded, "GET http://x/", (), None, None).steps == (
+        "limits: 5/m for each value of x-key, 3 at once",
+        "limits: 20 at one time for the route",
+        "compress: zstd, br, gzip, of the usual types, as the client and the answer allow",
+    )
+    assert explain_loaded(loaded, "GET http://x/a", (), None, None).steps == (
+        "limits: 100/s for each client, 100 at once",
+        "compress: br, of text/css, as the client and the answer allow",
+    )
+
+
 def test_what_goes_on_is_what_the_rewriting_makes() -> None:
     text = TEXT.replace(
         "    upstream: {shop: 90, canary: 10}\n",
