@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from director.kit.errors import HostError
 from l7proxy.core.atoms import COUNT_BITS, Words
 from l7proxy.core.capacity import ROWS
+from l7proxy.core.gcra import decide, left
 from l7proxy.core.ledger import Ledger, NoPlaceError
 
 VERSION = 1
@@ -160,6 +161,14 @@ class Buckets:
         at = _BUCKETS + 2 * BUCKET_WAYS * (key % BUCKET_SETS)
         return self._words.fill(at, BUCKET_WAYS, key or 1, now_ns, interval_ns, burst)
 
+    def left(self, key: int, now_ns: int, interval_ns: int, burst: int) -> tuple[int, int]:
+        """How many the bucket of `key` holds, and how many nanoseconds until there is one; none is taken."""
+        words, tag = self._words, key or 1
+        at = _BUCKETS + 2 * BUCKET_WAYS * (key % BUCKET_SETS)
+        ways = range(at, at + 2 * BUCKET_WAYS, 2)
+        full_at = next((words.get(way + 1) for way in ways if words.get(way) == tag), 0)
+        return left(full_at, now_ns, interval_ns, burst), decide(full_at, now_ns, interval_ns, burst)[1]
+
 
 class Tallies:
     """Counts by key, such as a client's requests at one time. What has no room on the board is counted in this process
@@ -195,6 +204,14 @@ class Tallies:
             return True
         self.give(key)
         return False
+
+    def total(self, key: int) -> int:
+        """What all have; of what has no room on the board, what this process has."""
+        own = self._own.get(key)
+        if own is not None and not own[1]:
+            return own[0]
+        words, first = self._words, TALLY_WAYS * (key % TALLY_SETS)
+        return words.tally(_SLOTS + _TALLIES + first, _SLOT, words.get(_HIGH_AT), TALLY_WAYS, key >> COUNT_BITS)
 
     def give(self, key: int) -> None:
         """Give one back."""

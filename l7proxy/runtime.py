@@ -58,7 +58,7 @@ class HealthSource(Protocol):
 class RouteState:
     """A route at work. `upstream` is None where it answers by itself, `split` where there is one upstream at most."""
 
-    __slots__ = ("_by_upstream", "_keeping", "_keyed", "_upstreams", "route", "split", "steps", "upstream")
+    __slots__ = ("_by_upstream", "_keeping", "_upstreams", "keyed", "route", "split", "steps", "upstream")
 
     def __init__(self, route: Route, upstreams: Mapping[str, UpstreamState], board: Board) -> None:
         self.route = route
@@ -68,7 +68,8 @@ class RouteState:
         self._upstreams = [upstreams[share.upstream] for share in route.split]
         self._keeping = [state for state in self._upstreams if state.sessions is not None]
         pickers = [state.picker for state in self._upstreams if state.upstream.sticky is not None]
-        self._keyed = next((picker for picker in pickers if isinstance(picker, Hashed)), None)
+        self.keyed = next((picker for picker in pickers if isinstance(picker, Hashed)), None)
+        """Whose key decides between the upstreams of a split; None: nobody's."""
         own = [self.upstream] if self.upstream is not None else []
         self.steps: Steps | None = answering(steps_of(route, board), self._upstreams or own)
 
@@ -79,7 +80,7 @@ class RouteState:
             return self.upstream
         found = next((state for state in self._keeping if state.session_of(exchange) is not None), None)
         if found is None:
-            key = self._keyed.key(exchange) if self._keyed is not None else None
+            key = self.keyed.key(exchange) if self.keyed is not None else None
             name = self.split.of_key(key, self.unusable) if key else self.split.next(self.unusable)
             found = next(state for state in self._upstreams if state.upstream.name == name)
         exchange.route = self._by_upstream[found.upstream.name]

@@ -460,6 +460,9 @@ class Supervisor:
             shares = [1.0 if member.is_silent else member.used for member in crew.serving][:count]
             proxy.load = combine(proxy.load, [*shares, *([1.0] * (count - len(shares)))])
             proxy.connections = sum(member.connections for member in crew.members)
+            now = time.monotonic()
+            for upstream in proxy.snapshot.upstreams.values():
+                upstream.look(now)  # for who asks how they are
 
     def _order(self, loaded: Loaded, number: int, given: dict[Endpoint, socket.socket] | None = None) -> Order:
         held = self._sockets if given is None else given

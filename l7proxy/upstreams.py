@@ -106,7 +106,7 @@ class UpstreamState:
         """Whether `next` says it all: neither the request nor what backends are doing has a say in whose turn it is."""
         self._order: list[BackendState] | None = None
         self._turn = 0
-        self._is_slow = False
+        self.is_slow = False
         """Whether a backend that has come back has less than its whole weight still."""
         self.refresh()
 
@@ -121,12 +121,12 @@ class UpstreamState:
             if state.is_away and name in left:
                 state.back_at = now
             state.is_away = name not in left
-        self._is_slow = False
+        self.is_slow = False
         slow_s = self.upstream.slow_start_s
         if slow_s:
             back = {name: state.back_at for name, state in self.backends.items() if now - state.back_at < slow_s}
             whole, left = left, scaled(left, back, slow_s, now)
-            self._is_slow = left != whole
+            self.is_slow = left != whole
         self.weights = left
         for state in self.backends.values():
             if state.weight or (state.wish is not None and state.wish.want is Want.DISABLED):
@@ -144,7 +144,7 @@ class UpstreamState:
     def look(self, now: float) -> None:
         """Every now and then: what other processes have found, and what time has changed."""
         changed = self.guard is not None and self.guard.look(now)
-        if changed or self._is_slow:
+        if changed or self.is_slow:
             self.refresh()
 
     def next(self) -> BackendState | None:

@@ -15,9 +15,11 @@ from typing import Any
 from aiohttp import web
 
 from director.kit.errors import ConfigError, DirectorError
+from l7proxy.admin.explained import explained
 from l7proxy.admin.operations import ACTIONS, Operations, UnknownError
 from l7proxy.admin.shown import backends_of, certificates_of, status_of, upstreams_of, workers_of
 from l7proxy.core.metering import merged
+from l7proxy.core.question import Question
 from l7proxy.core.wishes import HEAVIEST
 from l7proxy.counts import Collect, collected
 from l7proxy.metrics import CONTENT_TYPE, exposition, facts_of
@@ -104,6 +106,12 @@ def _add_operating(
         # In a thread: a large file takes longer to read than a request may wait.
         return web.json_response(await asyncio.to_thread(operations().config))
 
+    async def explain(request: web.Request) -> web.Response:
+        question = _question(await _object(request))
+        await collected(proxy, collect)
+        # In a thread: near misses of a thousand routes take longer than a request may wait. It only reads.
+        return web.json_response(await asyncio.to_thread(explained, proxy, operations().loaded, question))
+
     async def wish(request: web.Request) -> web.Response:
         upstream, backend = request.match_info["upstream"], request.match_info["backend"]
         action, weight = _wish(await _object(request))
@@ -136,6 +144,7 @@ def _add_operating(
     app.router.add_get("/v1/drain", drain_told)
     app.router.add_get("/v1/failures", failures)
     app.router.add_get("/v1/config", config)
+    app.router.add_post("/v1/explain", explain)
     app.router.add_post("/v1/backends/{upstream}/{backend}", wish)
     app.router.add_post("/v1/drain", drain)
     app.router.add_post("/v1/undrain", undrain)
@@ -197,6 +206,18 @@ def _only(body: dict[str, Any], *keys: str) -> None:
     for key in body:
         if key not in keys:
             raise ConfigError(f"there is no {key!r} here" + (f": {', '.join(keys)}" if keys else ""))
+
+
+def _question(body: dict[str, Any]) -> Question:
+    """`{"request": "GET https://shop.example.org/", "headers": ["Cookie: a=1"], "client": "10.1.2.3"}`."""
+    _only(body, "request", "headers", "client", "listener")
+    request, headers = body.get("request"), body.get("headers", [])
+    if not isinstance(request, str) or not isinstance(headers, list) or not all(isinstance(e, str) for e in headers):
+        raise ConfigError('say what is asked: {"request": "GET https://shop.example.org/", "headers": ["Cookie: a=1"]}')
+    client, listener = body.get("client"), body.get("listener")
+    if not isinstance(client, str | None) or not isinstance(listener, str | None):
+        raise ConfigError("`client` is an address, and `listener` a name")
+    return Question(request, tuple(headers), client, listener)
 
 
 def _wish(body: dict[str, Any]) -> tuple[str, int | None]:

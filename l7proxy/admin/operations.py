@@ -231,6 +231,11 @@ class Operations:
         notice_s = self._process.proxy.snapshot.config.timeouts.notice_s
         return drain is not None and time.monotonic() - drain.since_at >= notice_s
 
+    @property
+    def loaded(self) -> Loaded:
+        """What is served, and its text."""
+        return self._process.loaded
+
     def config(self) -> dict[str, Any]:
         """The configuration in force, without its secrets and comments. It takes time for a large one."""
         loaded = self._process.loaded

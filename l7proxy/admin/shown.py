@@ -6,13 +6,14 @@ One rule: it reads, and every name stands for the same in each answer.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from l7proxy.core.metering import Counters
 from l7proxy.core.model import Config, Listener
 from l7proxy.core.settings.tls import Certificate
+from l7proxy.core.slowstart import SCALE
 from l7proxy.core.wishes import Wish, moment
 from l7proxy.counts import WorkerCounts
 from l7proxy.files import certificates
@@ -68,6 +69,23 @@ def backends_of(proxy: Proxy) -> list[dict[str, Any]]:
 def is_there(snapshot: Snapshot, upstream: str, backend: str) -> bool:
     """Whether the configuration has such a backend."""
     return upstream in snapshot.upstreams and backend in snapshot.upstreams[upstream].backends
+
+
+def why_of(state: BackendState, upstream: UpstreamState, now: float) -> Iterator[str]:
+    """Why a backend that is up has another share than the file says, and until when."""
+    name, guard, sticky = state.backend.name, upstream.guard, upstream.upstream.sticky
+    if state.effective.why:
+        yield state.effective.why
+    elif not state.weight:
+        yield "drained by the file"
+    if state.drained_at is not None and sticky is not None and sticky.cookie:
+        left_s = sticky.drain_s - (now - state.drained_at)
+        yield f"keeps its sessions for {left_s:.0f} s more" if left_s > 0 else "keeps no sessions any more"
+    if guard is not None and (ejection := guard.ejections.get(name)) is not None and ejection.is_out(now):
+        spared = "; nobody else is left" if name in upstream.weights else ""
+        yield f"left out for {ejection.until - now:.1f} s more, since it failed requests{spared}"
+    if upstream.is_slow and (counts := upstream.weights.get(name, 0)) < SCALE * state.weight and counts:
+        yield f"slow start: {100 * counts / (SCALE * state.weight):.0f} % of its weight"
 
 
 def certificates_of(config: Config, now: datetime | None = None) -> list[dict[str, Any]]:
@@ -150,26 +168,13 @@ def _why_not(state: UpstreamState) -> str | None:
     return f"spared, since too many of its requests failed: one is tried in {max(guard.gate.opens_in_s(now), 0.0):.0f}s"
 
 
-def _why(state: BackendState, upstream: UpstreamState) -> str | None:
-    """Why it has another share than the file says."""
-    name = state.backend.name
-    parts = [state.effective.why]
-    # From the shared cells: a process that serves nobody, as the one above workers, has never looked.
-    ejection = upstream.guard.ejections.get(name) if upstream.guard is not None else None
-    if ejection is not None and ejection.is_out(time.monotonic()):
-        parts.append(f"left out for {ejection.until - time.monotonic():.0f}s more, since it failed requests")
-    if state.weight and time.monotonic() - state.back_at < upstream.upstream.slow_start_s:
-        parts.append("slow start")
-    return "; ".join(filter(None, parts)) or None
-
-
 def _backend(state: BackendState, upstream: UpstreamState) -> dict[str, Any]:
     health = state.health
     return {
         "address": state.backend.address,
         "weight": state.weight,
         "configured_weight": state.backend.weight,
-        "why": _why(state, upstream),
+        "why": "; ".join(why_of(state, upstream, time.monotonic())) or None,
         "wish": _wish(state.wish),
         "health": health.status.value if state.backend.check is not None else "unchecked",
         "reason": state.why_down if health.last is not None or state.backend.unresolved else None,

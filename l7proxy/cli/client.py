@@ -47,6 +47,10 @@ class Client:
         notes = self._ask("POST", path, fields).get("notes", [])
         return [str(note) for note in notes]
 
+    def ask(self, path: str, **fields: object) -> dict[str, Any]:
+        """Ask what takes more words than a path has."""
+        return self._ask("POST", path, fields)
+
     def wish(self, upstream: str, backend: str, **fields: object) -> list[str]:
         """Have something done with one backend."""
         return self.post(f"/v1/backends/{quote(upstream, safe='')}/{quote(backend, safe='')}", **fields)

@@ -1,4 +1,4 @@
-"""The command line: run, check, explain and schema, and what asks a running l7proxy (operate.py).
+"""The command line: run, check and schema, and what asks a running l7proxy (operate.py).
 
 One rule: an operator's mistake is a sentence and an exit code, never a traceback. Heavy parts are imported where they
 are used, so that `check` and `--help` start fast.
@@ -102,24 +102,6 @@ def check(file: str) -> None:
         (sum(len(upstream.backends) for upstream in config.upstreams.values()), "backend"),
     ]
     click.echo(f"{file}: ok: " + ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts))
-
-
-@cli.command(epilog=EPILOG)
-@click.argument("file")
-@click.argument("request")
-@click.option("-H", "--header", "headers", multiple=True, metavar="LINE", help="A header, such as 'Cookie: beta=yes'.")
-@click.option("--client", metavar="ADDR", help="The address that the connection comes from; default: 192.0.2.1.")
-@click.option("--listener", metavar="NAME", help="Where it comes in; default: by the URL's port, then by its scheme.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def explain(
-    file: str, request: str, headers: tuple[str, ...], client: str | None, listener: str | None, as_json: bool
-) -> None:
-    """Say what becomes of REQUEST, such as 'GET https://shop.example.org/v1': which route of FILE takes it and why,
-    what others lack, what is done to it, and which backends can answer. Nothing is sent.
-    """
-    from l7proxy.cli.explain import run as told
-
-    sys.exit(told(file, request, headers, client, listener, as_json))
 
 
 @cli.command()

@@ -6,12 +6,14 @@ One rule: what was asked for goes to standard output, text or JSON; what is told
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from l7proxy.cli.client import SOCKET, VARIABLE
 
@@ -331,7 +333,49 @@ def top(once: bool, interval_s: float | None, socket_path: Path) -> None:
     watch(_client(socket_path), max(0.1, interval_s or 0.0), once)
 
 
+@click.command()
+@click.argument("words", metavar="[FILE] REQUEST", nargs=-1, required=True)
+@click.option("--file", "file", metavar="FILE", help="Explain by this file, as it would be; the same as FILE.")
+@click.option("-H", "--header", "headers", multiple=True, metavar="LINE", help="A header, such as 'Cookie: beta=yes'.")
+@click.option("--client", metavar="ADDR", help="The address that the connection comes from; default: 192.0.2.1.")
+@click.option("--listener", metavar="NAME", help="Where it comes in; default: by the URL's port, then by its scheme.")
+@_socket
+@_json
+def explain(
+    words: tuple[str, ...],
+    file: str | None,
+    headers: tuple[str, ...],
+    client: str | None,
+    listener: str | None,
+    socket_path: Path,
+    as_json: bool,
+) -> None:
+    """Say what becomes of REQUEST, such as 'GET https://shop.example.org/v1': which route takes it and why, what others
+    lack, what is done to it, and which backends can answer. Nothing is sent, and nothing counts.
+
+    By the running l7proxy: its configuration, and how its backends, sessions and limits are now. By FILE: as it would
+    be. Ends with 1 where no route takes it.
+    """
+    by_socket = click.get_current_context().get_parameter_source("socket_path") is ParameterSource.COMMANDLINE
+    *files, request = [*([file] if file is not None else []), *words]
+    if len(files) > 1:
+        raise click.UsageError(f"say one FILE and one REQUEST, in quotes: {' '.join(map(repr, words))} is more")
+    if files and by_socket:
+        raise click.UsageError("either FILE or --socket: a file is explained as it would be, a socket as it is")
+    if not files and not headers and Path(request).is_file():
+        raise click.UsageError(f"{request} is a file: say what is asked too, such as 'GET https://shop.example.org/'")
+    if files:
+        from l7proxy.cli.explain import run
+        from l7proxy.core.question import Question
+
+        sys.exit(run(files[0], Question(request, headers, client, listener), as_json))
+    found = _client(socket_path).ask("/v1/explain", request=request, headers=headers, client=client, listener=listener)
+    click.echo(json.dumps(found["explanation"], indent=2) if as_json else "\n".join(found["told"]))
+    sys.exit(1 if found["explanation"]["is_unmatched"] else 0)
+
+
 COMMANDS = (
+    explain,
     status,
     top,
     backends,

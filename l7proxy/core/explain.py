@@ -3,17 +3,18 @@
 One rule: nothing is sent, counted or remembered, and what decides is asked itself: the reader of heads, the table of
 routes and its conditions are those that serve.
 
-What the settings of a route do is told by `core/describe.py`.
+What the settings of a route do is told by `core/describe.py`; how things are now, where there is a `Live` to ask.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from l7proxy.core.conditions import Condition, compile_conditions
 from l7proxy.core.describe import Asking, answer, claims_of, steps
+from l7proxy.core.explainlive import BackendNow, LimitNow, Live, UpstreamNow
 from l7proxy.core.head import Refusal, RequestHead
 from l7proxy.core.model import Backend, Config, Listener, PathKind, PathPattern, Route
 from l7proxy.core.proxystatus import Cause
@@ -38,7 +39,8 @@ class NearMiss:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A backend, and what it gets of all that the route takes, in percent, while all that have a weight are up."""
+    """A backend, and what it gets of all that the route takes, in percent: as it is `now`, or where nobody knows that,
+    while all that have a weight are up."""
 
     backend: str
     address: str
@@ -46,6 +48,7 @@ class Candidate:
     percent: float
     down: str = ""
     """Why it gets nothing now: its name has no address."""
+    now: BackendNow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Target:
     balance: str
     sticky: bool
     candidates: tuple[Candidate, ...]
+    now: UpstreamNow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Explanation:
     why: tuple[str, ...] = ()
     captures: Mapping[str, str] | None = None
     steps: tuple[str, ...] = ()
+    limits: tuple[LimitNow, ...] = ()
     targets: tuple[Target, ...] = ()
     near: tuple[NearMiss, ...] = ()
     more_near: int = 0
@@ -83,8 +88,9 @@ class Explanation:
     """Whether no route takes it."""
 
 
-def explain(config: Config, listener: Listener, head: bytes, peer: str) -> Explanation:
-    """What becomes of the request with this head (without its empty line) from the address `peer` at `listener`."""
+def explain(config: Config, listener: Listener, head: bytes, peer: str, live: Live | None = None) -> Explanation:
+    """What becomes of the request with this head (without its empty line) from the address `peer` at `listener`. `live`
+    knows how things are now under the same `config`."""
     start = head.partition(b"\r\n")[0].rpartition(b" ")[0].decode("latin-1")
     if listener.tcp is not None:
         return Explanation(start, peer, listener.name, "nothing is read here: this listener forwards connections")
@@ -114,7 +120,8 @@ def explain(config: Config, listener: Listener, head: bytes, peer: str) -> Expla
         tuple(why_it_fits(route, asking)),
         {name: (value or b"").decode("utf-8", "replace") for name, value in asking.captures.items()},
         tuple(steps(route, asking)),
-        tuple(targets(config, route)),
+        live.limits(route, asking) if live is not None else (),
+        tuple(targets(config, route, asking, live)),
         told,
         more,
     )
@@ -241,28 +248,32 @@ def _more_specific(taken: Route, other: Route, asking: Asking) -> str:
 # Who can answer.
 
 
-def targets(config: Config, route: Route, unusable: Collection[str] = ()) -> Iterator[Target]:
-    """The upstreams of a route with their backends; `unusable` upstreams leave their shares to the others."""
+def targets(config: Config, route: Route, asking: Asking, live: Live | None) -> Iterator[Target]:
+    """The upstreams of a route with their backends."""
     weights = {share.upstream: share.weight for share in route.split} or dict.fromkeys(route.upstreams, 1)
-    usable = {name: weight for name, weight in weights.items() if name not in unusable}
-    whole = sum(usable.values())
+    whole = sum(weights.values()) or 1
+    percents = {name: 100 * weight / whole for name, weight in weights.items()}
+    if live is not None:
+        percents.update(live.shares(route, asking))
     for name, weight in weights.items():
-        share = usable.get(name, 0) / whole if whole else 0.0
         upstream = config.upstreams[name]
+        now = live.upstream(name, asking) if live is not None else None
         yield Target(
             name,
             weight if route.split else None,
-            round(100 * share, 2),
+            round(percents[name], 2),
             str(getattr(upstream.balance, "value", upstream.balance)),
             upstream.sticky is not None,
-            tuple(_candidates(upstream.backends, share)),
+            tuple(_candidates(upstream.backends, percents[name], now)),
+            now,
         )
 
 
-def _candidates(backends: Sequence[Backend], share: float) -> Iterator[Candidate]:
+def _candidates(backends: Sequence[Backend], percent: float, upstream: UpstreamNow | None) -> Iterator[Candidate]:
     whole = sum(backend.weight for backend in backends if not backend.unresolved) or 1
     for backend in backends:
         port, known = backend.endpoint.port, not backend.unresolved
         address = str(backend.endpoint) if known else f"{backend.host}:{port}"
-        percent = round(100 * share * backend.weight / whole, 2) if known else 0.0
-        yield Candidate(backend.name, address, backend.weight, percent, backend.unresolved)
+        now = upstream.backends[backend.name] if upstream is not None else None
+        share = now.share if now is not None else known * backend.weight / whole
+        yield Candidate(backend.name, address, backend.weight, round(percent * share, 2), backend.unresolved, now)

@@ -25,3 +25,12 @@ def decide(full_at: int, now: int, interval: int, burst: int) -> tuple[int, int]
     full_at = min(max(full_at, now), most)
     after = full_at + interval
     return (after, 0) if after <= most else (full_at, after - most)
+
+
+def left(full_at: int, now: int, interval: int, burst: int) -> int:
+    """How many such a bucket holds.
+
+    >>> left(0, 1000, interval=10, burst=2), left(1010, 1000, interval=10, burst=2), left(1020, 1001, 10, 2)
+    (2, 1, 0)
+    """
+    return max(0, (now + interval * burst - max(full_at, now)) // interval)

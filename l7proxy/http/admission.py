@@ -46,6 +46,11 @@ class Places:
         return self.count.take(self.most)
 
     @property
+    def taken(self) -> int:
+        """How many requests it has, of all workers."""
+        return self.count.total()
+
+    @property
     def is_full(self) -> bool:
         return self.count.total() >= self.most
 
@@ -75,6 +80,11 @@ class Line:
 
     def __len__(self) -> int:
         return len(self._who)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait, in all workers."""
+        return self._waiting.total()
 
     @property
     def waited_s(self) -> float:

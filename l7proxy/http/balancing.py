@@ -10,6 +10,7 @@ from random import random
 from typing import TYPE_CHECKING, Protocol
 
 from l7proxy.core.balance import Lots, RoundRobin, better, least
+from l7proxy.core.conditions import Asked
 from l7proxy.core.hashring import HashRing
 from l7proxy.core.head import ResponseHead
 from l7proxy.core.lookup import query_of, query_value
@@ -186,25 +187,29 @@ class Hashed:
             self._ring = HashRing(weights)
         self._weights = weights
 
-    def key(self, exchange: Exchange) -> bytes | None:
+    def key(self, asked: Asked) -> bytes | None:
         """What decides; None where the request has none."""
         match self._kind:
             case KeyKind.SOURCE:
-                return exchange.asker.encode("ascii", "replace")
+                return asked.asker.encode("ascii", "replace")
             case KeyKind.URI:
-                return exchange.head.target
+                return asked.head.target
             case KeyKind.HEADER:
-                return exchange.seen.first(self._name)
+                return asked.seen.first(self._name)
             case KeyKind.COOKIE:
-                return exchange.seen.cookie(self._name)
+                return asked.seen.cookie(self._name)
             case KeyKind.QUERY:
-                return query_value(query_of(exchange.head.target), self._name)
+                return query_value(query_of(asked.head.target), self._name)
+
+    def whose(self, key: bytes, untried: Mapping[str, int]) -> str | None:
+        """The one that a key leads to: nobody has a turn."""
+        return self._ring.pick(key, untried, self._busy, self._bounded)
 
     def pick(self, exchange: Exchange, untried: Mapping[str, int]) -> str | None:
         key = self.key(exchange)
         if not key:
             return self._others.pick(exchange, untried)
-        return self._ring.pick(key, untried, self._busy, self._bounded)
+        return self.whose(key, untried)
 
 
 class TimedAnswers:

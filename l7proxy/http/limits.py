@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 from l7proxy.board import Board
 from l7proxy.core.capacity import route_row
+from l7proxy.core.conditions import Asked
+from l7proxy.core.describe import answer
+from l7proxy.core.explainlive import LimitNow
 from l7proxy.core.gcra import SECOND
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.settings.limiting import By, Concurrency, Rate
@@ -56,14 +59,14 @@ class Keys:
         self._board = board
         self._known: dict[str | bytes, int] = {}
 
-    def of(self, exchange: Exchange) -> int:
-        """The key of `exchange`."""
+    def of(self, asked: Asked) -> int:
+        """The key of a request."""
         who: str | bytes
         if self._header:
-            values = exchange.seen.all(self._header)
+            values = asked.seen.all(self._header)
             who = b"" if not values else values[0] if len(values) == 1 else b",".join(values)
         else:
-            who = exchange.asker
+            who = asked.asker
         key = self._known.get(who)
         if key is None:
             key = self._board.key(self._of, who if isinstance(who, bytes) else client_of(who))
@@ -80,6 +83,7 @@ class RateStep:
     def __init__(self, route: str, rate: Rate, board: Board) -> None:
         name = f"rate/{route}/{rate.by.value}/{rate.header}"
         self._take = board.buckets.take
+        self._left = board.buckets.left
         self._keys = Keys(name, rate.header, board) if rate.by is not By.ROUTE else None
         self._key = board.key(name, "")
         self._interval_ns = rate.interval_ns
@@ -96,6 +100,16 @@ class RateStep:
         exchange.proxy.meters.limited(exchange.route, "rate")
         exchange.put_off(Cause.RATE_LIMITED, self._said, -(-wait_ns // SECOND))
         return OVER
+
+    def look(self, asked: Asked) -> LimitNow:
+        """What `before` would say; nothing is taken."""
+        key = self._key if self._keys is None else self._keys.of(asked)
+        left, wait_ns = self._left(key, monotonic_ns(), self._interval_ns, self._burst)
+        said = f"{left} of {self._burst} are left"
+        if wait_ns:
+            again_s = -(-wait_ns // SECOND)
+            return LimitNow("rate", said, f"{answer(Cause.RATE_LIMITED, self._said)}; again in {again_s} s")
+        return LimitNow("rate", said)
 
 
 class ConcurrencyStep:
@@ -127,6 +141,15 @@ class ConcurrencyStep:
         exchange.proxy.meters.limited(exchange.route, "concurrency")
         exchange.put_off(cause, self._said, BUSY_AGAIN_S)
         return OVER
+
+    def look(self, asked: Asked) -> LimitNow:
+        """What `before` would say; nothing is taken."""
+        if self._keys is None:
+            there, cause = self._count.total(), Cause.ROUTE_BUSY
+        else:
+            there, cause = self._tallies.total(self._keys.of(asked)), Cause.TOO_MANY_REQUESTS
+        said = f"{there} of {self._most} are there"
+        return LimitNow("concurrency", said, answer(cause, self._said) if there >= self._most else "")
 
     def ended(self, exchange: Told) -> None:
         """Give its place back, if it has one."""

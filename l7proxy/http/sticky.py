@@ -82,6 +82,11 @@ class Sessions:
         exchange.session = Held(self, ticket, max(at, 0), now)
         return ticket
 
+    def ticket_in(self, fields: bytes) -> Ticket:
+        """What the cookies in a request's header lines say; nothing is counted, and nothing remembered of a request."""
+        at = find_cookie(fields, self._key)
+        return self._read(fields, at, _wall() if self._is_timed else 0.0) if at >= 0 else NO_TICKET
+
     def _read(self, fields: bytes, at: int, now: float) -> Ticket:
         key, tickets = self._key, self.tickets
         found = NO_TICKET
@@ -106,11 +111,13 @@ class Sessions:
             return None
         if name in untried:
             return self._backends[name]
+        return self._backends[name] if not exchange.retries and self.keeps(name, exchange.started_at) else None
+
+    def keeps(self, name: str, now: float) -> bool:
+        """Whether a backend that gets no new sessions takes requests of those that it has."""
         backend = self._backends[name]
         drained_at = backend.drained_at
-        if drained_at is None or not backend.up or exchange.retries:
-            return None
-        return backend if exchange.started_at - drained_at <= self._drain_s else None
+        return drained_at is not None and backend.up and now - drained_at <= self._drain_s
 
     def choose(self, exchange: Exchange, untried: Mapping[str, int]) -> BackendState | None:
         """The same, for a request that goes to this upstream."""

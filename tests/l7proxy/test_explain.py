@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from l7proxy.cli.explain import AskError, explain_loaded, head_of, listener_of, told
 from l7proxy.core.config import load_config
 from l7proxy.core.describe import Asking, described
 from l7proxy.core.explain import Explanation, explain
+from l7proxy.core.explaintext import told
 from l7proxy.core.head import RequestHead
 from l7proxy.core.model import Listener
+from l7proxy.core.question import AskError, Question, ask, head_of, listener_of
 from l7proxy.files.loading import load_text
 
 pytestmark = pytest.mark.unit
@@ -53,7 +54,7 @@ LOADED = load_text(TEXT, "l7proxy.yaml")
 
 
 def of(asked: str, *lines: str, client: str | None = None, listener: str | None = None) -> Explanation:
-    return explain_loaded(LOADED, asked, lines, client, listener)
+    return ask(LOADED.config, Question(asked, lines, client, listener))
 
 
 def misses(found: Explanation) -> dict[str, str]:
@@ -116,7 +117,7 @@ def test_the_nearest_comes_first() -> None:
 def test_of_many_near_misses_the_first_are_told() -> None:
     routes = "\n".join(f"  - {{match: {{host: h{number}.org}}, upstream: shop}}" for number in range(30))
     loaded = load_text(TEXT.replace("routes:\n", f"routes:\n{routes}\n"), "f")
-    found = explain_loaded(loaded, "http://h31.org/", (), None, None)
+    found = ask(loaded.config, Question("http://h31.org/"))
     assert len(found.near) == 8
     assert found.more_near >= 22
     assert "h3.org /" in misses(found), "the likest names come first"
@@ -194,13 +195,13 @@ def test_who_may_pass_is_told_without_secrets() -> None:
 """,
     )
     loaded = load_text(text, "f")
-    found = explain_loaded(loaded, "http://shop.example.org/v2/", (), None, None)
+    found = ask(loaded.config, Question("http://shop.example.org/v2/"))
     assert found.steps == (
         "access: client 192.0.2.1 is refused",
         "access: asks for a user and a password, for 'shop'",
         "respond: answers 200 by itself",
     )
-    assert explain_loaded(loaded, "http://shop.example.org/v2/", (), "10.1.1.1", None).steps[0].endswith("may pass")
+    assert ask(loaded.config, Question("http://shop.example.org/v2/", client="10.1.1.1")).steps[0].endswith("may pass")
 
 
 def test_limits_and_compression_are_told_in_the_words_of_the_file() -> None:
@@ -239,7 +240,7 @@ def test_what_goes_on_is_what_the_rewriting_makes() -> None:
       request_id: true
 """,
     )
-    found = explain_loaded(load_text(text, "f"), "http://shop.example.org/v1/a/b?utm_source=x&c=d", (), None, None)
+    found = ask(load_text(text, "f").config, Question("http://shop.example.org/v1/a/b?utm_source=x&c=d"))
     assert found.steps == (
         "rewrite: /v1/a/b?utm_source=x&c=d goes on as /new/a/b?c=d",
         "rewrite: Host is internal.example.org",

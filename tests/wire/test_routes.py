@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from l7proxy.admin.shown import status_of
-from l7proxy.cli.explain import explain_loaded
+from l7proxy.core.question import Question, ask
 from l7proxy.files.loading import load_file
 from tests.wire.harness import Origin, Running, fields_of, free_port, live, named, one_answer, running
 from tests.wire.harness import status_of as status
@@ -68,7 +68,7 @@ async def test_a_request_takes_the_route_that_it_should_and_explain_says_the_sam
                 more = "".join(f"{each}\r\n" for each in headers)
                 head = f"{method} /{target} HTTP/1.1\r\nHost: {host}\r\n{more}"
                 answer = await proxy.talk(f"{head}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
-                found = explain_loaded(loaded, f"{method} http://{rest}", headers, "127.0.0.1", None)
+                found = ask(loaded.config, Question(f"{method} http://{rest}", tuple(headers), "127.0.0.1"))
                 assert found.route == expected, line
                 if expected is None:
                     assert status(answer) == 404
