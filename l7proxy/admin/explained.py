@@ -21,9 +21,9 @@ from l7proxy.core.question import Question, ask
 from l7proxy.core.settings.balancing import Hashing
 from l7proxy.core.sticky import Verdict
 from l7proxy.core.wishes import Want
+from l7proxy.files.loading import Loaded
 from l7proxy.http.balancing import Hashed
 from l7proxy.http.limits import ConcurrencyStep, RateStep
-from l7proxy.files.loading import Loaded
 from l7proxy.runtime import Proxy, Snapshot
 from l7proxy.upstreams import BackendState, UpstreamState
 
