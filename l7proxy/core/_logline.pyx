@@ -23,21 +23,23 @@ cdef extern from *:
 
 
 cdef class Combined:
-    """Makes the lines. Given are the written forms of names, how odd octets are escaped, and what a second is called."""
+    """Makes the lines. Given are the written forms of names, how odd octets are escaped, what a second is called, and how a user is written."""
 
     cdef object names
     cdef object escaped
     cdef object moment
+    cdef object word
     cdef char *text
     cdef Py_ssize_t length
     cdef Py_ssize_t size
     cdef long long second
     cdef bytes stamp
 
-    def __init__(self, names, escaped, moment):
+    def __init__(self, names, escaped, moment, word):
         self.names = names
         self.escaped = escaped
         self.moment = moment
+        self.word = word
         self.second = -1
         self.stamp = b""
 
@@ -120,6 +122,7 @@ cdef class Combined:
         cdef bytes referer = b"-" if record[19] is None else record[19]
         cdef bytes agent = b"-" if record[20] is None else record[20]
         cdef bytes request_id = b"" if record[21] is None else record[21]
+        cdef bytes user = self.word(record[22]) if record[22] else b"-"
         cdef long long second = <long long>(started_at + wall_s)
         if second != self.second:
             self.stamp = self.moment(second).strftime("%d/%b/%Y:%H:%M:%S +0000").encode("ascii")
@@ -136,9 +139,12 @@ cdef class Combined:
         self._room(
             4096 + len(client) + len(method) + len(host) + len(target) + len(version) + len(scheme) + len(route)
             + len(upstream) + len(backend) + len(cause) + len(referer) + len(agent) + len(request_id)
+            + len(user)
         )
         self._put_bytes(client)
-        self._put(b" - - [", 6)
+        self._put(b" - ", 3)
+        self._put_bytes(user)
+        self._put(b" [", 2)
         self._put_bytes(self.stamp)
         self._put(b'] "', 3)
         self._put_bytes(method)

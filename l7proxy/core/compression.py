@@ -140,12 +140,17 @@ def judge(
     length = answer.first(b"content-length")
     if length is not None and length.isdigit() and int(length) < compression.minimum_bytes and status != 304:
         return False, None
-    if method == b"HEAD" or status in _NEVER or asked.first(b"range") is not None:
-        return True, None
+    return True, None if status in _NEVER else coding_for(compression, asked, method)
+
+
+def coding_for(compression: Compression, asked: Fields, method: bytes) -> str | None:
+    """The coding in which who asks takes answers; None where it takes none."""
+    if method == b"HEAD" or asked.first(b"range") is not None:
+        return None
     if any(_NO_TRANSFORM.search(value) for value in asked.all(b"cache-control")):
-        return True, None
+        return None
     accepted = asked.all(b"accept-encoding")
-    return True, choose(b",".join(accepted), compression.algorithms) if accepted else None
+    return choose(b",".join(accepted), compression.algorithms) if accepted else None
 
 
 def varied(fields: bytes, answer: Fields) -> bytes:

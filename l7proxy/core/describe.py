@@ -12,8 +12,8 @@ from typing import Any
 
 from l7proxy.core.access import NetworkRules
 from l7proxy.core.captures import captures_of
+from l7proxy.core.compression import coding_for
 from l7proxy.core.forwarded import TrustedNetworks, client_of
-from l7proxy.core.gcra import SECOND
 from l7proxy.core.head import RequestHead
 from l7proxy.core.lookup import Fields, query_of
 from l7proxy.core.model import DangerousPath, Listener, Route
@@ -21,8 +21,8 @@ from l7proxy.core.paths import Danger, danger_of
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.rewrite import Rewriter, host_of
 from l7proxy.core.settings.access import Access
-from l7proxy.core.settings.compression import TYPES, Compression
-from l7proxy.core.settings.limiting import By, Concurrency, Limiting, Rate
+from l7proxy.core.settings.compression import Compression
+from l7proxy.core.settings.limiting import By, Concurrency, Limiting, Rate, rate_text
 from l7proxy.core.settings.marking import Forwarding, HeaderRules, Marking
 from l7proxy.core.settings.redirect import Redirect
 from l7proxy.core.settings.respond import Maintenance, Respond
@@ -112,23 +112,32 @@ def _access(access: Access, asking: Asking) -> Iterator[str]:
         yield "asks for a client's certificate"
 
 
-def _limits(limits: Limiting, _: Asking) -> Iterator[str]:
-    if limits.rate is not None:
-        rate = limits.rate
-        a_minute = 60 * SECOND / rate.interval_ns
-        often = f"{a_minute / 60:g}/s" if a_minute >= 60 else f"{a_minute:.3g}/m"
-        yield f"{often} for {_each(rate)}, {rate.burst} at once"
-    if limits.concurrency is not None:
-        yield f"{limits.concurrency.most} at one time for {_each(limits.concurrency)}"
+def _limits(limiting: Limiting, asking: Asking) -> Iterator[str]:
+    if (rate := limiting.rate) is not None:
+        yield f"{rate_text(rate)} for {_whom(rate, asking)}, {rate.burst} at once; 429 beyond"
+    if (concurrency := limiting.concurrency) is not None:
+        status = 503 if concurrency.by is By.ROUTE else 429
+        yield f"{concurrency.most} at one time for {_whom(concurrency, asking)}; {status} beyond"
 
 
-def _each(limit: Rate | Concurrency) -> str:
-    return {By.CLIENT: "each client", By.ROUTE: "the route", By.HEADER: f"each value of {limit.header}"}[limit.by]
+def _whom(limit: Rate | Concurrency, asking: Asking) -> str:
+    match limit.by:
+        case By.ROUTE:
+            return "the whole route"
+        case By.CLIENT:
+            return f"client {asking.asker}"
+        case By.HEADER:
+            values = asking.seen.all(limit.header.encode("ascii"))
+            said = b",".join(values).decode("latin-1")
+            return f"{limit.header} {said!r}" if values else f"all without {limit.header}"
 
 
-def _compression(compression: Compression, _: Asking) -> Iterator[str]:
-    types = "the usual types" if compression.types == TYPES else ", ".join(compression.types)
-    yield f"{', '.join(compression.algorithms)}, of {types}, as the client and the answer allow"
+def _compression(compression: Compression, asking: Asking) -> Iterator[str]:
+    coding = coding_for(compression, asking.seen, asking.head.method)
+    if coding is None:
+        yield "answers stay as they are: this request takes none of " + ", ".join(compression.algorithms)
+    else:
+        yield f"answers are sent in {coding}, of the types that are named and from {compression.minimum_bytes} bytes on"
 
 
 def _rewrite(rewrite: Rewrite, asking: Asking) -> Iterator[str]:
@@ -166,6 +175,8 @@ def _rules(rules: HeaderRules, asking: Asking) -> Iterator[str]:
 
 DESCRIBERS: dict[type, Describer] = {
     Access: _access,
+    Limiting: _limits,
+    Compression: _compression,
     Redirect: _redirect,
     Respond: _respond,
     Maintenance: _maintenance,

@@ -245,6 +245,7 @@ class Ending(Told):
                 head.referer or None,
                 head.agent or None,
                 self._request_id or None,
+                self.user,
             )
         )
 

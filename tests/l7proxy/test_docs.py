@@ -121,7 +121,7 @@ def test_metrics_that_the_text_mentions_are_there() -> None:
 def test_every_field_of_the_access_log_is_told() -> None:
     rows = _rows("The access log")
     in_json = [name for row in rows for name in _names(row[0])]
-    assert set(in_json) == set(json.loads(json_lines([record(request_id=b"1")], WALL_S)))
+    assert set(in_json) == set(json.loads(json_lines([record(request_id=b"1", user="ann")], WALL_S)))
     assert len(in_json) == len(set(in_json))
     behind = set(
         re.findall(r"([a-z_]+)=", combined([record(request=(b"GET", b"a", b"/"), request_id=b"1")], WALL_S).decode())

@@ -204,27 +204,39 @@ def test_who_may_pass_is_told_without_secrets() -> None:
     assert ask(loaded.config, Question("http://shop.example.org/v2/", client="10.1.1.1")).steps[0].endswith("may pass")
 
 
-def test_limits_and_compression_are_told_in_the_words_of_the_file() -> None:
-    text = """\
-listeners: {web: {bind: "0.0.0.0:80"}}
-routes:
-  - name: shop
-    upstream: shop
-    compress: true
-    limits: {rate: {limit: 5/m, burst: 3, by: header X-Key}, concurrency: 20}
-  - {name: api, match: {path: /a}, upstream: shop, limits: {rate: 100/s}, compress: {algorithms: br, types: text/css}}
-upstreams: {shop: {backends: {a: {address: "127.0.0.1:1"}}}}
-"""
-    loaded = load_text(text, "l7proxy.yaml")
-    assert explain_loaded(loaded, "GET http://x/", (), None, None).steps == (
-        "limits: 5/m for each value of x-key, 3 at once",
-        "limits: 20 at one time for the route",
-        "compress: zstd, br, gzip, of the usual types, as the client and the answer allow",
-    )
-    assert explain_loaded(loaded, "GET http://x/a", (), None, None).steps == (
-        "limits: 100/s for each client, 100 at once",
-        "compress: br, of text/css, as the client and the answer allow",
-    )
+@pytest.mark.parametrize(
+    ("setting", "lines", "said"),
+    [
+        ("limits: {rate: 100/s}", (), ("limits: 100/s for client 192.0.2.1, 100 at once; 429 beyond",)),
+        (
+            "limits: {rate: {limit: 7/m, burst: 3, by: header X-Key}, concurrency: 5}",
+            ("X-Key: k",),
+            (
+                "limits: 7/m for x-key 'k', 3 at once; 429 beyond",
+                "limits: 5 at one time for the whole route; 503 beyond",
+            ),
+        ),
+        (
+            "limits: {concurrency: {most: 2, by: header X-Key}}",
+            (),
+            ("limits: 2 at one time for all without x-key; 429 beyond",),
+        ),
+        (
+            "compress: true",
+            ("Accept-Encoding: gzip, br",),
+            ("compress: answers are sent in br, of the types that are named and from 1024 bytes on",),
+        ),
+        (
+            "compress: {algorithms: gzip}",
+            ("Accept-Encoding: gzip", "Range: bytes=1-"),
+            ("compress: answers stay as they are: this request takes none of gzip",),
+        ),
+    ],
+)
+def test_limits_and_compression_say_what_they_are(setting: str, lines: tuple[str, ...], said: tuple[str, ...]) -> None:
+    text = TEXT.replace("    respond: {body: hello}\n", f"    upstream: canary\n    {setting}\n")
+    found = ask(load_text(text, "f").config, Question("http://shop.example.org/v2/", lines))
+    assert found.steps == said
 
 
 def test_what_goes_on_is_what_the_rewriting_makes() -> None:

@@ -28,8 +28,10 @@ def record(
     cause: Cause | None = None,
     headers: tuple[bytes | None, bytes | None] = (None, b"curl/8.5"),
     request_id: bytes | None = None,
+    user: str = "",
 ) -> Record:
-    return (*times, client, *request, b"1.1", "https", status, 12, 1024, *place, 1, cause, *headers, request_id)
+    known = (*times, client, *request, b"1.1", "https", status, 12, 1024, *place, 1, cause, *headers)
+    return (*known, request_id, user)
 
 
 def test_combined_is_apaches_with_fields_behind() -> None:
@@ -45,6 +47,25 @@ def test_request_id_stands_last_where_there_is_one() -> None:
     assert combined([marked], WALL_S) == combined([plain], WALL_S)[:-1] + b" request_id=a=1;b\n"
     said = json.loads(json_lines([marked], WALL_S))
     assert said.pop("request_id") == "a=1;b"
+    assert said == json.loads(json_lines([plain], WALL_S))
+
+
+@pytest.mark.parametrize(
+    ("user", "in_combined"),
+    [
+        ("ann", b"ann"),
+        ("ann smith", b"ann\\x20smith"),
+        ("-", b"\\x2d"),
+        ('a" 200 [', b'a\\"\\x20200\\x20['),
+        ("a\\x20b", b"a\\\\x20b"),
+        ("J\u00fcrg\n", b"J\\xc3\\xbcrg\\n"),
+    ],
+)
+def test_user_is_one_word_where_there_is_one(user: str, in_combined: bytes) -> None:
+    plain, known = record(), record(user=user)
+    assert combined([known], WALL_S) == combined([plain], WALL_S).replace(b" - - [", b" - %b [" % in_combined, 1)
+    said = json.loads(json_lines([known], WALL_S))
+    assert said.pop("user") == user
     assert said == json.loads(json_lines([plain], WALL_S))
 
 
@@ -150,7 +171,7 @@ NAMES = st.none() | st.text(max_size=8)
 QUOTED = rb'(?:[ !#-\[\]-~]|\\["\\ntr]|\\x[0-9a-f]{2})*'
 LINE = re.compile(
     (
-        rb'192\.0\.2\.1 - - \[[^]]+\] "(?P<request>%b) HTTP/1\.1" 200 1024 "%b" "(?P<agent>%b)" '
+        rb'192\.0\.2\.1 - (?P<user>[!-~]+) \[[^]]+\] "(?P<request>%b) HTTP/1\.1" 200 1024 "%b" "(?P<agent>%b)" '
         rb'host="(?P<host>%b)" scheme=https in=12 queue=0\.1 connect=0\.2 first_byte=11\.7 total=12\.6 '
         rb'(?:(?:route|upstream|backend)=(?:[!#-<>-~]+|"(?:[ !#-\[\]-~]|\\.)*") ){3}retries=1 cause=[a-z_-]+'
         rb"(?: request_id=[!#-\[\]-~]+)?"
@@ -182,6 +203,7 @@ def shown(raw: bytes) -> str:
             cause=st.none() | st.sampled_from(list(Cause)),
             headers=st.tuples(OCTETS, OCTETS),
             request_id=st.none() | st.from_regex(rb"\A[!#-\[\]-~]{1,9}\Z"),
+            user=st.text(max_size=9),
         ),
         max_size=4,
     )
@@ -201,6 +223,8 @@ def test_each_record_is_one_line_with_its_fields_whatever_is_in_it(records: list
         match = LINE.fullmatch(line)
         assert match is not None, line
         asked = b"%b %b" % (one[6] or b"-", one[8] or b"-")
+        assert UNESCAPE.sub(plain, match["user"]) == (one[22].encode() or b"-")
+        assert (match["user"] == b"-") is not bool(one[22])
         agent = b"-" if one[20] is None else one[20]
         for group, raw in (("request", asked), ("host", one[7] or b"-"), ("agent", agent)):
             assert UNESCAPE.sub(plain, match[group]) == raw

@@ -66,6 +66,7 @@ def record(target: bytes = b"/", backend: str | None = "a") -> Record:
         None,
         None,
         None,
+        "",
     )
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from director.kit.net import Answer
 from director.kit.problem import InvalidConfigError
-from l7proxy.cli.explain import explain_loaded, told
+from l7proxy.core.explaintext import told
+from l7proxy.core.question import Question, ask
 from l7proxy.files import names
 from l7proxy.files.loading import load_file, load_text, renewed
 from l7proxy.renewal import Watch
@@ -109,7 +110,7 @@ def test_listeners_with_one_folder_serve_after_a_renewal_what_workers_read(tmp_p
 def test_explain_says_which_backend_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, "no such name")
     text = config_text(8080, "app.internal:8000", "127.0.0.1:8001")
-    found = explain_loaded(load_text(text, "x"), "GET http://a/", (), None, None)
+    found = ask(load_text(text, "x").config, Question("GET http://a/"))
     lines = list(told(found, "x", {0: 1}))
     assert "  backend  b0 app.internal:8000, down: it has no address (no such name)" in lines
     assert "  backend  b1 127.0.0.1:8001, weight 1, 100 %" in lines

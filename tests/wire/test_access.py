@@ -164,3 +164,14 @@ async def test_certificates_are_told_by_us_alone(tmp_path: Path) -> None:
             assert fields_of(origin.heads[-1], b"x-subject") == [b"CN=ann"]
             assert b"root" not in origin.heads[-1]
         assert len(fields_of(origin.heads[-1], b"x-print")[0]) == 64
+
+
+@live
+async def test_who_has_proven_it_is_in_the_access_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    access = f"{{basic: {{users: {{ann: '{bcrypt_of(b'one')}'}}}}}}"
+    async with running(tmp_path, Origin(named), routes=route(access), access_log="combined") as proxy:
+        assert status_of(await proxy.get("/", basic("ann:one"))) == 200
+        assert status_of(await proxy.get("/", basic("ann:two"))) == 401
+    first, second = capfd.readouterr().out.splitlines()
+    assert first.startswith("127.0.0.1 - ann [")
+    assert second.startswith("127.0.0.1 - - [")

@@ -159,6 +159,18 @@ class Limiting:
     concurrency: Concurrency | None = None
 
 
+def rate_text(rate: Rate) -> str:
+    """A rate as it is written: by the shortest time in which it is a whole number.
+
+    >>> rate_text(Rate(10_000_000, 100, By.CLIENT)), rate_text(Rate(8_571_428_571, 7, By.CLIENT))
+    ('100/s', '7/m')
+    """
+    counts = {unit: within_s * SECOND / rate.interval_ns for unit, within_s in _UNITS_S.items()}
+    whole = [unit for unit, count in counts.items() if abs(count - round(count)) <= count / 1_000_000]
+    unit = whole[0] if whole else "h"
+    return f"{round(counts[unit])}/{unit}"
+
+
 def build_limiting(section: LimitingSection) -> Limiting:
     """`section`, which has no findings."""
     rate = concurrency = None
