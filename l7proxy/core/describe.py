@@ -182,8 +182,6 @@ DESCRIBERS: dict[type, Describer] = {
     Maintenance: _maintenance,
     Rewrite: _rewrite,
     Marking: _marking,
-    Limiting: _limits,
-    Compression: _compression,
 }
 """By the type of a setting in the model. One that has a method `describe` needs none."""
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l7proxy.cli import cli
+from l7proxy.cli.main import cli
 from tests.wire.codings import WHOLE
 from tests.wire.harness import fields_of
 from tests.wire.outside import V2_SIGNATURE, Answered, Back, Line, Program, ok, upstreams

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from l7proxy.cli import cli
+from l7proxy.cli.main import cli
 from tests.wire.outside import Back, Line, Program, upstreams
 
 pytestmark = pytest.mark.unit
