@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from director.kit.errors import ConfigError, DirectorError
-from l7proxy.admin.app.explained import explained
+from l7proxy.admin.explained import explained
 from l7proxy.admin.operations import ACTIONS, Operations, UnknownError
 from l7proxy.admin.shown import backends_of, certificates_of, status_of, upstreams_of, workers_of
 from l7proxy.core.metering import merged
