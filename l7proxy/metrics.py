@@ -61,7 +61,10 @@ def counts_of(proxy: Proxy) -> Counts:
 
 def facts_of(proxy: Proxy) -> Counts:
     """What is so for all processes alike, and is told by one."""
-    facts: Counts = {key_of("l7proxy_draining"): proxy.draining}
+    facts: Counts = {
+        key_of("l7proxy_draining"): proxy.draining,
+        key_of("l7proxy_certificate_problems"): len(proxy.problems),
+    }
     for upstream, state in proxy.snapshot.upstreams.items():
         for backend, part in state.backends.items():
             facts[key_of("l7proxy_backend_up", upstream, backend)] = part.up

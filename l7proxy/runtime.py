@@ -78,7 +78,7 @@ class RouteState:
         if self.split is None:
             assert self.upstream is not None  # noqa: S101 -- its last step has answered otherwise
             return self.upstream
-        found = next((state for state in self._keeping if state.session_of(exchange) is not None), None)
+        found = self._keeper_for(exchange)
         if found is None:
             key = self.keyed.key(exchange) if self.keyed is not None else None
             name = self.split.of_key(key, self.unusable) if key else self.split.next(self.unusable)
@@ -86,10 +86,21 @@ class RouteState:
         exchange.route = self._by_upstream[found.upstream.name]
         return found
 
+    def _keeper_for(self, exchange: Exchange) -> UpstreamState | None:
+        """The upstream of a split that has the client's session, or had: a client whose backend is gone is not moved to
+        another version of the application, as long as its own has a backend left."""
+        had = None
+        for state in self._keeping:
+            if state.session_of(exchange) is not None:
+                return state
+            if had is None and state.had_session(exchange) and state.weights:
+                had = state
+        return had
+
     @property
     def unusable(self) -> list[str]:
-        """Of a split, the upstreams that have no backend to pick."""
-        return [state.upstream.name for state in self._upstreams if not state.weights]
+        """Of a split, the upstreams that have no backend to pick, or are spared."""
+        return [state.upstream.name for state in self._upstreams if not state.weights or state.is_spared]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +153,8 @@ class Proxy:
     connections: int = 0
     draining: bool = False
     is_replaced: bool = False
+    problems: tuple[str, ...] = ()
+    """Certificates that are not served as their files have them, and why."""
     full_because: str = "limits.connections is reached"
     load: Load = field(default_factory=Load)
     seals: dict[str, Seal] = field(default_factory=dict)

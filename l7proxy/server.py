@@ -61,6 +61,7 @@ class Server:
         self._prober = Prober(self._on_health)
         self._prober.watch(checks_of(config))
         self._engine = Engine(config, self._prober)
+        self.proxy.problems = loaded.left_out
         self._wake = asyncio.Event()
         self._reload_wanted = False
         self._upgrade_wanted = False
@@ -223,6 +224,7 @@ class Server:
             renewal = await asyncio.to_thread(renewed, self._loaded)
             if renewal.changed or renewal.moved:
                 await self._change(renewal.loaded)
+            self.proxy.problems = renewal.problems
             tell(renewal)
         except DirectorError as error:
             log.error("certificates could not be taken anew, the old ones stay", extra={"problem": str(error)})
@@ -239,6 +241,7 @@ class Server:
             self._admin.abandon()
             raise
         self._loaded = loaded
+        self.proxy.problems = ()
         self._prober.watch(checks_of(config))
         for served in gone:
             await end(served)

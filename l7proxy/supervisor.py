@@ -157,6 +157,7 @@ class Supervisor:
         self._prober.watch({check: health.get(check, HealthState()) for check in checks})
         self._places = {check: place for place, check in enumerate(checks)}
         self._engine = Engine(config, self._prober, own_roles, config.workers, collect=self.collect, board=self._board)
+        self.proxy.problems = loaded.left_out
 
     async def _run(self, begin: Callable[[], Awaitable[None]], admin: dict[str, int]) -> None:
         loop = asyncio.get_running_loop()
@@ -325,6 +326,7 @@ class Supervisor:
             renewal = await asyncio.to_thread(renewed, self._loaded)
             if renewal.changed or renewal.moved:
                 await self._change(renewal.loaded, ())
+            self.proxy.problems = renewal.problems
             tell(renewal)
         except DirectorError as error:
             told = {"problem": str(error), "again_in_s": AGAIN_S}
@@ -361,6 +363,7 @@ class Supervisor:
             await crew.abandon(staying)
             raise
         self._loaded, self._number = loaded, order.number
+        self.proxy.problems = ()
         checks = checks_of(config)
         self._places = {check: place for place, check in enumerate(checks)}
         self._prober.watch(checks)

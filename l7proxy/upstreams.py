@@ -180,6 +180,16 @@ class UpstreamState:
         """The backend here that has the client's session by cookie, and would take the request."""
         return self.sessions.backend_of(exchange, self.weights) if self.sessions is not None else None
 
+    def had_session(self, exchange: Exchange) -> bool:
+        """Whether the client's cookie names a backend here, also one that takes no request."""
+        return self.sessions is not None and bool(self.sessions.ticket_of(exchange).name)
+
+    @property
+    def is_spared(self) -> bool:
+        """Whether the breaker lets nothing through now."""
+        gate = self.guard.gate if self.guard is not None else None
+        return gate is not None and gate.opens_in_s(time.monotonic()) > 0
+
     def follow(self, before: UpstreamState) -> None:
         """Take over what `before`, which it replaces, has counted."""
         if self.sessions is not None and before.sessions is not None:

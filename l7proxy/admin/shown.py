@@ -31,6 +31,7 @@ def status_of(proxy: Proxy) -> dict[str, Any]:
         "most_connections": snapshot.config.limits.connections,
         "left_percent": proxy.load.percent,
         "trouble": snapshot.trouble() or None,
+        "problems": list(proxy.problems),
         "counters": _counters(proxy.counters),
         "listeners": {listener.name: _listener(listener) for listener in snapshot.config.listeners},
         "routes": [_route(state) for state in snapshot.routes],

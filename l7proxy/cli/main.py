@@ -63,7 +63,7 @@ def run(file: str, log_level: str) -> None:
 
     left = inherited()  # before anything is opened: it names descriptors
     logs.configure(log_level)
-    loaded = load_file(file) if left is None else _loaded_or_left(file, left)
+    loaded = load_file(file, is_start=True) if left is None else _loaded_or_left(file, left)
     loaded.log_warnings()
     from l7proxy import descriptors
     from l7proxy.http.stack import assert_stack

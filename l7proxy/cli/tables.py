@@ -108,7 +108,7 @@ def status_lines(status: dict[str, Any], drain: dict[str, Any] | None) -> list[s
         lines.append("draining: it stops")
     if status["trouble"]:
         lines.append(f"trouble: {status['trouble']}")
-    return lines
+    return lines + [f"problem: {problem}" for problem in status["problems"]]
 
 
 def flight_lines(flight: dict[str, Any], *, whole: bool) -> list[str]:

@@ -95,6 +95,7 @@ FAMILIES = {
             "When a certificate ends, in seconds since 1970.",
             ("listener", "certificate"),
         ),
+        Family("l7proxy_certificate_problems", Kind.GAUGE, "Certificates not served as their files have them."),
         Family("l7proxy_draining", Kind.GAUGE, "1 while this proxy stops."),
     )
 }

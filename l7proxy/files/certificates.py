@@ -11,7 +11,7 @@ import os
 import re
 import ssl
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePath
@@ -102,6 +102,16 @@ def read_all(
     if not problems or before is not None:
         plan_of(tls)  # what takes time is done here, and kept
     return tls, problems
+
+
+def can_do_without(tls: Tls, problems: Sequence[tuple[tuple[str, ...], str]]) -> bool:
+    """Whether what is left of `tls` can be served: `problems` are about single certificates of its folder."""
+    known = {each.name for each in tls.certificates}
+    return (
+        all(about == ("folder",) for about, _ in problems)
+        and bool(tls.certificates)
+        and (tls.default is None or tls.default in known)
+    )
 
 
 def contents(tls: Tls) -> Iterator[tuple[str, str]]:

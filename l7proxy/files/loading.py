@@ -38,49 +38,46 @@ class Loaded:
     config: Config
     warnings: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    left_out: tuple[str, ...] = ()
+    """Certificates of folders that cannot be served, at a start."""
 
     def log_warnings(self) -> None:
         """One line each."""
+        for each in self.left_out:
+            log.error("certificate left out, the others are served", extra={"problem": each})
         for each in self.warnings:
             log.warning("the configuration is served as it is", extra={"problem": each})
 
 
-def load_file(path: str, before: Loaded | None = None) -> Loaded:
-    """Read the file at `path`, and those that it names. `before` is what is served meanwhile: names that it has
-    addresses for keep them while nobody can say better.
+class _Outside:
+    """What the files that a configuration names hold. `left_out` are certificates that a start goes without."""
 
-    Raises: InvalidConfigError.
-    """
-    return load_text(read_text(path), path, known=before.files if before is not None else {})
+    def __init__(self, files: Mapping[str, str] | None, is_start: bool) -> None:
+        self._files = files
+        self._is_start = is_start
+        self.held: dict[Tls, Tls] = {}
+        self.ways: dict[BackendTls, BackendTls] = {}
+        self.read: dict[str, bytes] = {}
+        self.key_files: dict[str, str] = {}
+        self.left_out: list[Finding] = []
 
-
-def load_text(
-    text: str, source: str, files: Mapping[str, str] | None = None, known: Mapping[str, str] = NOTHING
-) -> Loaded:
-    """The same for a text that is there already, and with `files` for what the files that it names held; `known` is
-    what names were before.
-
-    Raises: InvalidConfigError.
-    """
-    held: dict[Tls, Tls] = {}
-    ways: dict[BackendTls, BackendTls] = {}
-    read: dict[str, bytes] = {}
-    answers: dict[str, Answer] = {}
-    unsaid: dict[str, str] = {}
-    key_files: dict[str, str] = {}
-
-    def of_files(section: ConfigSection) -> Iterator[Finding]:
+    def findings(self, section: ConfigSection) -> Iterator[Finding]:
+        """Read them all; what is wrong with them."""
         for name, listener in section.listeners.items():
             if listener.tls is None:
                 continue
             named = build_tls(listener.tls)
-            held[named], problems = certificates.read_all(named, files)
-            yield from ((("listeners", name, "tls", *about), message) for about, message in problems)
+            self.held[named], problems = certificates.read_all(named, self._files)
+            found = [(("listeners", name, "tls", *about), message) for about, message in problems]
+            if self._is_start and certificates.can_do_without(self.held[named], problems):
+                self.left_out.extend(found)
+            else:
+                yield from found
         for name, upstream in section.upstreams.items():
             if upstream.sticky is not None and upstream.sticky.key_file is not None:
                 key_file = upstream.sticky.key_file
                 try:
-                    key_files[key_file] = keyfiles.read(key_file, files)
+                    self.key_files[key_file] = keyfiles.read(key_file, self._files)
                 except ValueError as error:
                     yield ("upstreams", name, "sticky", "key_file"), str(error)
 
@@ -88,30 +85,73 @@ def load_text(
             if upstream.tls is None:
                 continue
             tls = build_backend_tls(upstream.tls)
-            known = backside.read(tls, files)
+            known = backside.read(tls, self._files)
             if isinstance(known, BackendTls):
-                ways[tls] = known
+                self.ways[tls] = known
             else:
                 yield from ((("upstreams", name, "tls", about), message) for about, message in known)
 
         for path, file, judge in contents.named(section):
             try:
-                read[file] = contents.read(file, files)
+                self.read[file] = contents.read(file, self._files)
             except ValueError as error:
                 yield path, str(error)
             else:
-                yield from ((path, message) for message in judge(read[file]))
+                yield from ((path, message) for message in judge(self.read[file]))
+
+    def filled(self, upstream: Upstream) -> Upstream:
+        """`upstream` with its keys and certificates."""
+        sticky, tls = upstream.sticky, upstream.tls
+        if sticky is not None and (path := sticky.key_file):
+            upstream = replace(upstream, sticky=replace(sticky, keys=keyfiles.keys_of(self.key_files[path], path)))
+        return replace(upstream, tls=self.ways[tls]) if tls is not None else upstream
+
+    def contents(self) -> dict[str, str]:
+        """All of it, by path (as latin-1), for who is to serve the same."""
+        found = {file: content.decode("latin-1") for file, content in self.read.items()}
+        found.update(pair for each in self.held.values() for pair in certificates.contents(each))
+        for tls in self.ways.values():
+            found.update((path, pem.decode("latin-1")) for path, pem in backside.files_of(tls))
+        return {**found, **self.key_files}
+
+
+def load_file(path: str, before: Loaded | None = None, *, is_start: bool = False) -> Loaded:
+    """Read the file at `path`, and those that it names. `before` is what is served meanwhile: names that it has
+    addresses for keep them while nobody can say better. With `is_start` nothing is served yet: a bad certificate among
+    good ones of a folder is left out, for one site must not keep all others down.
+
+    Raises: InvalidConfigError.
+    """
+    return load_text(read_text(path), path, known=before.files if before is not None else {}, is_start=is_start)
+
+
+def load_text(
+    text: str,
+    source: str,
+    files: Mapping[str, str] | None = None,
+    known: Mapping[str, str] = NOTHING,
+    *,
+    is_start: bool = False,
+) -> Loaded:
+    """The same for a text that is there already, and with `files` for what the files that it names held; `known` is
+    what names were before.
+
+    Raises: InvalidConfigError.
+    """
+    answers: dict[str, Answer] = {}
+    unsaid: dict[str, str] = {}
+    outside = _Outside(files, is_start)
 
     def look_up(hosts: Iterable[str]) -> Mapping[str, Answer]:
         answers.update(names.remembered(said := names.look_up(hosts, files), known))
         unsaid.update({host: why for host, why in said.items() if isinstance(why, str)})
         return answers
 
-    config = contents.filled(load_config(text, source, of_files, look_up), read)
+    config = contents.filled(load_config(text, source, outside.findings, look_up), outside.read)
     if crowded := list(crowding_findings(config)):
         raise _refused(text, source, crowded)
     listeners = tuple(
-        replace(listener, tls=held[listener.tls]) if listener.tls is not None else listener
+        replace(listener, tls=outside.held[listener.tls]) if listener.tls is not None else listener
         for listener in config.listeners
     )
     warnings = [
@@ -121,25 +161,15 @@ def load_text(
         *_no_folders(listeners),
         *_no_addresses(config, unsaid),
     ]
-    pems = {file: content.decode("latin-1") for file, content in read.items()}
-    pems.update(pair for each in held.values() for pair in certificates.contents(each))
-    for tls in ways.values():
-        pems.update((path, pem.decode("latin-1")) for path, pem in backside.files_of(tls))
-
-    def filled(upstream: Upstream) -> Upstream:
-        sticky, tls = upstream.sticky, upstream.tls
-        if sticky is not None and (path := sticky.key_file):
-            upstream = replace(upstream, sticky=replace(sticky, keys=keyfiles.keys_of(key_files[path], path)))
-        return replace(upstream, tls=ways[tls]) if tls is not None else upstream
-
-    upstreams = {name: filled(upstream) for name, upstream in config.upstreams.items()}
+    upstreams = {name: outside.filled(upstream) for name, upstream in config.upstreams.items()}
     workers = config.workers or len(os.sched_getaffinity(0))
     return Loaded(
         source,
         text,
         replace(config, workers=workers, listeners=listeners, upstreams=upstreams),
         _placed(text, source, warnings),
-        {**pems, **key_files, **names.kept(answers)},
+        {**outside.contents(), **names.kept(answers)},
+        _placed(text, source, outside.left_out),
     )
 
 

@@ -170,3 +170,41 @@ async def test_a_reload_gives_nobody_more(tmp_path: Path) -> None:
             proxy.server.request_reload()
             await proxy.until(lambda before=before: proxy.server.proxy.snapshot is not before)  # type: ignore[misc]
         assert Counter(bodies) == {"up": 6, "canary": 2}
+
+
+@live
+async def test_a_session_whose_backend_is_gone_stays_with_its_upstream_as_long_as_that_has_another(
+    tmp_path: Path,
+) -> None:
+    """Who was on one version of an application is not moved to the other one."""
+    up, canary = await Origin(named, "up").start(), Origin(named, "canary")
+    upstreams = f"""\
+    sticky: {{cookie: SRV}}
+    backends:
+      a: {{address: "127.0.0.1:{free_port()}"}}
+      b: {{address: "127.0.0.1:{up.port}"}}
+  canary:
+    sticky: {{cookie: SRV}}"""
+    routes = "  - {name: all, upstream: {up: 1, canary: 1}}"
+    async with running(tmp_path, canary, routes=routes, upstream=upstreams) as proxy:
+        sessions = proxy.server.proxy.snapshot.upstreams["up"].sessions
+        assert sessions is not None
+        cookie = sessions.tickets.value("a").decode()
+        proxy.server.proxy.snapshot.upstreams["up"].weights.pop("a")
+        assert set(await asked(proxy, 8, f"Cookie: SRV={cookie}")) == {"up"}
+        proxy.server.proxy.snapshot.upstreams["up"].weights.clear()
+        assert set(await asked(proxy, 2, f"Cookie: SRV={cookie}")) == {"canary"}
+    await up.stop()
+
+
+@live
+async def test_the_share_of_who_is_spared_goes_to_the_others(tmp_path: Path) -> None:
+    keys = "breaker: {errors: 50%, of: 2, open: 1h}"
+    async with sharing(tmp_path, "up: 1, canary: 1", keys) as proxy:
+        guard = proxy.server.proxy.snapshot.upstreams["canary"].guard
+        assert guard is not None
+        assert guard.gate is not None
+        for _ in range(2):
+            guard.gate.saw(True, False, 1.0)
+        guard.gate._state.number = 1e12
+        assert set(await asked(proxy, 6)) == {"up"}

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from director.kit.problem import InvalidConfigError
+from l7proxy.admin.shown import status_of
 from l7proxy.core.settings.tls import Tls
 from l7proxy.files.certificates import read_all
 from l7proxy.files.contexts import plan_of
-from tests.wire.harness import Origin, live, named, running, statuses_of
+from l7proxy.files.loading import load_file, load_text
+from l7proxy.server import Server
+from tests.wire.harness import Origin, config_text, free_port, live, named, running, statuses_of
 from tests.wire.sealed import credulous, listens_with, make_certificate, shown
 
 pytestmark = pytest.mark.unit
@@ -133,3 +137,30 @@ def test_hundreds_are_read_and_found_in_no_time(tmp_path: Path, folder: Path) ->
     for _ in range(1000):
         assert plan.find("www.example.org") is not None
     assert time.process_time() - began_s < 0.5
+
+
+def test_start_goes_without_a_bad_certificate_among_good_ones_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One site must not keep all others down; a reload, which has something to lose, takes nothing."""
+    made = tmp_path / "certs"
+    made.mkdir()
+    make_certificate(made, "good", names="DNS:good.example.org")
+    _, key = make_certificate(made, "bad", names="DNS:bad.example.org")
+    shutil.copy(made / "good.key", key)
+    path = tmp_path / "l7proxy.yaml"
+    path.write_text(config_text(free_port(), 8000, listener=f", tls: {{folder: {made}}}"))
+    with pytest.raises(InvalidConfigError, match=r"bad\.key is not the key"):
+        load_file(str(path))
+    loaded = load_file(str(path), is_start=True)
+    tls = loaded.config.listeners[0].tls
+    assert tls is not None
+    assert [each.name for each in tls.certificates] == ["good"]
+    loaded.log_warnings()
+    assert "certificate left out" in caplog.text
+    assert load_text(loaded.text, "x", loaded.files).config == loaded.config, "as workers read it"
+    server = Server(str(path), loaded)
+    assert any("bad.key is not the key" in problem for problem in status_of(server.proxy)["problems"])
+    (made / "good.crt").unlink()
+    with pytest.raises(InvalidConfigError):
+        load_file(str(path), is_start=True)
