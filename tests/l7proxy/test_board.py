@@ -78,6 +78,29 @@ def test_a_clients_tally_is_of_all_workers_and_ends_with_its_last(board: Board) 
     assert other.take(key, 2)
 
 
+def test_who_only_looks_takes_nothing_and_sees_what_all_have(board: Board) -> None:
+    one, above = joined(board), board
+    assert above.buckets.left(7, 1000, 10, 2) == (2, 0)
+    for left in (1, 0):
+        assert one.buckets.take(7, 1000, 10, 2) == 0
+        assert [above.buckets.left(7, 1000, 10, 2)[0] for _ in range(3)] == [left] * 3
+    for now in (1001, 1009, 1010, 1025):
+        left, wait = above.buckets.left(7, now, 10, 2)
+        assert (left > 0) is (wait == 0)
+        if wait:
+            assert one.buckets.take(7, now, 10, 2) == wait
+    assert above.buckets.left(7, 1025, 10, 2) == (2, 0)
+    key = 9 << 16
+    assert one.tallies.take(key, 5)
+    assert one.tallies.take(key, 5)
+    assert [above.tallies.total(key) for _ in range(3)] == [2, 2, 2]
+    assert above.tallies.total(8 << 16) == 0
+    assert len(above.tallies) == 0
+    keys = [(each << 32) * TALLY_SETS for each in range(1, TALLY_WAYS + 3)]
+    assert all(one.tallies.take(each, 1) for each in keys)
+    assert all(one.tallies.total(each) == 1 for each in keys), "also of what has no room on the board"
+
+
 def test_tallies_that_have_no_room_on_the_board_are_held_by_each_worker(board: Board) -> None:
     tallies = joined(board).tallies
     keys = [(each << 32) * TALLY_SETS for each in range(1, TALLY_WAYS + 3)]  # all of one set

@@ -357,6 +357,11 @@ def test_the_command(tmp_path: Path) -> None:
     missing = run("GET https://nobody.org/")
     assert missing.returncode == 1
     assert f"inside: host is nobody.org, not *.example.org ({path}:11)" in missing.stdout
+    more = run("GET https://shop.example.org/", "--file", str(path))
+    assert (more.returncode, "say one FILE and one REQUEST" in more.stderr) == (64, True)
+    named = [sys.executable, "-m", "l7proxy", "explain", "--file", str(path), "GET https://nobody.org/"]
+    again = subprocess.run(named, capture_output=True, text=True, check=False, timeout=60)
+    assert (again.returncode, again.stdout) == (1, missing.stdout)
     wrong = run("GET https://shop.example.org/", "--listener", "wbe")
     assert (wrong.returncode, wrong.stderr) == (1, "l7proxy: there is no listener 'wbe': did you mean 'web'?\n")
 
