@@ -103,7 +103,7 @@ def test_a_problem_of_a_match_has_its_place(match: str, message: str) -> None:
         ("{shop: 0, canary: 0}", "f:4:15: routes.0.upstream: all shares are 0, so nobody answers"),
         ("{shop: -1}", "f:4:15: routes.0.upstream: shop: -1 is not a share: write a whole number from 0 to 10000"),
         ("{shop: 99.5, canary: 0.5}", "f:4:15: routes.0.upstream: shop: 99.5 is not a share"),
-        ("{shop: true}", "f:4:15: routes.0.upstream: shop: True is not a share"),
+        ("{shop: true}", "f:4:15: routes.0.upstream: shop: true is not a share"),
         ("{}", "f:4:15: routes.0.upstream: name an upstream, or several with their shares"),
         ("[shop, canary]", "f:4:15: routes.0.upstream: name an upstream, or several with their shares"),
     ],
