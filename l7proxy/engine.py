@@ -185,7 +185,7 @@ class Engine:
             now = time.monotonic()
             await self.listeners.sweep(now)
             for upstream in proxy.snapshot.upstreams.values():
-                upstream.look(now)
+                upstream.look(now, tells=not self._is_worker)
                 for state in upstream.backends.values():
                     state.pool.sweep(now, upstream.upstream.timeouts.keepalive_s)
             proxy.failures.flush()

@@ -141,9 +141,10 @@ class UpstreamState:
         names = cycle(self.weights)
         self._order = [self.backends[name] for name in names] if names is not None else None
 
-    def look(self, now: float) -> None:
-        """Every now and then: what other processes have found, and what time has changed."""
-        changed = self.guard is not None and self.guard.look(now)
+    def look(self, now: float, *, tells: bool = True) -> None:
+        """Every now and then: what other processes have found, and what time has changed. Of several processes one
+        `tells` it."""
+        changed = self.guard is not None and self.guard.look(now, tells=tells)
         if changed or self.is_slow:
             self.refresh()
 

@@ -75,6 +75,8 @@ class Present:
             return {}
         upstreams = [self._snapshot.upstreams[name] for name in split.shares]
         taken = next((each.upstream.name for each in upstreams if self._holder(each, asking)), "")
+        if not taken:  # a session whose backend is gone stays where it was
+            taken = next((each.upstream.name for each in upstreams if each.weights and _had(each, asking)), "")
         key = state.keyed.key(asking) if state.keyed is not None else None
         if not taken and key and len(state.unusable) < len(upstreams):
             taken = split.of_key(key, state.unusable)
@@ -169,3 +171,8 @@ def _by(hashing: Hashing) -> str:
     ('header x-session', 'source')
     """
     return f"{hashing.kind.value} {hashing.name}".strip()
+
+
+def _had(state: UpstreamState, asking: Asking) -> bool:
+    """Whether the request's cookie names a backend of `state`, whatever has become of that."""
+    return state.sessions is not None and bool(state.sessions.ticket_in(asking.head.fields).name)

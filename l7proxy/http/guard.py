@@ -82,14 +82,14 @@ class Guard:
         self.seen = before.seen
         self.look(_monotonic())
 
-    def look(self, now: float) -> bool:
-        """See who is left out, by whomever; whether that has changed."""
+    def look(self, now: float, *, tells: bool = False) -> bool:
+        """See who is left out, by whomever; whether that has changed. Of several processes one `tells`."""
         if not self.ejections:
             return False
         out = frozenset(name for name, each in self.ejections.items() if each.is_out(now))
         if out == self.out:
             return False
-        for name in self.out - out:
+        for name in self.out - out if tells else ():
             log.info("backend let in again", extra={"upstream": self._name, "backend": name})
         self.out = out
         return True
