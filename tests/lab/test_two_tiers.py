@@ -19,6 +19,7 @@ GUEST = Path(__file__).parent / "guest"
 VIP = "10.9.0.100"
 A, B = "10.9.0.21:80", "10.9.0.22:80"
 PROXIES = {"l7proxy-1": A, "l7proxy-2": B}
+# Patient: on a busy machine the one that serves must not be taken for dead while the other one is replaced.
 DIRECTOR = """
 defaults:
   interface: lan
@@ -28,7 +29,7 @@ virtual_servers:
     port: 80
     forward: dr
     scheduler: rr
-    check: {type: agent, port: 9181, interval: 500ms, fast_interval: 200ms, timeout: 2s, rise: 1, fall: 2}
+    check: {type: agent, port: 9181, interval: 500ms, fast_interval: 200ms, timeout: 5s, rise: 1, fall: 9}
     real_servers:
       a: {address: 10.9.0.21}
       b: {address: 10.9.0.22}
