@@ -18,7 +18,7 @@ writing = threading.Lock()
 
 def tell(kind: str, ok: bool, **more: object) -> None:
     with writing:
-        sys.stdout.write(json.dumps({"kind": kind, "ok": ok, **more}) + "\n")
+        sys.stdout.write(json.dumps({"kind": kind, "ok": ok, "at": time.time(), **more}) + "\n")
         sys.stdout.flush()
 
 
