@@ -18,16 +18,23 @@ THREADS = 16
 NO_ANSWER = "no answer in time"
 
 
-def ask_host(host: str) -> Answer:
-    """The addresses of `host` that a server can have, or why there are none. Blocks."""
+def found_for(host: str) -> tuple[str, ...] | str:
+    """Whatever addresses the host's resolver gives for `host`, each once, or why it gives none. Blocks."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         return (error.strerror if isinstance(error, OSError) else str(error)) or "it cannot be looked up"
-    texts = dict.fromkeys(str(place[0]) for *_, place in found)
+    return tuple(dict.fromkeys(str(place[0]) for *_, place in found))
+
+
+def ask_host(host: str) -> Answer:
+    """The addresses of `host` that a real server can have, or why there are none. Blocks."""
+    texts = found_for(host)
+    if isinstance(texts, str):
+        return texts
     usable = {text: address for text in texts if (address := _usable(text)) is not None}
     if texts and not usable:
-        return f"it has no address that a real server can have ({', '.join(list(texts)[:3])})"
+        return f"it has no address that a real server can have ({', '.join(texts[:3])})"
     return tuple(usable.values())
 
 

@@ -6,12 +6,11 @@ later it keeps the address that it had.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 
 from director.kit.net import Answer
-from director.kit.resolver import Resolver
+from director.kit.resolver import Resolver, found_for
 
 WITHIN_S = 3.0
 """How long a start or a reload waits for names."""
@@ -21,12 +20,10 @@ _START = "name:"
 
 def ask_host(host: str) -> Answer:
     """The addresses of `host` that a backend can have, IPv4 first, or why there are none. Blocks."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        return (error.strerror if isinstance(error, OSError) else str(error)) or "it cannot be looked up"
-    addresses = {ip_address(str(place[0])): None for *_, place in found}
-    usable = [each for each in addresses if not each.is_unspecified and not each.is_multicast]
+    texts = found_for(host)
+    if isinstance(texts, str):
+        return texts
+    usable = [each for each in map(ip_address, texts) if not each.is_unspecified and not each.is_multicast]
     return tuple(sorted(usable, key=lambda each: each.version)) or "it has no address that a backend can have"
 
 
