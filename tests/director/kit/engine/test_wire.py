@@ -241,10 +241,8 @@ def time_waits(port: int) -> int:
 
 def test_sockets_serve_again_and_nothing_of_one_conversation_reaches_the_next(runner: asyncio.Runner) -> None:
     """Two peers that say different things, and one that refuses, through a handful of sockets."""
-    most_open = 0
 
     async def story(good: int, bad: int) -> None:
-        nonlocal most_open
         engine = Engine()
         before = descriptors()
         refused = free_port()
@@ -257,8 +255,9 @@ def test_sockets_serve_again_and_nothing_of_one_conversation_reaches_the_next(ru
             results = [result for result in await asyncio.gather(*futures) if isinstance(result, ProbeResult)]
             assert [result.output for result in results] == [b"world\n", b"other\n", b""]
             assert [result.reason for result in results] == ["said so", "it ended", "connection refused"]
-            await asyncio.sleep(0)
-            most_open = max(most_open, descriptors() - before)
+            async with asyncio.timeout(5):  # until the peers have closed theirs
+                while descriptors() - before > 3:  # noqa: ASYNC110 -- no event tells of it
+                    await asyncio.sleep(0.001)
         engine.close()
 
     def other(peer: socket.socket) -> None:
@@ -270,7 +269,6 @@ def test_sockets_serve_again_and_nothing_of_one_conversation_reaches_the_next(ru
     with listening(answers(b"world\n")) as good, listening(other) as bad:
         runner.run(story(good, bad))
         assert time_waits(good) == time_waits(bad) == 0
-    assert most_open <= 3 + 3 + 3  # the engine's, and for a moment the peers' own
 
 
 def test_attempts_can_be_begun_from_an_outcome(runner: asyncio.Runner) -> None:
