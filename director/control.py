@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -36,6 +35,7 @@ from director.reconcile import Reconciler
 from director.terms import Inputs, Observation, Outcome
 from director.undertaking import NotAppliedError, begin, clock, configuration_event, later, planned, refusal
 from director.witness import Witness
+from director.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +107,7 @@ class Control:
         self.trouble = ""
         self.failed = 0  # looks in a row that did not bring the kernel to agree
         self.writing = asyncio.Lock()
-        # One thread: what a cancelled task began goes on in it, and must not meet the next.
-        self.worker = ThreadPoolExecutor(1, "kernel")
+        self.worker = Worker()
         self.drift = DriftLog(tell)
         self._tell = tell
         self._reconciler = reconciler
@@ -124,6 +123,7 @@ class Control:
         self._agreed: Table | None = None  # the table as it was left at the last look; None for a new configuration
         self._owed: Before | None = None  # to be put back, which has not succeeded yet
         self._unserved: frozenset[str] = frozenset()
+        self._serving = 0  # real servers that take connections, as of the last look
         self._thorough_at = 0.0
         self._advised: tuple[str, ...] = ()
 
@@ -281,7 +281,7 @@ class Control:
 
     async def on_worker(self, act: Callable[[], Answer]) -> Answer:
         """`act` in the worker's thread: netlink and fsync answer in milliseconds mostly, and not always."""
-        return await asyncio.get_running_loop().run_in_executor(self.worker, act)
+        return await self.worker.run(act)
 
     # These are called with `writing` held.
 
@@ -339,6 +339,20 @@ class Control:
             if ref in health and (step_s := next_ramp_s(health[ref], virtual.policy, now)) is not None
         ]
         return min(steps, default=None)
+
+    def standing(self) -> str:
+        """How it is, in a line: for the service manager. Needs no `writing`."""
+        virtuals = self.config.virtual_servers
+        many = len(virtuals)
+        total = sum(len(virtual.real_servers) for virtual in virtuals)
+        parts = [f"{many} virtual server{'' if many == 1 else 's'}, {self._serving} of {total} real servers serve"]
+        if self.unconfirmed is not None:
+            parts.append(f"not confirmed, undone at {self.unconfirmed.until}")
+        if self.trouble:
+            parts.append(f"could not reconcile: {self.trouble}")
+        elif self.last is not None and self.last.failures:
+            parts.append(f"could not change: {self.last.failures[0]}")
+        return "; ".join(parts)
 
     def troubles(self) -> dict[ServerRef, str]:
         """Which real servers cannot be probed, and why. Needs no `writing`."""
@@ -463,11 +477,12 @@ class Control:
     def _tell_unserved(self, inputs: Inputs) -> None:
         """Log, once, which virtual servers refuse every connection for want of a real server."""
         weights = inputs.weights()
-        unserved = frozenset(
-            vs.name
+        serving = {
+            vs.name: sum(weights[vs.ref(real)].value > 0 for real in vs.real_servers)
             for vs in inputs.config.virtual_servers
-            if not any(weights[vs.ref(real)].value for real in vs.real_servers)
-        )
+        }
+        self._serving = sum(serving.values())
+        unserved = frozenset(name for name, number in serving.items() if not number)
         for name in sorted(unserved - self._unserved):
             log.error("no real server takes connections", extra={"vs": name})
         for name in sorted(self._unserved - unserved):

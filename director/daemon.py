@@ -16,15 +16,14 @@ from pathlib import Path
 
 from director.advice import advice
 from director.announcements import Announcements, Announces
-from director.api.asking import ask_as
 from director.api.server import serve
 from director.control import Control
 from director.core.config import parse_config
 from director.core.event import Event, EventKind
 from director.core.model import Config
 from director.core.naming import Lookup
-from director.core.notifying import REFUSED
 from director.eventlog import EventLog
+from director.heartbeat import Heartbeat
 from director.hooks import Hooks
 from director.host import addresses
 from director.host.announce import Announcer
@@ -35,7 +34,8 @@ from director.ipvs.client import IpvsClient
 from director.journal import Journal
 from director.kit.adminsocket import listening
 from director.kit.configfile import read_text
-from director.kit.errors import ConfigError, DirectorError
+from director.kit.errors import ConfigError
+from director.kit.service import ServiceManager
 from director.lastknown import LastKnown
 from director.memory import Memory
 from director.monitor import Monitor
@@ -43,10 +43,10 @@ from director.names import Names
 from director.notifier import Notifier
 from director.overrides import Overrides
 from director.reconcile import Reconciler
+from director.reloading import Reloading
 from director.requests import Requests
 from director.resolution import Resolution
 from director.terms import Addresses, Kernel, Surroundings
-from director.undertaking import NotAppliedError, configuration_event
 from director.witness import Witness
 
 log = logging.getLogger(__name__)
@@ -73,11 +73,11 @@ class Daemon:
         surroundings: Surroundings | None = None,
         text: str = "",
         names: Names | None = None,
+        manager: ServiceManager | None = None,
     ) -> None:
         self._changes = changes
         self._config_path = config_path
         self._woken = asyncio.Event()
-        self._hung_up = asyncio.Event()
         self._stopped = asyncio.Event()
         self._announcements = Announcements(announcer)
         self._monitor = Monitor(self._woken.set)
@@ -101,7 +101,14 @@ class Daemon:
         )
         self._names = names or Names(state_directory)
         self._resolution = Resolution(self._names, self._control, self.tell)
-        self._requests = Requests(self._control, overrides, namespace_inode(), self._resolution, self.tell)
+        busy, late = self._control.worker, self._monitor
+        self._heartbeat = Heartbeat(manager or ServiceManager({}), lambda: busy.busy_s, lambda: late.late_s)
+        self._reloading = Reloading(
+            *(config_path, self._control, self._names.look_up, self._heartbeat, self.tell, self._backoff_s)
+        )
+        self._requests = Requests(
+            *(self._control, overrides, namespace_inode(), self._resolution, self._reloading, self.tell)
+        )
 
     def tell(self, event: Event) -> None:
         """Keep `event`, and have it told to whom the configuration in force names. For the loop's thread."""
@@ -117,7 +124,7 @@ class Daemon:
         self._announcements.bind(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopped.set)
-        loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reloading.hang_up)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one that came early is heard now
         # Names of receivers are looked up in threads, which a name server that is down holds for long: enough of them
         # that the journal and the programs always find one.
@@ -129,6 +136,7 @@ class Daemon:
             if self._changes is not None:
                 stack.enter_context(woken_by(self._changes, self._woken.set))
             self.tell(Event(time.time(), EventKind.DAEMON, now="started", reason=str(self._config_path)))
+            self._heartbeat.starting()
             outcome = await self._control.start()
             await self._control.advise()
             if outcome.failures:
@@ -136,7 +144,7 @@ class Daemon:
             async with serve(self._requests, listener, self._events), asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._loop(), name="reconcile"),
-                    group.create_task(self._reload_loop(), name="reload"),
+                    group.create_task(self._reloading.run(), name="reload"),
                     group.create_task(self._monitor.run(), name="probes"),
                     group.create_task(self._announcements.run(), name="announce"),
                     group.create_task(self._hooks.run(), name="hooks"),
@@ -144,8 +152,12 @@ class Daemon:
                     group.create_task(self._notifier.run(), name="notifications"),
                     group.create_task(self._resolution.run(), name="names"),
                 ]
+                self._heartbeat.watch(tasks)
+                tasks.append(group.create_task(self._heartbeat.run(), name="heartbeat"))
+                self._heartbeat.ready(self._reloading.standing())
                 log.info("director is running", extra={"config": str(self._config_path), "socket": str(socket_path)})
                 await self._stopped.wait()
+                self._heartbeat.stopping()
                 self._names.close()
                 await self._control.stop()
                 self.tell(Event(time.time(), EventKind.DAEMON, was="runs", now="stopped"))
@@ -155,46 +167,21 @@ class Daemon:
                     task.cancel()
         log.info("director stops; the kernel keeps forwarding")
 
-    async def _reload_loop(self) -> None:
-        tries = 0
-        ask_as("SIGHUP")
-        while True:
-            await self._hung_up.wait()
-            self._hung_up.clear()
-            source = str(self._config_path)
-            try:
-                text = await asyncio.to_thread(read_text, self._config_path)
-                config = await asyncio.to_thread(parse_config, text, source, self._names.look_up)
-                await self._control.change(config, source, text)
-                self._requests.refused = ()
-                log.info("reloaded", extra={"config": source})
-            except (ConfigError, NotAppliedError) as error:
-                self._requests.refused = tuple(str(error).splitlines())
-                for line in self._requests.refused:
-                    log.error("reload refused, the old configuration stays", extra={"problem": line})
-                if isinstance(error, ConfigError):  # what failed in a part was told already
-                    self.tell(configuration_event(REFUSED, source, "; ".join(self._requests.refused)))
-            except DirectorError as error:
-                log.error("could not reload, trying again", extra={"reason": str(error)})
-                tries += 1
-                await asyncio.sleep(self._backoff_s(tries))
-                self._hung_up.set()
-                continue
-            except Exception:
-                log.exception("reload failed in itself, the old configuration stays")
-            tries = 0
-
     async def _loop(self) -> None:
         while True:
+            wait_s = self._wait_s()
+            self._heartbeat.waits(wait_s)
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._wait_s()):
+                async with asyncio.timeout(wait_s):
                     await self._woken.wait()
             self._woken.clear()
+            self._heartbeat.looks()
             try:
                 if await self._control.look():
                     await self._control.advise()  # settings and files drift too
             except Exception as error:  # noqa: BLE001 -- a director that ends repairs nothing any more
                 self._control.tell_trouble(error)
+            self._heartbeat.say(self._reloading.standing())
 
     def _wait_s(self) -> float:
         control, now = self._control, time.monotonic()
@@ -228,6 +215,7 @@ def run(config_path: Path, socket_path: Path, state_directory: Path) -> None:
 
     Raises: DirectorError when it cannot begin, and then nothing has changed.
     """
+    manager = ServiceManager()
     text = read_text(config_path)
     names = Names(state_directory)
     config = begin_with(text, str(config_path), names)
@@ -241,7 +229,8 @@ def run(config_path: Path, socket_path: Path, state_directory: Path) -> None:
     ):
         around = HostSurroundings(state_directory)
         daemon = Daemon(
-            config_path, config, state_directory, kernel, addresses, announcer, changes, around, text, names
+            *(config_path, config, state_directory, kernel, addresses, announcer, changes, around, text, names),
+            manager,
         )
         asyncio.run(daemon.run(socket_path))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from director.core.event import Event, event_from_plain
+from director.kit.rights import give_to_owner
 
 NAME = "events.jsonl"
 MODE = 0o640
@@ -61,6 +62,7 @@ class EventFile:
         # Opened each time: it may have been moved away or deleted meanwhile.
         fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
         try:
+            give_to_owner(fd, self.path.parent)
             size = os.fstat(fd).st_size
             if size and os.pread(fd, 1, size - 1) != b"\n":  # torn: what follows has a line of its own
                 lines = b"\n" + lines

@@ -103,6 +103,11 @@ class Monitor:
         now = self._now()
         return frozenset(vs.name for vs in config.virtual_servers if self._is_ready(vs, now))
 
+    @property
+    def late_s(self) -> float:
+        """How long ago the next probe should have begun; 0 when all are in time."""
+        return self._prober.late_s
+
     def next_deadline_s(self) -> float | None:
         """Time until `ready` may grow without any verdict; None when nothing is waited for."""
         now = self._now()

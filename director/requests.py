@@ -28,6 +28,7 @@ from director.kit.errors import ConfigError, DirectorError
 from director.kit.schemawalk import suggestion
 from director.kit.yamltree import places_in
 from director.overrides import Overrides
+from director.reloading import Reloading
 from director.resolution import Resolution
 
 log = logging.getLogger(__name__)
@@ -42,15 +43,16 @@ class Requests:
         overrides: Overrides,
         namespace: int,
         resolution: Resolution,
+        reloading: Reloading,
         tell: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self._resolution = resolution
+        self._reloading = reloading
         self._tell = tell
         self._control = control
         self._overrides = overrides
         self._namespace = namespace
         self._started_at = time.monotonic()
-        self.refused: tuple[str, ...] = ()  # the problems of the file that the last reload met
 
     async def apply(
         self, text: str, source: str, confirm_s: float | None = None, drain_s: float | None = None
@@ -62,7 +64,7 @@ class Requests:
         # In a thread: a large file takes seconds to parse, and probes would time out meanwhile.
         config = await asyncio.to_thread(parse_config, text, source, self._resolution.names.look_up)
         applied = await self._control.change(config, source, text, confirm_s, drain_s)
-        self.refused = ()
+        self._reloading.refused = ()
         return applied
 
     async def plan(self, text: str, source: str) -> Planned:
@@ -77,6 +79,10 @@ class Requests:
             config, inputs = self._control.config, self._control.inputs()
             plan = await self._control.plan(inputs, await self._control.observe(config))
         return drift_lines(plan.drifts, config)
+
+    async def reload(self) -> Applied:
+        """Take the director's own file as it is now. Raises: as `apply`."""
+        return await self._reloading.reload()
 
     async def confirm(self) -> Applied:
         """Keep what was applied. Raises: ConfigError when nothing awaits it."""
@@ -127,7 +133,7 @@ class Requests:
                 "uptime_s": round(now - self._started_at, 3),
                 "converged": agrees,
                 "failures": failures,
-                "reload_refused": list(self.refused),
+                "reload_refused": list(self._reloading.refused),
                 "waiting": list(last.waiting) if last else [],
                 "unconfirmed": {"until": pending.until, "left_s": round(pending.until_at - now, 3)}
                 if pending

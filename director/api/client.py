@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from director.api import NAMESPACE_HEADER, SOCKET
 from director.host.lockfile import namespace_inode
 from director.kit.errors import ConfigError, DirectorError, HostError
+from director.kit.rights import in_group
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -68,6 +69,10 @@ class Client:
         options = {"confirm_s": confirm_s, "drain_s": drain_s}
         given = {key: value for key, value in options.items() if value is not None}
         return cast("AppliedAnswer", self._ask("POST", "/v1/apply", text=text, source=source, **given))
+
+    def reload(self) -> AppliedAnswer:
+        """What the director's own file, taken anew, has changed."""
+        return cast("AppliedAnswer", self._ask("POST", "/v1/reload"))
 
     def confirm(self) -> AppliedAnswer:
         """What was removed, or will be when it has drained; what failed is in `failures`."""
@@ -157,7 +162,7 @@ class Client:
                 f"no director is running (nothing answers on {self._path}): start one with `director run FILE`"
             ) from error
         except OSError as error:
-            advice = ": run as root" if error.errno in {errno.EACCES, errno.EPERM} else ""
+            advice = f": {in_group(self._path)}" if error.errno in {errno.EACCES, errno.EPERM} else ""
             raise HostError(f"could not ask the director on {self._path}: {error.strerror or error}{advice}") from error
         except (HTTPException, ValueError) as error:
             raise HostError(f"what answers on {self._path} is no director: {error}") from error

@@ -51,6 +51,7 @@ class Operations(Protocol):
     async def apply(
         self, text: str, source: str, confirm_s: float | None = None, drain_s: float | None = None
     ) -> Applied: ...
+    async def reload(self) -> Applied: ...
     async def confirm(self) -> Applied: ...
     async def undo(self) -> Applied: ...
     async def drain(self, ref: ServerRef) -> list[str]: ...
@@ -132,6 +133,9 @@ def _application(director: Operations, begun: _Begun) -> web.Application:
         confirm_s, drain_s = _seconds(body, "confirm_s"), _seconds(body, "drain_s")
         return _applied(await begun.carry_out(director.apply(text, source, confirm_s, drain_s)))
 
+    async def post_reload(_: web.Request) -> web.Response:
+        return _applied(await begun.carry_out(director.reload()))
+
     async def post_confirm(_: web.Request) -> web.Response:
         return _applied(await begun.carry_out(director.confirm()))
 
@@ -184,6 +188,7 @@ def _application(director: Operations, begun: _Begun) -> web.Application:
             web.get("/v1/drift", get_drift),
             web.post("/v1/plan", post_plan),
             web.post("/v1/apply", post_apply),
+            web.post("/v1/reload", post_reload),
             web.post("/v1/confirm", post_confirm),
             web.post("/v1/undo", post_undo),
             web.post("/v1/drain", post_drain),

@@ -1,4 +1,4 @@
-"""apply, confirm, undo: all of a file or nothing of it.
+"""apply, reload, confirm, undo: all of a file or nothing of it.
 
 One rule: with a director running it does the work, and goes on when this command has gone away; without one this
 command takes its lock and does the same.
@@ -96,6 +96,22 @@ def apply(
         _tell_confirmation(answer["confirm_s"], socket_path, state_directory, as_json)
     if unfinished or answer["failures"]:
         raise DirectorError("\n".join([*answer["failures"], *unfinished]))
+
+
+@click.command()
+@json_option
+@socket_option
+def reload(as_json: bool, socket_path: Path) -> None:
+    """Have the running director read its own file again: all of it, or nothing, as after SIGHUP.
+
+    It waits for the outcome, and says what has changed. A file with problems changes nothing: each of them is told,
+    and the old configuration stays in force.
+
+    Exits 0 when the file is in force, 1 when it was refused or no director runs.
+    """
+    from director.api.client import Client
+
+    _finish(Client(socket_path).reload(), as_json, "")
 
 
 @click.command()

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 def run(file: Path, socket_path: Path, state_directory: Path, log_level: str) -> None:
     """Keep the kernel at what FILE and the probes say, until stopped.
 
-    SIGHUP reloads FILE (a bad one changes nothing). SIGTERM stops, and leaves the table and the addresses as
-    they are: the kernel keeps forwarding. On start what is in the kernel is adopted, never flushed.
+    SIGHUP or `director reload` reloads FILE (a bad one changes nothing). SIGTERM stops, and leaves the table and the
+    addresses as they are: the kernel keeps forwarding. On start what is in the kernel is adopted, never flushed.
 
     Exits 0 when it was told to stop, 1 when it cannot begin, and then nothing has changed.
     """

@@ -11,6 +11,7 @@ _COMMANDS = {
     "check": "director.cli.table:check",
     "plan": "director.cli.table:plan",
     "apply": "director.cli.apply:apply",
+    "reload": "director.cli.apply:reload",
     "confirm": "director.cli.apply:confirm",
     "undo": "director.cli.apply:undo",
     "down": "director.cli.down:down",

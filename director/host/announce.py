@@ -17,6 +17,7 @@ from types import TracebackType
 from director.core.vip import Vip
 from director.host.sysctl import conf, read
 from director.kit.errors import HostError
+from director.kit.rights import with_capability
 
 BROADCAST_MAC = b"\xff" * 6
 ALL_NODES = IPv6Address("ff02::1")
@@ -91,9 +92,10 @@ class Announcer:
         try:
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         except OSError as error:
-            raise HostError(
-                f"no packet socket to announce addresses with: {error.strerror}: run as root, or with CAP_NET_RAW"
-            ) from error
+            what = f"no packet socket to announce addresses with: {error.strerror}"
+            if error.errno == errno.EAFNOSUPPORT:
+                raise HostError(f"{what}: in a systemd unit RestrictAddressFamilies= must have AF_PACKET") from error
+            raise HostError(f"{what}: {with_capability('CAP_NET_RAW')}") from error
 
     def __enter__(self) -> Announcer:
         return self

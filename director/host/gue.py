@@ -18,6 +18,7 @@ from director.host.change import Change
 from director.host.decapsulation import Listener
 from director.host.rtnetlink import FAMILIES
 from director.kit.errors import HostError
+from director.kit.rights import with_capability
 
 # linux/fou.h
 _FAMILY = "fou"
@@ -124,7 +125,7 @@ class _Fou:
         except NetlinkError as error:
             advice = {
                 errno.EADDRINUSE: "another program has the port (ss -lunp), or `ip fou show` has it with another type",
-                errno.EPERM: "run as root, or with CAP_NET_ADMIN",
+                errno.EPERM: with_capability("CAP_NET_ADMIN"),
             }.get(error.code, "")
             raise HostError(f"could not {doing}: {error.args[1]}{': ' if advice else ''}{advice}") from error
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from director.kit.errors import HostError
+from director.kit.rights import with_capability
 
 LOCK_WAIT_S = 5
 LIMIT_S = 30.0
@@ -49,8 +50,10 @@ class Backend:
             return table in names.read_text().split()
         except FileNotFoundError:  # the module is not loaded
             return False
+        except PermissionError:  # root's alone (net/netfilter/x_tables.c); its module is the whole host's
+            return _has_module(f"{'ip' if self.version == 4 else 'ip6'}table_{table}", unless_hidden=False)
         except OSError as error:
-            raise HostError(f"could not read {names}: {error.strerror}: run as root") from error
+            raise HostError(f"could not read {names}: {error.strerror}") from error
 
     def save(self, table: str) -> str:
         """All of one table, as iptables-save(8) prints it. Raises: HostError."""
@@ -132,6 +135,7 @@ def _run(argv: tuple[str, ...], stdin: str) -> tuple[int, str, str]:
 
 
 _NOT_ROOT = re.compile(r"you must be root|Permission denied|Operation not permitted")
+_NO_LOCK = re.compile(r"[Cc]an't open lock file (\S+): (Permission denied|Read-only file system)")
 _BUSY = re.compile(r"holding the xtables lock|Can't lock")
 _NO_EXTENSION = re.compile(r"Extension (\S+) revision \d+ not supported|Couldn't load (?:match|target) `([^']+)'")
 # What the programs say where the kernel lacks tables of their kind, or where nft(8) made one they do not understand.
@@ -145,8 +149,13 @@ def failure(program: str, errors: str) -> HostError:
     """The error for what `program` wrote when it failed: an `UnusableError` where the other kind may do."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     said = " / ".join(lines[:SAID_LINES]) or "it gave no reason"
+    if found := _NO_LOCK.search(errors):
+        return HostError(
+            f"{program}: {found[0]}: run as root, or have it made readable for this user's group, "
+            "as deploy/systemd/director.tmpfiles does (systemd-tmpfiles --create)"
+        )
     if _NOT_ROOT.search(errors):
-        return HostError(f"{program}: {said}: run as root, or with CAP_NET_ADMIN")
+        return HostError(f"{program}: {said}: {with_capability('CAP_NET_ADMIN and CAP_NET_RAW')}")
     if _BUSY.search(errors):
         return HostError(
             f"{program} waited {LOCK_WAIT_S} s for /run/xtables.lock: another program is changing rules "
@@ -164,10 +173,17 @@ def failure(program: str, errors: str) -> HostError:
 
 
 def _has_nf_tables() -> bool:
-    if Path("/sys/module/nf_tables").exists() or not Path("/proc/modules").exists():
+    return _has_module("nf_tables", unless_hidden=True)
+
+
+def _has_module(name: str, *, unless_hidden: bool) -> bool:
+    """Whether it is loaded or built in; `unless_hidden` where its files are (ProtectKernelModules= of a unit)."""
+    if Path("/sys/module", name).exists() or not Path("/proc/modules").exists():
         return True
     builtin = Path("/lib/modules") / os.uname().release / "modules.builtin"
     try:
-        return "/nf_tables.ko" in builtin.read_text()
+        return f"/{name}.ko" in builtin.read_text()
+    except PermissionError:
+        return unless_hidden
     except OSError:
         return False

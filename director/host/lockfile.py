@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from director.kit.errors import HostError
+from director.kit.rights import give_to_owner
 
 DIRECTORY = Path("/run/director")
 # `holder()` takes a shared lock for an instant; whoever acquires just then tries again.
@@ -109,7 +110,9 @@ class NamespaceLock:
     def _open(self, flags: int) -> int:
         try:
             self.path.parent.mkdir(mode=self.directory_mode, parents=True, exist_ok=True)
-            return os.open(self.path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = os.open(self.path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            give_to_owner(fd, self.path.parent)
+            return fd
         except OSError as error:
             raise self._unusable(error) from error
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from director.kit.errors import HostError
+from director.kit.rights import with_capability
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
@@ -24,7 +25,7 @@ FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 ADVICE: Mapping[int, str] = MappingProxyType(
     {
-        errno.EPERM: "run as root, or with CAP_NET_ADMIN",
+        errno.EPERM: with_capability("CAP_NET_ADMIN"),
         # addrconf_add_dev
         errno.EACCES: "IPv6 is switched off there (sysctl net.ipv6.conf.<interface>.disable_ipv6)",
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 from director.host.change import Change
 from director.host.lockfile import namespace_inode
 from director.kit.errors import HostError
+from director.kit.rights import with_capability
 from director.kit.statefile import Json
 
 ROOT = Path("/proc/sys")
@@ -211,7 +212,10 @@ def _missing(key: Key) -> HostError:
 
 def _reason(error: OSError) -> str:
     if error.errno in {errno.EPERM, errno.EACCES}:
-        return f"{error.strerror}: run as root, or with CAP_NET_ADMIN"
+        return f"{error.strerror}: {with_capability('CAP_NET_ADMIN')}"
     if error.errno == errno.EROFS:
-        return "/proc/sys is read-only here (a container): set it on the host, or run with it writable"
+        return (
+            "/proc/sys is read-only here: in a systemd unit it needs ProtectKernelTunables=no and ProcSubset=all; "
+            "in a container, set it on the host, or run with it writable"
+        )
     return error.strerror or str(error)

@@ -21,13 +21,14 @@ from director.ipvs.decode import Service, decode_daemon, decode_family, decode_t
 from director.ipvs.dump import CarriedByKey, Decoder, Reals
 from director.ipvs.failure import Failure, failure
 from director.kit.errors import KernelError
+from director.kit.rights import with_capability
 
 _NO_IPVS = (
     "this kernel has no IPVS: run `modprobe ip_vs` as root; in a container, run it on the host, whose kernel it is"
 )
 _NOT_PERMITTED = (
-    "not permitted to use IPVS: run as root, or with CAP_NET_ADMIN; root of a user namespace "
-    "(a rootless container) is not enough"
+    f"not permitted to use IPVS: {with_capability('CAP_NET_ADMIN')}; root of a user namespace "
+    "(a rootless container, PrivateUsers= of a unit) is not enough"
 )
 
 

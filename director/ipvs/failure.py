@@ -28,6 +28,7 @@ from director.core.diff import (
 )
 from director.core.table import Forward, SyncDaemon, TunnelKind
 from director.ipvs.tlv import error_name
+from director.kit.rights import with_capability
 
 _RANGE_OF_TIMEOUTS = "out of range: a timeout is 1 to 2147483 s (24 days)"  # INT_MAX / HZ, with the largest HZ of 1000
 _STALE = frozenset({errno.EEXIST, errno.ESRCH, errno.ENOBUFS})
@@ -60,7 +61,7 @@ def _reason(change: Change, code: int) -> str:
         case errno.ENOBUFS:
             return f"{what}: the kernel's answer was lost; read the table again"
         case errno.EPERM | errno.EACCES:
-            return f"{what}: not permitted: run as root of the host, or with CAP_NET_ADMIN"
+            return f"{what}: not permitted: {with_capability('CAP_NET_ADMIN')}"
         case errno.ENOMEM:
             return f"{what}: the kernel has no memory for it"
         case errno.EAFNOSUPPORT | errno.EPROTONOSUPPORT:

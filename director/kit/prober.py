@@ -181,6 +181,11 @@ class Prober:
         watch = self._watches.get(check)
         return watch.due_at if watch is not None else None
 
+    @property
+    def late_s(self) -> float:
+        """How long ago the next probe should have begun; 0 when all are in time."""
+        return max(0.0, self._now() - self._due[0][0]) if self._due else 0.0
+
     def trouble(self, check: Check) -> str:
         """What this host lacks to probe `check`, or has lacked until a while ago; empty when it can be probed."""
         return self._troubles.reason(check)

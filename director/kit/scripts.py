@@ -38,7 +38,7 @@ REST_S = 0.005  # between two reads of what is thrown away: at most 13 MB/s of i
 _PRIVILEGES = (
     ("--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"),
     ("--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all"),  # without CAP_SETPCAP
-    ("--no-new-privs",),
+    ("--no-new-privs",),  # a process without capabilities of its own has none to take away
 )
 _KEPT_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}  # subprocess resets what Python itself ignores
 
@@ -145,7 +145,13 @@ def _prepared(command: Sequence[str], user: str | None, keeps_signals: bool) -> 
         raise ScriptError(problem)
     words = [*(_env() if keeps_signals else ()), *command]
     if os.geteuid() != 0:
-        return [*_setpriv(()), *words], _Identity()
+        prefix = _setpriv(())
+        if not any(word.startswith("--ambient-caps") for word in prefix) and _passes_capabilities_on():
+            raise ScriptError(
+                f"{command[0]} is not run: it would have this process's capabilities, and setpriv, which takes them "
+                "away, is not there or refused: install util-linux, or let the unit's SystemCallFilter= have capset"
+            )
+        return [*prefix, *words], _Identity()
     who = pwd.getpwnam(user or NOBODY)
     if who.pw_uid == 0:  # asked for by its name: it is to have what root has
         return words, _Identity()
@@ -165,6 +171,12 @@ def _setpriv(change: tuple[str, ...]) -> list[str]:
             if tried.returncode == 0:
                 return words
     return []
+
+
+def _passes_capabilities_on() -> bool:
+    """Whether a program that this process starts would have capabilities: the ambient ones (capabilities(7))."""
+    with open("/proc/self/status", "rb") as lines:  # noqa: PTH123 -- one look
+        return any(line.startswith(b"CapAmb:") and int(line.split()[1], 16) for line in lines)
 
 
 @cache

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from director.kit.errors import HostError
+from director.kit.rights import give_to_owner
 
 DIRECTORY = Path("/var/lib/director")
 
@@ -30,6 +31,7 @@ def save(path: Path, version: int, data: Mapping[str, Json]) -> None:
         _make_directory(path.parent, 0o700)
         draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            give_to_owner(file.fileno(), path.parent)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -138,6 +138,10 @@ class Stub:
         self._ask("apply", text, source, *(each for each in (confirm_s, drain_s) if each is not None))
         return self.applied
 
+    async def reload(self) -> Applied:
+        self._ask("reload")
+        return self.applied
+
     async def confirm(self) -> Applied:
         self._ask("confirm")
         return self.applied

@@ -21,6 +21,7 @@ from director.kit.checks.icmp import IcmpProbe
 from director.kit.errors import ProbeError
 from director.kit.health import ProbeResult
 from director.kit.probes.datagrams import Asked, open_datagram
+from director.kit.rights import with_capability
 
 _ECHO4, _REPLY4, _ECHO6, _REPLY6 = 8, 0, 128, 129
 _HEADER = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence number
@@ -112,8 +113,8 @@ def _open(check: Check) -> tuple[socket.socket, bool]:
             peer = open_datagram(check, socket.SOCK_RAW, protocol)
         except PermissionError as error:
             raise ProbeError(
-                "this process may not send ICMP echoes: give it the capability CAP_NET_RAW, or put its group into the "
-                "sysctl net.ipv4.ping_group_range"
+                f"this process may not send ICMP echoes: {with_capability('CAP_NET_RAW')}, or put its group into "
+                "the sysctl net.ipv4.ping_group_range"
             ) from error
     if is_raw and version == 4:
         peer.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", 0xFFFFFFFF & ~(1 << _REPLY4)))

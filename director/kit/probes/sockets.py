@@ -21,6 +21,7 @@ from director.kit.checks.check import Check
 from director.kit.errors import ProbeError
 from director.kit.net import IPAddress
 from director.kit.probes.source import source_towards
+from director.kit.rights import with_capability
 
 MOST_IDLE = 256
 """Sockets kept for the next probes. Beyond them they are closed; each takes some 2 KiB of the kernel's memory."""
@@ -147,9 +148,7 @@ def set_mark(peer: socket.SocketType, mark: int) -> None:
     try:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
     except PermissionError as error:
-        raise ProbeError(
-            f"firewall mark {mark} cannot be set on probes: this process lacks the capability CAP_NET_ADMIN, give it"
-        ) from error
+        raise ProbeError(f"firewall mark {mark} cannot be set on probes: {with_capability('CAP_NET_ADMIN')}") from error
 
 
 def bind_source(peer: socket.SocketType, source: IPAddress) -> None:

@@ -28,6 +28,7 @@ from director.kit.errors import KernelError
 from director.kit.net import Answer as Addresses
 from director.kit.net import Endpoint
 from director.kit.resolver import Resolver
+from director.kit.service import ServiceManager
 from director.names import Names
 from tests.contract.fake_kernel import FakeKernel
 from tests.director.fakes import FakeAddresses, FakeAnnouncer, until
@@ -112,6 +113,7 @@ class World:
     announcer: FakeAnnouncer = field(default_factory=FakeAnnouncer)
     changes: HostChanges | None = None
     resolve: Callable[[str], Addresses] = nobody_knows
+    manager: ServiceManager | None = None
 
     def __post_init__(self) -> None:
         self.file = self.directory / "director.yaml"
@@ -125,7 +127,7 @@ class World:
         names = Names(state, Resolver(self._resolve))
         config = begin_with(written, str(self.file), names)
         host = (self.kernel, self.addresses, self.announcer, self.changes)
-        return Daemon(self.file, config, state, *host, text=written, names=names)
+        return Daemon(self.file, config, state, *host, text=written, names=names, manager=self.manager)
 
     def run(self, story: Callable[[], Awaitable[None]], text: str | None = FILE) -> None:
         """A director's life: begin, `story`, SIGTERM."""
