@@ -98,6 +98,8 @@ class Prepare:
     """Where on the board what it shares stands."""
     version: int = VERSION
     wanted: Wanted = NOTHING_WANTED
+    kept: tuple[str, ...] = ()
+    """Those of `binds` whose sockets outlive this program: who queues there is left to the next one."""
     kind: Literal["prepare"] = "prepare"
 
 

@@ -60,6 +60,9 @@ LEAVES_LATER_S = 10.0
 """So long after its drain must have ended a worker is killed."""
 SILENT_S = 5.0
 """A worker that says nothing for this long cannot serve."""
+ABORTS_WITHIN_S = 1.0
+STOOD_STILL_S = 2.0
+"""Two looks are not so far apart, unless this process was stopped or got no CPU."""
 
 
 class WorkerError(DirectorError):
@@ -85,6 +88,8 @@ class Order:
     rows: Mapping[str, int] = field(default_factory=dict)
     """Where on the board what it shares stands."""
     wanted: Wanted = NOTHING_WANTED
+    kept: tuple[Endpoint, ...] = ()
+    """Addresses whose sockets outlive this program."""
 
 
 class Member:
@@ -145,6 +150,15 @@ class Member:
         )
         log.error("worker did not leave, it is killed", extra={"worker": self.pid, "reason": reason})
 
+    def abort(self, after_s: float) -> None:
+        """End it, since it has said nothing for so long: it may say where it stands, and is killed a moment later."""
+        if self.kill_at is None:
+            reason = f"it has said nothing for {after_s:g} s (WatchdogSec=): its loop stands still, or it is stopped"
+            log.error("worker hangs, it is ended and replaced", extra={"worker": self.pid, "reason": reason})
+            self.told_at = time.monotonic()
+            self.kill_at = self.told_at + ABORTS_WITHIN_S
+            self.send(signal.SIGABRT)
+
     def kill(self) -> None:
         """End it now."""
         self.send(signal.SIGKILL)
@@ -173,6 +187,7 @@ class Crew:
         self.members: list[Member] = []
         self._collecting = asyncio.Lock()
         self._collected_at = 0.0
+        self._looked_at = time.monotonic()
 
     @property
     def serving(self) -> list[Member]:
@@ -270,6 +285,7 @@ class Crew:
                 dict(loaded.files),
                 dict(order.rows),
                 wanted=order.wanted,
+                kept=tuple(map(str, order.kept)),
             )
 
         said = await self._ask_all(members, asked, within_s, [order.sockets[bind] for bind in binds])
@@ -337,10 +353,21 @@ class Crew:
             elif not was_leaving:
                 member.send(signal.SIGTERM)
 
-    def look(self) -> None:
-        """Kill who should have left, and say who is silent."""
+    def has_one_who_speaks(self, within_s: float) -> bool:
+        """Whether a worker that serves has said something so lately."""
         now = time.monotonic()
+        return any(now - member.heard_at <= within_s for member in self.serving)
+
+    def look(self, hangs_after_s: float | None = None) -> None:
+        """Kill who should have left, and end who serves and has been silent for `hangs_after_s`; say who is silent."""
+        now = time.monotonic()
+        if now - self._looked_at > STOOD_STILL_S:  # this process itself: what they said meanwhile is still to be heard
+            for member in self.members:
+                member.heard_at = now
+        self._looked_at = now
         for member in self.members:
+            if hangs_after_s is not None and now - member.heard_at > hangs_after_s and member.state is State.SERVING:
+                member.abort(hangs_after_s)
             if member.kill_at is not None and now >= member.kill_at:
                 member.kill_at = None
                 member.tell_stuck()

@@ -23,6 +23,7 @@ from l7proxy.core.capacity import shared_names
 from l7proxy.core.load import observe
 from l7proxy.core.model import Config
 from l7proxy.counts import Collect
+from l7proxy.handed import HandedSockets
 from l7proxy.http.pool import IdleBudget
 from l7proxy.listeners import QUIET_S, Listeners, Role, Served, discard, roles
 from l7proxy.runtime import HealthSource, Proxy, make_snapshot, pools_of
@@ -41,7 +42,7 @@ class Engine:
     """One process's data path. `serves` says which of a configuration's addresses are this process's; `workers` is how
     many processes share its limits. Its admin endpoint asks `collect`, if given, what all have counted. `is_worker`:
     others write to the same standard output, and a supervisor tells that limits do not fit. `board` is what they share;
-    default: nobody else does.
+    default: nobody else does. `handed` are sockets that the service manager has bound.
 
     Raises: HostError."""
 
@@ -55,6 +56,7 @@ class Engine:
         collect: Collect | None = None,
         is_worker: bool = False,
         board: Board | None = None,
+        handed: HandedSockets | None = None,
     ) -> None:
         self.board = board or Board.make()
         self.board.know(shared_names(config))
@@ -70,7 +72,7 @@ class Engine:
         )
         self.proxy.access.use(config.access_log)
         self._limit(config, workers)
-        self.listeners = Listeners(self.proxy, serves, collect)
+        self.listeners = Listeners(self.proxy, serves, collect, handed)
         self.on_sweep: Callable[[], None] = lambda: None
         self.pace = Pace.BRISK
 

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from director.kit.errors import HostError
 from director.kit.net import Endpoint, parse_endpoint
+from director.kit.service import ServiceManager
 from l7proxy.board import Board, BoardLeft
 from l7proxy.control import HealthChange, taken_over
 from l7proxy.core.metering import Counts
@@ -90,24 +91,25 @@ def program() -> list[str]:
     return [sys.executable, "-m", "l7proxy"]
 
 
-def become(words: list[str], left: Inheritance) -> NoReturn:
-    """Run the program `words` in this process, and leave it `left`.
+def become(words: list[str], left: Inheritance, manager: ServiceManager) -> NoReturn:
+    """Run the program `words` in this process, and leave it `left`, and the service `manager` with what it has handed.
 
     Raises: HostError where it cannot be run; all is as before then.
     """
-    descriptors = left.descriptors
+    descriptors = [*left.descriptors, *(each.descriptor for each in manager.handed)]
     memory = os.memfd_create("l7proxy")
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         with os.fdopen(os.dup(memory), "wb") as file:
             file.write(_ADAPTER.dump_json(left))
         _inheritable([memory, *descriptors], True)
-        os.environ[VARIABLE] = f"{os.getpid()}:{memory}"
+        os.environ.update({**manager.variables, VARIABLE: f"{os.getpid()}:{memory}"})
         sys.stdout.flush()
         sys.stderr.flush()
         os.execv(words[0], words)  # noqa: S606 -- a list of arguments, no shell
     except OSError as error:
-        os.environ.pop(VARIABLE, None)
+        for name in (VARIABLE, *manager.variables):
+            os.environ.pop(name, None)
         _inheritable(descriptors, False)
         os.close(memory)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

@@ -22,6 +22,7 @@ from l7proxy.admin.app import make_app
 from l7proxy.agent import Agent
 from l7proxy.core.model import Config, Listener
 from l7proxy.counts import Collect
+from l7proxy.handed import HandedSockets
 from l7proxy.http.front import Front
 from l7proxy.http.listening import BACKLOG, LATE_S, listen, turn_away
 from l7proxy.runtime import Proxy
@@ -73,6 +74,7 @@ class Served:
 class Listeners:
     """Everything that this process serves, which `serves` picks from a configuration. `leaving` are fronts whose
     address is gone, with connections that are not. The admin endpoint asks `collect`, if given, what all have counted.
+    What is `handed` is served at its address, and outlives this.
     """
 
     def __init__(
@@ -80,8 +82,12 @@ class Listeners:
         proxy: Proxy,
         serves: Callable[[Config], dict[Endpoint, Role]] | None = None,
         collect: Collect | None = None,
+        handed: HandedSockets | None = None,
     ) -> None:
         self._proxy = proxy
+        self._handed = handed or HandedSockets()
+        self.kept: frozenset[Endpoint] = frozenset()
+        """Addresses whose sockets outlive this process by other means: it was told so."""
         self._serves = serves or roles
         self._collect = collect
         self._agent = Agent(proxy)
@@ -116,7 +122,7 @@ class Listeners:
             bind: role for bind, role in wanted.items() if bind not in self._served or not self._served[bind].fits(role)
         }
         if sockets is None:
-            sockets = open_at(changed, self.sockets)
+            sockets = open_at(changed, self.sockets, self._handed)
         for bind in sockets.keys() - changed.keys():
             sockets[bind].close()
         opened: dict[Endpoint, Served] = {}
@@ -160,16 +166,18 @@ class Listeners:
 
     async def close(self, *, for_good: bool = False) -> None:
         """Accept no more clients; the admin endpoint and the agent go on. Who queues is let in: a socket that is closed
-        resets them, and they may have sent a request. `for_good`: no other process has the sockets."""
+        resets them, and they may have sent a request; but one that outlives this process keeps them for the next.
+        `for_good`: no other process has the other sockets."""
         if for_good:
-            for served in self._served.values():
-                if isinstance(served.by, Entrance) and served.server.is_serving():
+            for bind, served in self._served.items():
+                if isinstance(served.by, Entrance) and served.server.is_serving() and not self._outlives(bind):
                     turn_away(served.socket)
             await asyncio.sleep(LATE_S)
         queued: list[tuple[Entrance, socket.socket]] = []
-        for served in self._served.values():
+        for bind, served in self._served.items():
             if isinstance(served.by, Entrance) and served.server.is_serving():
-                queued += ((served.by, client) for client in _queue_of(served.socket))
+                if not self._outlives(bind):
+                    queued += ((served.by, client) for client in _queue_of(served.socket))
                 served.server.close()
         loop = asyncio.get_running_loop()
         for front, client in queued:
@@ -180,6 +188,9 @@ class Listeners:
                 await loop.connect_accepted_socket(front, client)
             except OSError:
                 client.close()
+
+    def _outlives(self, bind: Endpoint) -> bool:
+        return bind in self._handed or bind in self.kept
 
     async def end_own(self) -> None:
         """Close the admin endpoint, and then the agent: it is the last to answer."""
@@ -245,23 +256,25 @@ def own_roles(config: Config) -> dict[Endpoint, Role]:
     return wanted
 
 
-def open_sockets(config: Config) -> dict[Endpoint, socket.socket]:
+def open_sockets(config: Config, handed: HandedSockets | None = None) -> dict[Endpoint, socket.socket]:
     """A socket for everything `config` binds, all or none.
 
     Raises: HostError.
     """
-    return open_at(roles(config), {})
+    return open_at(roles(config), {}, handed or HandedSockets())
 
 
-def open_at(binds: Iterable[Endpoint], mine: Mapping[Endpoint, socket.socket]) -> dict[Endpoint, socket.socket]:
-    """A socket for each of `binds`, all or none; for those among `mine` a copy.
+def open_at(
+    binds: Iterable[Endpoint], mine: Mapping[Endpoint, socket.socket], handed: HandedSockets
+) -> dict[Endpoint, socket.socket]:
+    """A socket for each of `binds`, all or none; for those among `mine` or `handed` a copy.
 
     Raises: HostError.
     """
     sockets: dict[Endpoint, socket.socket] = {}
     try:
         for bind in binds:
-            sockets[bind] = mine[bind].dup() if bind in mine else listen(bind, mine)
+            sockets[bind] = mine[bind].dup() if bind in mine else handed.lend(bind) or listen(bind, mine)
     except BaseException:
         for opened in sockets.values():
             opened.close()

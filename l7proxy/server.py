@@ -19,9 +19,11 @@ from director.kit.errors import DirectorError, HostError
 from director.kit.health import HealthState
 from director.kit.net import Endpoint
 from director.kit.prober import Prober
+from director.kit.service import ServiceManager
 from l7proxy import CODE
 from l7proxy.admin.door import AdminSocket
 from l7proxy.admin.operations import Operations
+from l7proxy.announcing import Announcer, leaving, serving
 from l7proxy.control import Pace, Wanted
 from l7proxy.core.capacity import shared_names
 from l7proxy.core.flight import Told
@@ -30,6 +32,7 @@ from l7proxy.counts import counts_of, lasting
 from l7proxy.crew import Crew, Member, Order
 from l7proxy.engine import Engine, size_of
 from l7proxy.files.loading import Loaded, load_file, renewed
+from l7proxy.handed import HandedSockets
 from l7proxy.health import take_health, told, told_all
 from l7proxy.http.stack import assert_stack
 from l7proxy.inheritance import Inheritance, program
@@ -51,16 +54,26 @@ class Handover:
 
 
 class Server:
-    """One proxy process. `path` is read again on SIGHUP; `loaded` is what `config` comes from."""
+    """One proxy process. `path` is read again on SIGHUP; `loaded` is what `config` comes from. `manager` is told how it
+    is, and has `handed` sockets; default: there is none."""
 
-    def __init__(self, path: str, loaded: Loaded, log_level: str = "INFO") -> None:
+    def __init__(
+        self,
+        path: str,
+        loaded: Loaded,
+        log_level: str = "INFO",
+        manager: ServiceManager | None = None,
+        handed: HandedSockets | None = None,
+    ) -> None:
         self._path = path
         self._loaded = loaded
         config = loaded.config
         self._log_level = log_level
         self._prober = Prober(self._on_health)
         self._prober.watch(checks_of(config))
-        self._engine = Engine(config, self._prober)
+        self._announcer = Announcer(manager or ServiceManager({}), self._status)
+        self._handed = handed or HandedSockets()
+        self._engine = Engine(config, self._prober, handed=self._handed)
         self.proxy.problems = loaded.left_out
         self._wake = asyncio.Event()
         self._reload_wanted = False
@@ -108,11 +121,14 @@ class Server:
                 group.create_task(self.proxy.access.run(), name="access log"),
                 group.create_task(self._engine.sweep(), name="sweeper"),
                 group.create_task(Watch(lambda: self._loaded, self.request_renewal).run(), name="certificates"),
+                group.create_task(self._announcer.run(), name="announcer"),
             ]
             config = self.proxy.snapshot.config
             await self._engine.begin(sockets, group)
             await self._admin.commit()
+            self._handed.tell(roles(config))
             log.info("serving", extra={"binds": ",".join(map(str, config.binds)), "code": CODE, **size_of(config)})
+            self._announcer.ready()
             try:
                 await self._control()
                 await self._drain()
@@ -185,7 +201,8 @@ class Server:
             if (self._upgrade_wanted or self._reload_wanted) and not self._stops:
                 replaced, self._upgrade_wanted, self._reload_wanted = self._upgrade_wanted, False, False
                 asked, self._asked = self._asked, []
-                problems = await self._reload(replaced)
+                with self._announcer.reloading():
+                    problems = await self._reload(replaced)
                 for each in asked:
                     if not each.done():
                         each.set_result(problems)
@@ -243,6 +260,7 @@ class Server:
         self._loaded = loaded
         self.proxy.problems = ()
         self._prober.watch(checks_of(config))
+        self._handed.tell(roles(config))
         for served in gone:
             await end(served)
         await self._admin.commit()
@@ -258,12 +276,13 @@ class Server:
             raise HostError("\n".join(problems))
         config = loaded.config
         health = told_all({check: self._prober.state(check) for check in checks_of(config)})
-        sockets = open_at(roles(config), self._listeners.sockets)
+        sockets = open_at(roles(config), self._listeners.sockets, self._handed)
         board = self._engine.board
         crew = Crew(words, self._log_level, _tell_end, lambda _: None, board)
         rows = board.know(shared_names(config))
         binds = {bind: sockets[bind] for bind in client_roles(config)}
-        order = Order(loaded, 1, binds, health, rows, self._operations.wanted)
+        kept = tuple(bind for bind in binds if bind in self._handed)
+        order = Order(loaded, 1, binds, health, rows, self._operations.wanted, kept)
         try:
             await crew.commit(await crew.start(config.workers, order, config.workers), order)
         except BaseException:
@@ -285,6 +304,7 @@ class Server:
             await engine.drain()
         else:
             proxy.draining = True
+            self._announcer.stopping()
             at_most = f"{timeouts.notice_s + timeouts.drain_s:g}s"
             log.info("draining", extra={"in_flight": proxy.counters.in_flight, "at_most": at_most})
             if not self._operations.notice_is_given:
@@ -302,6 +322,14 @@ class Server:
                     self._wake.clear()
         except TimeoutError:
             return
+
+    def _status(self) -> str:
+        proxy = self.proxy
+        if self._crew is not None:
+            return f"workers serve; {leaving(proxy.counters.in_flight, proxy.connections)} of this process"
+        if self._stops:
+            return leaving(proxy.counters.in_flight, proxy.connections)
+        return serving(proxy)
 
     def _on_health(self, check: Check, before: HealthState, after: HealthState) -> None:
         take_health(self.proxy.snapshot, check, before, after)

@@ -24,9 +24,11 @@ from director.kit.errors import DirectorError
 from director.kit.health import HealthState
 from director.kit.net import Endpoint
 from director.kit.prober import Prober
+from director.kit.service import ServiceManager
 from l7proxy import CODE
 from l7proxy.admin.door import AdminSocket
 from l7proxy.admin.operations import Operations
+from l7proxy.announcing import Announcer, leaving, serving
 from l7proxy.board import Board
 from l7proxy.control import Pace, Wanted
 from l7proxy.core.capacity import shared_names
@@ -37,6 +39,7 @@ from l7proxy.counts import WorkerCounts
 from l7proxy.crew import LEAVES_LATER_S, Crew, Member, Order, State
 from l7proxy.engine import Engine, size_of
 from l7proxy.files.loading import Loaded, load_file, renewed
+from l7proxy.handed import HandedSockets
 from l7proxy.health import ToldHealth, take_health, told, told_all
 from l7proxy.http.listening import LATE_S, turn_away
 from l7proxy.inheritance import SIGNALS, Inheritance, become, inherited_board, inherited_sockets, program
@@ -56,9 +59,14 @@ LONGEST_PAUSE_S = 30.0
 
 
 class Supervisor:
-    """Looks after workers. `path` is read again on SIGHUP."""
+    """Looks after workers. `path` is read again on SIGHUP. `manager` is told how it is, and has `handed` sockets."""
 
-    def __init__(self, path: str, loaded: Loaded, log_level: str) -> None:
+    def __init__(
+        self, path: str, loaded: Loaded, log_level: str, manager: ServiceManager, handed: HandedSockets
+    ) -> None:
+        self._manager = manager
+        self._handed = handed
+        self._announcer = Announcer(manager, self._status, self._is_well)
         self._path = path
         self._loaded = loaded
         self._log_level = log_level
@@ -156,7 +164,15 @@ class Supervisor:
         checks = checks_of(config)
         self._prober.watch({check: health.get(check, HealthState()) for check in checks})
         self._places = {check: place for place, check in enumerate(checks)}
-        self._engine = Engine(config, self._prober, own_roles, config.workers, collect=self.collect, board=self._board)
+        self._engine = Engine(
+            config,
+            self._prober,
+            own_roles,
+            config.workers,
+            collect=self.collect,
+            board=self._board,
+            handed=self._handed,
+        )
         self.proxy.problems = loaded.left_out
 
     async def _run(self, begin: Callable[[], Awaitable[None]], admin: dict[str, int]) -> None:
@@ -171,6 +187,7 @@ class Supervisor:
             tasks = [
                 group.create_task(self._prober.run(), name="prober"),
                 group.create_task(self._look(), name="look"),
+                group.create_task(self._announcer.run(), name="announcer"),
                 group.create_task(Watch(lambda: self._loaded, self.request_renewal).run(), name="certificates"),
             ]
             try:
@@ -180,8 +197,10 @@ class Supervisor:
                 await self._admin.commit()
                 await begin()
                 config = self._loaded.config
+                self._handed.tell(roles(config))
                 extra = {"binds": ",".join(map(str, config.binds)), "code": CODE, "workers": len(self._crew.serving)}
                 log.info("serving", extra={**extra, **size_of(config)})
+                self._announcer.ready()
                 await self._control()
                 await self._drain()
             except DirectorError as error:
@@ -244,11 +263,13 @@ class Supervisor:
         while not self._stops:
             if self._upgrade_wanted:
                 self._upgrade_wanted = False
-                await self._upgrade()
+                with self._announcer.reloading():
+                    await self._upgrade()
             elif self._reload_wanted:
                 self._reload_wanted = False
                 asked, self._asked = self._asked, []
-                problems = await self._reload(())
+                with self._announcer.reloading():
+                    problems = await self._reload(())
                 for each in asked:
                     if not each.done():
                         each.set_result(problems)
@@ -341,7 +362,8 @@ class Supervisor:
         staying = [member for member in crew.serving if member not in replaced]
         staying, surplus = staying[: config.workers], staying[config.workers :]
         fresh: list[Member] = []
-        opened_sockets = open_at([bind for bind in roles(config) if bind not in self._sockets], self._sockets)
+        new = [bind for bind in roles(config) if bind not in self._sockets]
+        opened_sockets = open_at(new, self._sockets, self._handed)
         sockets = {**self._sockets, **opened_sockets}
         try:
             order = self._order(loaded, self._number + 1, sockets)
@@ -370,6 +392,7 @@ class Supervisor:
         await crew.commit([*staying, *fresh], order)
         crew.drain([*surplus, *replaced], Pace.GENTLE, self._drain_s)
         wanted = roles(config)
+        self._handed.tell(wanted)
         self._sockets = {bind: each for bind, each in sockets.items() if bind in wanted}
         for bind in sockets.keys() - wanted.keys():
             sockets[bind].close()
@@ -394,10 +417,11 @@ class Supervisor:
         admin = await self._admin.close(keep=True)
         await self._crew.collect()
         try:
-            become([*words, "run", self._path, "--log-level", self._log_level], self._legacy(admin))
+            words = [*words, "run", self._path, "--log-level", self._log_level]
+            become(words, self._legacy(admin), self._manager)
         except DirectorError as error:
             log.error("restart refused, everything stays as it is", extra={"problem": str(error)})
-            self._engine.listeners = Listeners(self.proxy, own_roles, self.collect)
+            self._engine.listeners = Listeners(self.proxy, own_roles, self.collect, self._handed)
             await self._engine.begin(self._own_copies(config), self._group)
             self._admin.prepare(config.admin_socket, admin)
             await self._admin.commit()
@@ -422,6 +446,7 @@ class Supervisor:
     async def _drain(self) -> None:
         crew, proxy = self._crew, self.proxy
         proxy.draining = True
+        self._announcer.stopping()
         timeouts = self._loaded.config.timeouts
         at_most = f"{timeouts.notice_s + timeouts.drain_s:g}s"
         in_flight = sum(member.in_flight for member in crew.members)
@@ -429,11 +454,12 @@ class Supervisor:
         crew.notice()
         if not self._operations.notice_is_given:
             await self._until(lambda: False, timeouts.notice_s, 2)
-        clients = [self._sockets.pop(bind) for bind in client_roles(self._loaded.config)]
-        for each in clients:
-            turn_away(each)
+        clients = {bind: self._sockets.pop(bind) for bind in client_roles(self._loaded.config)}
+        for bind, each in clients.items():
+            if bind not in self._handed:
+                turn_away(each)
         await self._until(lambda: False, LATE_S, 2)
-        for each in clients:
+        for each in clients.values():
             each.close()
         crew.drain(crew.members, Pace.BRISK, timeouts.drain_s)
         await self._until(lambda: not crew.members, timeouts.drain_s + LEAVES_LATER_S, 2)
@@ -457,7 +483,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             crew, proxy = self._crew, self.proxy
-            crew.look()
+            crew.look(self._manager.watchdog_s)
             count = max(1, self._loaded.config.workers)
             # One that is missing or silent has nothing left to give.
             shares = [1.0 if member.is_silent else member.used for member in crew.serving][:count]
@@ -472,13 +498,25 @@ class Supervisor:
         health = {check: self._prober.state(check) for check in checks_of(loaded.config)}
         sockets = {bind: held[bind] for bind in client_roles(loaded.config)}
         rows = self._board.know(shared_names(loaded.config))
-        return Order(loaded, number, sockets, told_all(health), rows, self._operations.wanted)
+        kept = tuple(bind for bind in sockets if bind in self._handed)
+        return Order(loaded, number, sockets, told_all(health), rows, self._operations.wanted, kept)
 
     def _own_copies(
         self, config: Config, sockets: dict[Endpoint, socket.socket] | None = None
     ) -> dict[Endpoint, socket.socket]:
         held = self._sockets if sockets is None else sockets
         return {bind: held[bind].dup() for bind in own_roles(config)}
+
+    def _status(self) -> str:
+        if self._stops:
+            members = self._crew.members
+            return leaving(sum(each.in_flight for each in members), sum(each.connections for each in members))
+        return serving(self.proxy, len(self._crew.serving))
+
+    def _is_well(self) -> bool:
+        """Whether clients are answered, or all of it ends by its own clock."""
+        watchdog_s = self._manager.watchdog_s
+        return self._stops > 0 or watchdog_s is None or self._crew.has_one_who_speaks(watchdog_s / 2)
 
     @property
     def _drain_s(self) -> float:

@@ -174,6 +174,7 @@ class Worker:
         if prepared is None or self._engine is None:
             raise HostError("nothing is prepared")
         engine, config = self._engine, prepared.loaded.config
+        engine.listeners.kept = frozenset(map(parse_endpoint, prepared.order.kept))
         if not self._is_serving:
             self._is_serving = True
             engine.settle(group)

@@ -35,11 +35,19 @@ class ServiceManager:
         self._address = taken.get("NOTIFY_SOCKET", "")
         self.watchdog_s = _watchdog_s(taken)
         self.handed = _handed(taken)
+        self._taken = taken
 
     @property
     def is_there(self) -> bool:
         """Whether anybody listens to what is told."""
         return bool(self._address)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a program that follows in this very process (execve(2): the pid stays) is to find in its environment, so
+        that it is told and handed the same. It must find the descriptors of `handed` open, too."""
+        own = self._taken if self.handed else {each: self._taken[each] for each in self._taken if each[:7] != "LISTEN_"}
+        return dict(own)
 
     def ready(self, status: str = "") -> bool:
         """It serves. Whether this was told, as for all below."""

@@ -57,15 +57,21 @@ def cli() -> None:
 )
 def run(file: str, log_level: str) -> None:
     """Serve as FILE says, in the foreground. Logs go to standard error, the access log to standard output."""
+    import faulthandler
+
     from director.kit import logs
+    from director.kit.service import ServiceManager
     from l7proxy.files.loading import load_file
     from l7proxy.inheritance import become, inherited
 
-    left = inherited()  # before anything is opened: it names descriptors
+    manager = ServiceManager()  # before anything is opened: it names descriptors, and so does this
+    left = inherited()
+    faulthandler.enable()  # a watchdog ends by SIGABRT what stands still: it is to say where
     logs.configure(log_level)
     loaded = load_file(file, is_start=True) if left is None else _loaded_or_left(file, left)
     loaded.log_warnings()
     from l7proxy import descriptors
+    from l7proxy.handed import HandedSockets
     from l7proxy.http.stack import assert_stack
     from l7proxy.listeners import open_sockets
     from l7proxy.server import Server
@@ -73,16 +79,17 @@ def run(file: str, log_level: str) -> None:
 
     assert_stack()
     descriptors.raise_limit()
+    handed = HandedSockets(manager.handed)
     if left is not None:
-        _run(Supervisor(file, loaded, log_level).take_over(left))
+        _run(Supervisor(file, loaded, log_level, manager, handed).take_over(left))
         return
-    sockets = open_sockets(loaded.config)
+    sockets = open_sockets(loaded.config, handed)
     if loaded.config.workers > 1:
-        _run(Supervisor(file, loaded, log_level).run(sockets))
+        _run(Supervisor(file, loaded, log_level, manager, handed).run(sockets))
         return
-    handover = _run(Server(file, loaded, log_level).run(sockets))
+    handover = _run(Server(file, loaded, log_level, manager, handed).run(sockets))
     if handover is not None:
-        become(handover.words, handover.left)
+        become(handover.words, handover.left, manager)
 
 
 @cli.command(epilog=EPILOG)
@@ -117,16 +124,34 @@ def schema(as_markdown: bool) -> None:
     click.echo(markdown(found, "l7proxy.yaml"), nl=False) if as_markdown else click.echo(json.dumps(found, indent=2))
 
 
+@cli.command("socket-unit")
+@click.argument("file")
+@click.option("--all", "is_for_all", is_flag=True, help="With every listener, also at ports from 1024 on.")
+def socket_unit(file: str, is_for_all: bool) -> None:
+    """Print a systemd .socket unit with the listeners of FILE below port 1024: l7proxy needs no capability then, and a
+    restart refuses nobody there. Where there is none it says so, and the exit code is 1."""
+    from director.kit.errors import HostError
+    from l7proxy.cli.socketunit import socket_unit
+    from l7proxy.files.loading import load_file
+
+    text = socket_unit(load_file(file).config, file, is_for_all=is_for_all)
+    if text is None:
+        raise HostError(f"{file} has no listener below port 1024, so no .socket unit is needed; --all writes one")
+    click.echo(text, nl=False)
+
+
 @cli.command(commands.WORKER, hidden=True)
 @click.option("--control", type=int, required=True)
 @click.option("--log-level", default="INFO")
 def worker(control: int, log_level: str) -> None:
     """Serve as a supervisor says, who is at the other end of the descriptor CONTROL."""
+    import faulthandler
     import socket
 
     from director.kit import logs
     from l7proxy.worker import Worker, mark_lines
 
+    faulthandler.enable()  # as above: its supervisor is its watchdog
     logs.configure(log_level)
     mark_lines()
     end = socket.socket(fileno=control)

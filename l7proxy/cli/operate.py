@@ -313,11 +313,27 @@ def config(socket_path: Path, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("--file", "file", metavar="FILE", help="What is read again: it is checked first.")
+@click.option(
+    "--pid",
+    type=click.IntRange(2),
+    help="Goes with --file: where nobody answers on the socket that FILE names, or it names none, PID gets SIGHUP.",
+)
 @_socket
 @_json
-def reload(socket_path: Path, as_json: bool) -> None:
-    """Have the file read again. One with problems changes nothing: they are told, and the exit code is 1."""
-    _note(_client(socket_path).post("/v1/reload"), as_json)
+def reload(file: str | None, pid: int | None, socket_path: Path, as_json: bool) -> None:
+    """Have the file read again. One with problems changes nothing: they are told, and the exit code is 1.
+
+    With --file and --pid it is what a unit's ExecReload= wants: it works whatever FILE says of an admin socket.
+    """
+    if (file is None) is not (pid is None):
+        raise click.UsageError("--file and --pid go together")
+    if file is None or pid is None:
+        _note(_client(socket_path).post("/v1/reload"), as_json)
+        return
+    from l7proxy.cli.reload import reload_process
+
+    _note(reload_process(file, pid), as_json)
 
 
 @click.command()

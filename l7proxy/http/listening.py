@@ -48,11 +48,7 @@ def listen(endpoint: Endpoint, served: Mapping[Endpoint, socket.socket] | None =
     beside = [mine for other, mine in (served or {}).items() if overlap(other, endpoint)]
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted sockets inherit these (tcp(7)).
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_EVERY_S)
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_TRIES)
+        look_after_quiet_clients(bound)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # Only for the moment: a lasting SO_REUSEPORT would let a second l7proxy take half of the connections unnoticed.
@@ -66,6 +62,17 @@ def listen(endpoint: Endpoint, served: Mapping[Endpoint, socket.socket] | None =
         bound.close()
         raise HostError(f"{endpoint} {_advice(error, endpoint)}") from error
     return bound
+
+
+def look_after_quiet_clients(bound: socket.socket) -> None:
+    """Have the kernel probe connections that are quiet. Accepted sockets inherit it (tcp(7)).
+
+    Raises: OSError.
+    """
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_EVERY_S)
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_TRIES)
 
 
 def turn_away(bound: socket.socket) -> None:
@@ -97,7 +104,11 @@ def _advice(error: OSError, endpoint: Endpoint) -> str:
                 f"(`ss -ltnp 'sport = :{endpoint.port}'` names it)"
             )
         case errno.EACCES:
-            return "may not be bound by this user: run as root, or give it CAP_NET_BIND_SERVICE"
+            return (
+                "may not be bound by this user: have systemd bind it, by the line "
+                f"`ListenStream={endpoint}` in l7proxy.socket (`l7proxy socket-unit FILE` writes that unit; `systemctl "
+                "status l7proxy.socket` says whether it listens), or give l7proxy CAP_NET_BIND_SERVICE"
+            )
         case errno.EADDRNOTAVAIL:
             return "is no address of this host: add it (`ip addr`), or bind 0.0.0.0 or [::]"
         case _:
