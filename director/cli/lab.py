@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from director.lab.scenes.titles import TITLES
+
 if TYPE_CHECKING:
     from director.lab.hosts import Result
 
@@ -69,6 +71,22 @@ def demo(kernel: str, keep: bool) -> None:
 
 @lab.command()
 @_kernel
+@click.option("--list", "only_list", is_flag=True, help="List the scenes and play none; as without a NAME.")
+@click.argument("name", required=False, type=click.Choice([*TITLES, "all"]))
+def scene(kernel: str, only_list: bool, name: str | None) -> None:
+    """Play a scene: what the product does, explained with the commands and measured, each in under 40 s.
+
+    What it tells goes to standard error; standard output gets one line of JSON. Exits 1 when a claim does not hold.
+    """
+    if only_list or name is None:
+        for each, title in TITLES.items():
+            click.echo(f"{each:9} {title}")
+        return
+    sys.exit(0 if _scene(kernel, list(TITLES) if name == "all" else [name]) else 1)
+
+
+@lab.command()
+@_kernel
 @_topology
 def shell(kernel: str, file: Path | None) -> None:
     """Lay out a lab and type commands on its hosts, until Ctrl-D."""
@@ -98,6 +116,12 @@ def _run(kernel: str, file: Path | None, timeout_s: float, host: str, command: t
 
     with boot(kernel) as booted, booted.lay_out(file) as laid_out:
         return laid_out.host(host).run(*command, timeout_s=timeout_s, fresh=True)
+
+
+def _scene(kernel: str, names: list[str]) -> bool:
+    from director.lab.scenes.play import play
+
+    return play(names, kernel)
 
 
 def _demo(kernel: str, keep: bool) -> bool:

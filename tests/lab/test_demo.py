@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from director.lab.bytecode import PROJECT
-from director.lab.demo import acts, play
+from director.lab.demo import play
+from director.lab.demo.claims import claim
 from director.lab.demo.report import Report
 from director.lab.demo.scene import Scene
 from director.lab.hosts import Lab
@@ -44,7 +45,7 @@ def test_a_step_that_does_not_hold_is_told_and_keep_still_keeps(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(scene: Scene, report: Report) -> None:
-        acts.claim(scene.client.run("false").exit_code == 0, "false is not true")
+        claim(scene.client.run("false").exit_code == 0, "false is not true")
 
     kept: list[Any] = []
     monkeypatch.setattr(play, "ACTS", (("a step", fails), ("never reached", fails)))

@@ -6,8 +6,11 @@ the demonstration with "ok": false.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from director.lab.demo.claims import claim
+from director.lab.demo.hands import types
 from director.lab.demo.report import Report
 from director.lab.demo.scene import Scene, finish, told, wait_until
 
@@ -16,7 +19,7 @@ LONG_S = 120.0
 
 WEB, PLAIN = "10.9.0.100", "10.9.0.101"
 PROXY_1 = "10.9.0.21:80"
-TARGETS = (
+TARGETS: tuple[tuple[str, str, str], ...] = (
     (WEB, "shop.example.org", "/"),
     (WEB, "shop.example.org", "/api/orders"),
     (WEB, "img.static.example.org", "/logo.png"),
@@ -31,15 +34,6 @@ ANSWERS = {
 }
 
 
-class StepFailedError(AssertionError):
-    """A step's claim does not hold."""
-
-
-def claim(holds: object, what: str) -> None:
-    if not holds:
-        raise StepFailedError(what)
-
-
 def programme(scene: Scene, report: Report) -> None:
     """Step 1: the director programs the kernel; status and ipvsadm agree."""
     scene.start_backends()
@@ -52,8 +46,8 @@ def programme(scene: Scene, report: Report) -> None:
         scene.wait_for_vip(address)
     servers = {PROXY_1: 100, "10.9.0.22:80": 100, "10.9.1.11:8080": 100, "10.9.1.12:8080": 100}
     scene.wait_for_weights(servers)
-    report.shell("director", "director status", scene.director.run("director", "status").check().stdout)
-    report.shell("director", "ipvsadm -Ln", scene.director.run("ipvsadm", "-Ln").check().stdout)
+    types(scene, report, "director", "director status")
+    types(scene, report, "director", "ipvsadm -Ln")
     status = {
         f"{real['address']}:{real['port']}": real["kernel_weight"]
         for virtual in scene.status()["virtual_servers"]
@@ -82,10 +76,10 @@ def serve(scene: Scene, report: Report) -> None:
     claim(len(proxies) == 2, f"both l7proxy must have served, but only {proxies} did")
 
 
-def fail_over(scene: Scene, report: Report) -> None:
+def fail_over(scene: Scene, report: Report, targets: Sequence[tuple[str, str, str]] = TARGETS) -> None:
     """Step 3: an l7proxy dies and comes back; the kernel's weight follows."""
     watch = scene.watch(LONG_S)
-    load = scene.traffic(LONG_S, 0.01, *TARGETS)
+    load = scene.traffic(LONG_S, 0.01, *targets)
     wait_until("traffic flows", lambda: len(told(load)) > 10)
     died_at = scene.kill("l7proxy-1")
     report.say("l7proxy-1 was killed (SIGKILL)")
@@ -93,7 +87,7 @@ def fail_over(scene: Scene, report: Report) -> None:
     zero_at = _moment(told(watch), PROXY_1, 0, died_at)
     report.fact("failover_s", round(zero_at - died_at, 3))
     report.say(f"its weight was 0 in the kernel {zero_at - died_at:.3f} s after its death")
-    report.shell("director", "director status", scene.director.run("director", "status").check().stdout)
+    types(scene, report, "director", "director status")
     scene.start_proxy("l7proxy-1")
     scene.wait_for_weights({PROXY_1: 100})
     back_at = _moment(told(watch), PROXY_1, 100, zero_at)
@@ -114,11 +108,11 @@ def fail_over(scene: Scene, report: Report) -> None:
     claim(not after, f"{len(after)} requests failed that were started after the failover, the first: {after[:1]}")
 
 
-def crash(scene: Scene, report: Report) -> None:
+def crash(scene: Scene, report: Report, targets: Sequence[tuple[str, str, str]] = TARGETS) -> None:
     """Step 4: the director dies and traffic goes on; it returns and changes nothing."""
     before = scene.director.run("ipvsadm", "-Sn").check().stdout
     watch = scene.watch(LONG_S)
-    load = scene.traffic(LONG_S, 0.01, *TARGETS)
+    load = scene.traffic(LONG_S, 0.01, *targets)
     wait_until("traffic flows", lambda: len(told(load)) > 10)
     wait_until("the watch has seen the table", lambda: told(watch))
     killed_at = scene.kill("director")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
 from collections import Counter
 from typing import Any
@@ -28,6 +29,12 @@ class Report:
         self._failed = 0
         self._steps: list[tuple[str, bool, float]] = []
 
+    def title(self, name: str, text: str) -> None:
+        """Which scene it is; it is in the JSON too."""
+        self.fact("scene", name)
+        self._console.print()
+        self._console.print(Text(f"Scene {name}: {text}", style="bold magenta"))
+
     def step(self, number: int, title: str) -> None:
         self._console.print()
         self._console.print(Text(f"Step {number}  {title}", style="bold cyan"))
@@ -37,9 +44,15 @@ class Report:
 
     def shell(self, host: str, command: str, output: str) -> None:
         """A command on a host, as its operator would have seen it."""
-        self._console.print(Text(f"  {self._elapsed():5.1f}s  [{host}]$ {command}", style="bold"))
+        self._console.print(Text(f"  {self._elapsed():5.1f}s  {host}$ {command}", style="bold"), soft_wrap=True)
         for line in output.rstrip().splitlines():
             self._console.print(Text(f"          {line}", style="dim"), soft_wrap=True)
+
+    def explain(self, text: str) -> None:
+        """What is about to be seen, or what to see in what was, in a few sentences; `text` is wrapped."""
+        self._console.print()
+        wrapped = textwrap.wrap(" ".join(text.split()), min(self._console.width, 112) - 2, break_on_hyphens=False)
+        self._console.print(Text(textwrap.indent("\n".join(wrapped), "  ")), soft_wrap=True)
 
     def served(self, requests: list[dict[str, Any]]) -> None:
         """Who served what."""
@@ -65,10 +78,18 @@ class Report:
     def error(self, text: str) -> None:
         self._console.print(Text(f"  {self._elapsed():5.1f}s  {text}", style="bold red"))
 
+    def result(self, ok: bool) -> dict[str, Any]:
+        """What the line of JSON holds."""
+        counted = {"ok": ok, "requests": self._requests, "failed": self._failed}
+        return {**counted, **self._facts, "seconds": round(self._elapsed(), 1)}
+
     def finish(self, ok: bool) -> None:
         """The table of steps, and the JSON."""
-        result = {"ok": ok, "requests": self._requests, "failed": self._failed, **self._facts}
-        result["seconds"] = round(self._elapsed(), 1)
+        self.table()
+        print_line(self.result(ok))
+
+    def table(self) -> None:
+        """Each step, whether it held, and how long it took."""
         self._console.print()
         table = Table(box=None, padding=(0, 2, 0, 0))
         for heading in ("step", "holds", "seconds"):
@@ -77,8 +98,12 @@ class Report:
             table.add_row(title, Text("yes" if held else "NO", style="green" if held else "red"), f"{seconds:.1f}")
         self._console.print(table)
         self._console.print()
-        sys.stdout.write(json.dumps(result) + "\n")
-        sys.stdout.flush()
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began_at
+
+
+def print_line(result: dict[str, Any]) -> None:
+    """The one line of JSON, on standard output."""
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
