@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
-import textwrap
 from pathlib import Path
-from typing import Any, cast
-from urllib.parse import urlsplit
 
-import click
 import pytest
-import yaml
-from click.testing import CliRunner
 
-from l7proxy.admin.app import make_app
-from l7proxy.cli.client import SOCKET
-from l7proxy.cli.main import EPILOG, cli
+from l7proxy.cli.main import EPILOG
 from l7proxy.core.config import load_config
 from l7proxy.core.head import HOP_BY_HOP, NEVER_NAMED
 from l7proxy.core.logline import combined, json_lines
@@ -25,15 +16,15 @@ from l7proxy.core.metering import FAMILIES, Kind
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.retry import IDEMPOTENT
 from l7proxy.descriptors import share_out
+from tests.docs.pages import blocks_of
+from tests.docs.shellwords import commands
 from tests.l7proxy.test_logline import WALL_S, record
 from tests.l7proxy.test_reference import LEAST, rows_of_the_reference
-from tests.wire.sealed import make_certificate
 
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "l7proxy.md"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def _section(heading: str) -> str:
@@ -52,8 +43,7 @@ def _rows(heading: str) -> list[list[str]]:
 
 
 def _blocks(page: Path, language: str) -> list[str]:
-    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [textwrap.dedent(block) for _, block in found]
+    return [block.text for block in blocks_of(page.read_text(), page.name) if block.language == language]
 
 
 def _names(text: str) -> list[str]:
@@ -188,100 +178,13 @@ def test_shares_of_open_files_are_told() -> None:
     assert f"20,000 it is {share_out(20_000).clients:,}" in text
 
 
-# examples
+# signals
 
 
-def _is_about_l7proxy(block: str) -> bool:
-    keys = set(yaml.safe_load(block))
-    return bool(keys & {"listeners", "routes", "upstreams", "agent", "admin", "workers", "access_log"})
-
-
-USERS = "ann:$2b$10$mWutT4xLQwnRwdmMwt0FweFCVkpJc/uzaAYeAZqbVU8BKmDAGCOVW\n"
-
-
-def _examples() -> list[tuple[str, str]]:
-    return [
-        (page.name, block)
-        for page in PAGES
-        for block in _blocks(page, "yaml")
-        if page == PAGE or (isinstance(yaml.safe_load(block), dict) and _is_about_l7proxy(block))
-    ]
-
-
-def test_there_are_examples() -> None:
-    assert {name for name, _ in _examples()} >= {"README.md", "l7proxy.md"}
-
-
-@pytest.mark.parametrize(("page", "block"), _examples())
-def test_every_example_is_taken(page: str, block: str, tmp_path: Path) -> None:
-    """A part of a file is put into the least one; certificates and folders that it names are made."""
-    section = {**yaml.safe_load(LEAST), **yaml.safe_load(block)}
-    text = block if {"listeners", "upstreams"} <= set(yaml.safe_load(block)) else yaml.safe_dump(section)
-    if re.search("certificate:|ca:", text):
-        certificate, key = make_certificate(tmp_path)
-        text = re.sub(r"(ca: )\S+\.pem", rf"\1{certificate}", text)
-        text = re.sub(r"(certificate: )\S+\.pem", rf"\1{certificate}", text)
-        text = re.sub(r"(key: )\S+\.key", rf"\1{key}", text)
-    if "folder:" in text:
-        folder = tmp_path / "folder"
-        folder.mkdir()
-        make_certificate(folder, "shop", names="DNS:shop.example.org")
-        text = re.sub(r"(folder: )/[^\s}]+", rf"\1{folder}", text)
-    for name, held in (("key_file", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n"), ("basic: {file", USERS)):
-        named = tmp_path / name.partition(":")[0]
-        named.write_text(held)
-        text = re.sub(rf"({re.escape(name)}: )/[^\s}}]+", rf"\1{named}", text)
-    file = tmp_path / "l7proxy.yaml"
-    file.write_text(text)
-    result = CliRunner().invoke(cli, ["check", str(file)], catch_exceptions=False, standalone_mode=False)
-    assert result.exception is None
-    assert f"{file}: ok: " in result.output
-
-
-def _commands() -> list[tuple[str, list[str]]]:
-    """Lines of shell examples that have to do with l7proxy."""
-    found = []
-    for page in PAGES:
-        for line in (line for block in _blocks(page, "sh") for line in block.splitlines()):
-            words = shlex.split(line, comments=True)
-            if words[:1] == ["l7proxy"] or (page == PAGE and words):
-                found.append((page.name, words))
-    return found
-
-
-@pytest.mark.parametrize(("page", "words"), _commands())
-def test_every_command_is_one(page: str, words: list[str]) -> None:
-    match words:
-        case ["l7proxy", name, *rest]:
-            command = cli.commands[name]
-            assert not command.hidden
-            with click.Context(cli) as above:
-                command.make_context(name, rest, parent=above)
-        case ["curl", "-s", "--unix-socket", path, url]:
-            example = next(each for block in _blocks(PAGE, "yaml") if "state" in (each := yaml.safe_load(block)))
-            assert path == example["admin"]["socket"] == str(SOCKET)
-            app = make_app(cast("Any", None), operations=lambda: cast("Any", None))
-            assert urlsplit(url).path in {each.resource.canonical for each in app.router.routes() if each.resource}
-        case ["curl", "-s", url]:
-            example = next(each for block in _blocks(PAGE, "yaml") if "admin" in (each := yaml.safe_load(block)))
-            assert urlsplit(url).netloc == example["admin"]["bind"]
-            served = {each.resource.canonical for each in make_app(cast("Any", None)).router.routes() if each.resource}
-            assert urlsplit(url).path in served
-        case ["kill", number, _]:
-            assert f"SIG{number.lstrip('-')} " in EPILOG
-        case _:
-            pytest.fail(f"{page}: nobody tries {shlex.join(words)}")
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
-    for target, anchor in re.findall(r"\]\(([\w./-]*)(?:#([\w-]+))?\)", page.read_text()):
-        file = page.parent / target if target else page
-        assert file.exists(), f"{page.name} links to {target}"
-        if anchor and file.suffix == ".md":
-            heads = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
-            anchors = {re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in heads}
-            assert anchor in anchors, f"{page.name} links to {target}#{anchor}"
+def test_every_signal_of_the_examples_is_one_that_the_command_line_tells() -> None:
+    sent = [words for block in _blocks(PAGE, "sh") for words in commands(block) if words[0] == "kill"]
+    assert sent
+    assert {f"SIG{words[1].lstrip('-')}" for words in sent} <= set(re.findall(r"SIG\w+", EPILOG))
 
 
 def test_the_least_file_is_one() -> None:
