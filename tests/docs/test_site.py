@@ -17,7 +17,9 @@ from tests.docs.pages import ROOT, blocks
 
 pytestmark = [
     pytest.mark.unit,
-    pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="mkdocs is not installed: `make setup` brings it"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("mkdocs") is None, reason="mkdocs is not installed: `make setup` brings it"
+    ),
 ]
 
 
