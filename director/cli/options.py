@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+# readable=False of every path: what cannot be read is told by whoever reads it, with what to do, and exits 1, not 64.
+
 
 def socket_option(command: Command) -> Command:
     return click.option(
         "--socket",
         "socket_path",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),
         default=SOCKET,
         envvar="DIRECTOR_SOCKET",
         show_default=True,
@@ -33,7 +35,7 @@ def state_option(command: Command) -> Command:
     return click.option(
         "--state-dir",
         "state_directory",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),
         default=statefile.DIRECTORY,
         envvar="DIRECTOR_STATE_DIR",
         show_default=True,
@@ -46,7 +48,6 @@ def json_option(command: Command) -> Command:
 
 
 def file_argument(command: Command) -> Command:
-    # readable=False: what cannot be read is told by configfile, with what to do, and exits 1 rather than 64.
     return click.argument("file", type=click.Path(path_type=Path, readable=False))(command)
 
 

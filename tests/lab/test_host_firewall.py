@@ -180,7 +180,10 @@ def test_failures_are_sentences(lab: Lab) -> None:
     ]
     assert said["nothing needed"] == []
     assert said["unprivileged"]
-    assert all(sentence.endswith(": run as root, or with CAP_NET_ADMIN") for sentence in said["unprivileged"])
+    assert all(
+        ": run as root, or with CAP_NET_ADMIN and CAP_NET_RAW (in a systemd unit" in sentence
+        for sentence in said["unprivileged"]
+    )
 
 
 def test_nft_rules_among_others_on_the_machines_own_kernel() -> None:

@@ -184,6 +184,7 @@ from director.kit.errors import ProbeError
 from director.kit.net import Endpoint
 from director.kit.probes.tcp import TCP
 from director.kit.probes.wire import Engine
+from director.kit.rights import with_capability
 if sys.argv[1] == "nobody":
     os.setgid(65534)
     os.setuid(65534)
@@ -210,7 +211,8 @@ with socket.create_server(("127.0.0.1", 0)) as server:
         ("root", "77\nconnected"),
         (
             "nobody",
-            "firewall mark 77 cannot be set on probes: this process lacks the capability CAP_NET_ADMIN, give it",
+            "firewall mark 77 cannot be set on probes: run as root, or with CAP_NET_ADMIN (in a systemd unit "
+            "AmbientCapabilities= and CapabilityBoundingSet=)",
         ),
     ],
 )
