@@ -5,7 +5,10 @@ One rule: it only looks, and a setting that cannot be read is a sentence too, ne
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Iterator
+from contextlib import suppress
 
 from director.core.model import Config, ServerRef
 from director.core.notifying import Script
@@ -55,6 +58,17 @@ def _programs(config: Config) -> Iterator[str]:
             problem = command_problems(command, user)
             if problem:
                 yield f"{label}: {problem}"
+            if user is not None and os.geteuid() not in {0, _uid(user)}:
+                yield (
+                    f"{label}: {command[0]} is not run as {user}: a director that is not root runs programs as itself, "
+                    "without its capabilities"
+                )
+
+
+def _uid(user: str) -> int | None:
+    with suppress(KeyError):
+        return pwd.getpwnam(user).pw_uid
+    return None
 
 
 def _unreadable(config: Config) -> Iterator[str]:

@@ -41,8 +41,12 @@ def run(file: Path, socket_path: Path, state_directory: Path, log_level: str) ->
     # Held back until the director can act on it: by default it would kill, and importing takes its time.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
+        import faulthandler
+
         from director import daemon
         from director.kit import logs
+
+        faulthandler.enable(2)  # a watchdog that is not fed ends in SIGABRT: where every thread was is in the log
 
         logs.configure(log_level.upper())
         daemon.run(file, socket_path, state_directory)

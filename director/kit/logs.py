@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
+from contextlib import suppress
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -44,10 +46,29 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+class JournalFormatter(FieldFormatter):
+    """The same, each line with its level in front, which journald takes off (sd-daemon(3)): for `journalctl -p`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = next(number for least, number in _SYSLOG if record.levelno >= least)
+        return "\n".join(f"<{level}>{line}" for line in super().format(record).split("\n"))
+
+
+_SYSLOG = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
+
+
+def is_journal(descriptor: int) -> bool:
+    """Whether what is written there goes to journald: $JOURNAL_STREAM of systemd.exec(5)."""
+    with suppress(OSError):
+        seen = os.fstat(descriptor)
+        return os.environ.get("JOURNAL_STREAM") == f"{seen.st_dev}:{seen.st_ino}"
+    return False
+
+
 def configure(level: str = "INFO") -> None:
     """Send all logs of this process to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(FieldFormatter())
+    handler.setFormatter(JournalFormatter() if is_journal(2) else FieldFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # aiohttp logs what it cannot parse with a traceback that quotes it: outsiders would write our log.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

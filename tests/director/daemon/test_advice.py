@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,12 @@ def test_programs_and_files_that_are_not_there_are_told_once_with_who_needs_them
     for name in ("secret", "ca"):
         (tmp_path / name).write_text("x")
     assert not any(str(tmp_path) in sentence for sentence in files(config))
+
+
+def test_user_that_a_director_without_root_cannot_become_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse_config(FILE.replace("[/bin/true]}", "[/bin/true], user: nobody}").replace("DIR", "/nowhere"), "f")
+    told = "quorum_up of web: /bin/true is not run as nobody: a director that is not root runs programs as itself"
+    monkeypatch.setattr("os.geteuid", lambda: 4711)
+    assert files(config)[0].startswith(told)
+    monkeypatch.setattr("os.geteuid", lambda: pwd.getpwnam("nobody").pw_uid)
+    assert not any(told in sentence for sentence in files(config))

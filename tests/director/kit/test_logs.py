@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from director.kit.logs import FieldFormatter, configure, quote
+from director.kit.logs import FieldFormatter, JournalFormatter, configure, is_journal, quote
 
 pytestmark = pytest.mark.unit
 
@@ -100,3 +102,30 @@ def test_exception_stands_indented_below_its_line(stderr: pytest.CaptureFixture[
     assert "  2026-01-31T12:00:00.000Z INFO forged\\x1b[2J" in lines
     assert "  Stack (most recent call last):" in lines
     assert all(line.startswith("  ") and line.isprintable() for line in lines[1:])
+
+
+def test_each_line_for_the_journal_has_its_level() -> None:
+    logger = logging.getLogger("a")
+    levels = {}
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL):
+        record = logger.makeRecord("a", level, "f", 1, "m", (), None)
+        levels[logging.getLevelName(level)] = JournalFormatter().format(record)[:3]
+    assert levels == {"DEBUG": "<7>", "INFO": "<6>", "WARNING": "<4>", "ERROR": "<3>", "CRITICAL": "<2>"}
+    try:
+        raise ValueError("x")
+    except ValueError as error:
+        record = logger.makeRecord("a", logging.ERROR, "f", 1, "m", (), (ValueError, error, error.__traceback__))
+    lines = JournalFormatter().format(record).split("\n")
+    assert len(lines) > 3
+    assert all(line.startswith("<3>") for line in lines)
+
+
+def test_journal_is_known_by_the_stream_that_systemd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "a").open("w") as stream:
+        seen = os.fstat(stream.fileno())
+        monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+        assert not is_journal(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{seen.st_dev}:{seen.st_ino}")
+        assert is_journal(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{seen.st_dev}:{seen.st_ino + 1}")
+        assert not is_journal(stream.fileno())

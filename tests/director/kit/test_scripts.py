@@ -8,6 +8,8 @@ import pwd
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -364,3 +366,33 @@ def _wait_until_gone(session: int) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+_AS_UNIT = """
+import asyncio
+from director.kit import scripts
+command = ("/bin/grep", "-E", "^(Uid|Cap(Inh|Prm|Eff|Amb))", "/proc/self/status")
+print(asyncio.run(scripts.run_script(command, timeout_s=10)).stdout.decode())
+scripts._setpriv = lambda change: []
+try:
+    asyncio.run(scripts.run_script(command, timeout_s=10))
+except scripts.ScriptError as error:
+    print(error)
+"""
+
+
+@as_root
+def test_capabilities_of_a_director_that_is_not_root_end_with_it() -> None:
+    """CAP_KILL stands for those of the unit: it is one that root of a container has, too."""
+    command = [
+        *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+        *("--inh-caps=-all,+kill", "--ambient-caps=-all,+kill", "--bounding-set=-all,+kill"),
+        *(sys.executable, "-c", _AS_UNIT),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path.cwd(), timeout=30)
+    if "Permission" in done.stderr or "No module" in done.stderr:
+        pytest.skip("this checkout can be read by its owner only")
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["Uid:", *["65534"] * 4]
+    assert [int(line.split()[1], 16) for line in lines[1:5]] == [0, 0, 0, 0]
+    assert lines[-1].startswith("/bin/grep is not run: it would have this process's capabilities, and setpriv")
