@@ -60,9 +60,11 @@ LEAVES_LATER_S = 10.0
 """So long after its drain must have ended a worker is killed."""
 SILENT_S = 5.0
 """A worker that says nothing for this long cannot serve."""
-ABORTS_WITHIN_S = 1.0
-STOOD_STILL_S = 2.0
-"""Two looks are not so far apart, unless this process was stopped or got no CPU."""
+ABORTS_WITHIN_S = 0.5
+"""So long one that hangs has to say where it stands."""
+LOOK_EVERY_S = 0.5
+LATE_S = 0.2
+"""A look that is later than this was held up: what workers said meanwhile is still to be heard."""
 
 
 class WorkerError(DirectorError):
@@ -361,10 +363,11 @@ class Crew:
     def look(self, hangs_after_s: float | None = None) -> None:
         """Kill who should have left, and end who serves and has been silent for `hangs_after_s`; say who is silent."""
         now = time.monotonic()
-        if now - self._looked_at > STOOD_STILL_S:  # this process itself: what they said meanwhile is still to be heard
-            for member in self.members:
-                member.heard_at = now
+        late_s = now - self._looked_at - LOOK_EVERY_S
         self._looked_at = now
+        if late_s > LATE_S:  # this process was stopped, or got no CPU
+            for member in self.members:
+                member.heard_at = min(now, member.heard_at + late_s)
         for member in self.members:
             if hangs_after_s is not None and now - member.heard_at > hangs_after_s and member.state is State.SERVING:
                 member.abort(hangs_after_s)

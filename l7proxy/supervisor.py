@@ -36,7 +36,7 @@ from l7proxy.core.flight import Told
 from l7proxy.core.load import combine
 from l7proxy.core.model import Config
 from l7proxy.counts import WorkerCounts
-from l7proxy.crew import LEAVES_LATER_S, Crew, Member, Order, State
+from l7proxy.crew import LEAVES_LATER_S, LOOK_EVERY_S, Crew, Member, Order, State
 from l7proxy.engine import Engine, size_of
 from l7proxy.files.loading import Loaded, load_file, renewed
 from l7proxy.handed import HandedSockets
@@ -51,7 +51,6 @@ from l7proxy.wishes import Kept
 
 log = logging.getLogger("l7proxy")
 
-LOOK_EVERY_S = 0.5
 SHORT_LIFE_S = 10.0
 """A worker that ends sooner than this is not replaced at once."""
 FIRST_PAUSE_S = 0.2

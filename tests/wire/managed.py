@@ -74,6 +74,11 @@ class Manager:
             assert time.monotonic() < ends_at, f"nobody said {key}={value}: {self.heard[since:]}"
             self.listen(0.02)
 
+    def until_fed(self) -> None:
+        """Wait for the next time that the watchdog is."""
+        self.listen()
+        self.until("WATCHDOG", since=len(self.heard))
+
     @property
     def told(self) -> list[str]:
         """States and no more, one after the other."""
@@ -129,10 +134,30 @@ def listening(address: str = "127.0.0.1", port: int = 0) -> socket.socket:
     return socket.create_server((address, port), family=family, backlog=1024)
 
 
+@contextlib.contextmanager
+def answering(bound: socket.socket) -> Iterator[None]:
+    """Whoever follows, as little as will do: everyone who queues gets an answer."""
+    ends = threading.Event()
+
+    def run() -> None:
+        while not ends.is_set():
+            if select.select([bound], [], [], 0.05)[0]:
+                client, _ = bound.accept()
+                with client:
+                    client.recv(65536)
+                    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield
+    ends.set()
+    thread.join()
+
+
 class Clients:
     """Each connects, asks once, reads to the end, and does it again; what goes wrong is counted."""
 
-    def __init__(self, port: int, count: int = 4) -> None:
+    def __init__(self, port: int, count: int = 3) -> None:
         self._port = port
         self._ends = threading.Event()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(count)]
@@ -172,7 +197,7 @@ class Clients:
             if not head.startswith(b"HTTP/1.1 200"):
                 self.failures[repr(head[:40])] += 1
             self.answered = next(self._numbers)
-            time.sleep(0.002)
+            time.sleep(0.005)
 
 
 def _all_of(client: socket.socket) -> Iterator[bytes]:
