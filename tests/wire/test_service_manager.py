@@ -145,13 +145,14 @@ def test_watchdog_is_fed_while_a_worker_answers_and_who_hangs_is_replaced(tmp_pa
         with stopped(first), stopped(second):
             stopped_at = time.monotonic()
             until(lambda: proxy.said.count("worker hangs") == 2)
-            until(lambda: proxy.said.count("INFO l7proxy worker serves") == 1)
+            until(lambda: "INFO l7proxy worker serves" in proxy.said)
             manager.listen()
             quiet = [at for at in manager.fed() if 0.9 < at - stopped_at < 1.5]
             assert not quiet, "nobody answers, and it is fed"
         assert not {first, second} & set(proxy.workers())
         assert proxy.ask().status == 200
         manager.until_fed()
+        blamed = proxy.said.count("worker hangs")
         with stopped(proxy.process.pid):
             manager.listen()
             count = len(manager.fed())
@@ -159,7 +160,7 @@ def test_watchdog_is_fed_while_a_worker_answers_and_who_hangs_is_replaced(tmp_pa
             assert len(manager.fed()) == count
         # Who was stopped itself has not heard its workers, and blames none.
         manager.until_fed()
-        assert proxy.said.count("worker hangs") == 2
+        assert proxy.said.count("worker hangs") == blamed
         proxy.end()
 
 
