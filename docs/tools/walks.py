@@ -82,14 +82,14 @@ def _walks() -> tuple[Walk, ...]:
     dr = (
         asked("dr"),
         Hop("director", "l7proxy-1", "lan", to_vip, "the same packet, in a frame for the real server"),
-        answered("dr", "l7proxy-1", "the VIP is on lo there: it answers as the VIP, directly"),
+        answered("dr", "l7proxy-1", "the VIP is on its lo: answered directly"),
     )
     wrapped = Packet(director, address("l7proxy-2", "inside"))
     to_vip = Packet(client, f"{vips['tun']}:{SERVICE_PORT}")
     tun = (
         asked("tun"),
         Hop("director", "l7proxy-2", "inside", to_vip, "the same packet, wrapped in another one", wrapped),
-        answered("tun", "l7proxy-2", "unwrapped; the VIP is on the tunnel device: it answers directly"),
+        answered("tun", "l7proxy-2", "unwrapped; the VIP is there: answered directly"),
     )
     borrowed = f"{director}:{CLIENT_PORT}"
     fullnat = (
