@@ -8,19 +8,20 @@ import json
 import socket
 import struct
 import sys
+from typing import Any
 
 ETHERNET, FOR_US = 1, 0  # linux/if_arp.h, linux/if_packet.h
 TCP, IPIP = 6, 4
 SO_TIMESTAMPNS = 35
 
 
-def ipv4(packet):
+def ipv4(packet: bytes) -> tuple[int, list[str], bytes]:
     """Protocol, addresses and payload."""
     length = (packet[0] & 15) * 4
     return packet[9], [socket.inet_ntoa(packet[12:16]), socket.inet_ntoa(packet[16:20])], packet[length:]
 
 
-def told(frame):
+def told(frame: bytes) -> dict[str, Any] | None:
     """What a frame holds, or None where it is no SYN."""
     if frame[12:14] != b"\x08\x00":
         return None
