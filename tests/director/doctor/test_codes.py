@@ -19,8 +19,19 @@ def texts(*patterns: str) -> str:
 
 
 def test_the_documentation_has_a_row_for_each_code_and_no_other() -> None:
-    rows = re.findall(r"^\| `([a-z-]+)` \|[^|]+\|[^|]+\|[^|]+\|$", texts("docs/doctor.md"), re.MULTILINE)
-    assert sorted(rows) == sorted(code.value for code in Code)
+    """Where it is found, its cause, what to look at, and what to do."""
+    page = texts("docs/doctor.md").partition("\n## Findings\n")[2]
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.+) \| (.+) \| (.+) \| (.+) \|$", page, re.MULTILINE)
+    assert sorted(row[0] for row in rows) == sorted(code.value for code in Code)
+    assert {row[1] for row in rows} <= {"director", "real server", "both"}
+    assert all(len(cell) > 8 for row in rows for cell in row[2:])
+
+
+def test_a_symptom_leads_to_each_code() -> None:
+    page = texts("docs/doctor.md").partition("\n## Symptoms\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+) \| (.+) \| (.+) \|$", page, re.MULTILINE)
+    led = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row[2])}
+    assert led == {code.value for code in Code} - {"skipped"}
 
 
 def test_each_code_is_given_by_a_look() -> None:
