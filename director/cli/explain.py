@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from director.cli import offered
 from director.cli.options import json_option, socket_option
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="VIRTUAL_SERVER [REAL_SERVER]")
+@click.argument("names", nargs=-1, required=True, metavar="VIRTUAL_SERVER [REAL_SERVER]", shell_complete=offered.names)
 @json_option
 @socket_option
 def explain(names: tuple[str, ...], as_json: bool, socket_path: Path) -> None:

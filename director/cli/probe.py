@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from director.cli import exits
+from director.cli import exits, offered
 from director.cli.options import json_option
 from director.kit.errors import ConfigError, ProbeError
 from director.kit.health import ProbeResult
@@ -22,8 +22,8 @@ DEFAULT_FILE = Path("/etc/director/director.yaml")
 
 
 @click.command()
-@click.argument("virtual_server")
-@click.argument("real_server")
+@click.argument("virtual_server", shell_complete=offered.virtual_servers)
+@click.argument("real_server", shell_complete=offered.real_servers)
 @click.option(
     "--file",
     "-f",

@@ -27,6 +27,7 @@ _COMMANDS = {
     "probe": "director.cli.probe:probe",
     "events": "director.cli.events:events",
     "schema": "director.cli.schema:schema",
+    "completion": "director.kit.completion:completion",
     "realserver": "director.cli.realserver:realserver",
     "doctor": "director.cli.doctor:doctor",
     "lab": "director.cli.lab:lab",

@@ -12,7 +12,10 @@ import click
 def schema(as_markdown: bool) -> None:
     """Print the JSON Schema of director.yaml: editors complete and check a file by it."""
     from director.core.schema import FileSection
-    from director.kit.reference import markdown
+    from director.kit.reference import for_editors, markdown
 
-    found = FileSection.model_json_schema()
-    click.echo(markdown(found, "director.yaml"), nl=False) if as_markdown else click.echo(json.dumps(found, indent=2))
+    found, title = FileSection.model_json_schema(), "director.yaml"
+    if as_markdown:
+        click.echo(markdown(found, title), nl=False)
+    else:
+        click.echo(json.dumps(for_editors(found, title), indent=2))

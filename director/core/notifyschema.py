@@ -153,7 +153,7 @@ class EmailNotificationSection(NotificationSection):
         description="the SMTP relay: a host, and :port if it needs one"
     )
     sender: Mailbox = Field(alias="from", description="the sender's address")
-    to: Annotated[tuple[Mailbox, ...], BeforeValidator(_listed)] = Field(
+    to: Annotated[tuple[Mailbox, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])] = Field(
         min_length=1, description="one address, or a list"
     )
     tls: Literal["none", "starttls", "tls"] = Field(

@@ -12,6 +12,12 @@ from typing import Any
 from director.kit.duration import format_duration
 
 Schema = Mapping[str, Any]
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def for_editors(schema: Schema, title: str) -> dict[str, Any]:
+    """The schema as a file of its own: it says which dialect of JSON Schema it is in, and has the file's name."""
+    return {"$schema": DIALECT, **schema, "title": title}
 
 
 def markdown(schema: Schema, title: str) -> str:
@@ -87,7 +93,7 @@ def _type(value: Schema) -> str:
         name = _name(str(value["$ref"]).rpartition("/")[2])
         return f"[{name}](#{name.replace(' ', '-')})"
     if "enum" in value:
-        return " \\| ".join(f"`{item}`" for item in value["enum"])
+        return " \\| ".join(dict.fromkeys(f"`{item}`" for item in value["enum"]))
     if "const" in value:
         return f"`{value['const']}`"
     for kind in ("anyOf", "oneOf"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from director.kit.completion import completion, offer_files
 from director.kit.configfile import InvalidConfigError
 from director.kit.errors import DirectorError
 from l7proxy import CODE, commands
@@ -51,7 +52,7 @@ def cli() -> None:
 
 
 @cli.command(epilog=EPILOG)
-@click.argument("file")
+@click.argument("file", shell_complete=offer_files)
 @click.option(
     "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO", show_default=True
 )
@@ -93,7 +94,7 @@ def run(file: str, log_level: str) -> None:
 
 
 @cli.command(epilog=EPILOG)
-@click.argument("file")
+@click.argument("file", shell_complete=offer_files)
 def check(file: str) -> None:
     """Say what is wrong in FILE, all of it, or what is in it."""
     from l7proxy.files.loading import load_file
@@ -117,11 +118,14 @@ def schema(as_markdown: bool) -> None:
     """Print the JSON Schema of l7proxy.yaml: editors complete and check a file by it."""
     import json
 
-    from director.kit.reference import markdown
+    from director.kit.reference import for_editors, markdown
     from l7proxy.core.schema import ConfigSection
 
-    found = ConfigSection.model_json_schema()
-    click.echo(markdown(found, "l7proxy.yaml"), nl=False) if as_markdown else click.echo(json.dumps(found, indent=2))
+    found, title = ConfigSection.model_json_schema(), "l7proxy.yaml"
+    if as_markdown:
+        click.echo(markdown(found, title), nl=False)
+    else:
+        click.echo(json.dumps(for_editors(found, title), indent=2))
 
 
 @cli.command("socket-unit")
@@ -194,7 +198,7 @@ def _loaded_or_left(file: str, left: Inheritance) -> Loaded:
         return load_file(file)
 
 
-for each in COMMANDS:
+for each in (*COMMANDS, completion):
     cli.add_command(each)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
+from director.kit.completion import ANSWER_WITHIN_S, offer, offer_files
 from l7proxy.cli.client import SOCKET, VARIABLE
 
 if TYPE_CHECKING:
@@ -47,8 +48,18 @@ def _json(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
 
 
+def _named_by_the_running(ctx: click.Context, _: str) -> Iterable[str]:
+    from l7proxy.cli.client import Client
+
+    found = Client(ctx.params.get("socket_path") or SOCKET, ANSWER_WITHIN_S).get("/v1/backends")["backends"]
+    return [f"{each['upstream']}/{each['backend']}" for each in found]
+
+
+_backends = offer(_named_by_the_running)
+
+
 def _backend(command: Command) -> Command:
-    return click.argument("backend", metavar="UPSTREAM/BACKEND", callback=_named)(command)
+    return click.argument("backend", metavar="UPSTREAM/BACKEND", callback=_named, shell_complete=_backends)(command)
 
 
 def _named(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, str] | None:
@@ -130,7 +141,7 @@ def backends(socket_path: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("backend", metavar="[UPSTREAM/BACKEND]", required=False, callback=_named)
+@click.argument("backend", metavar="[UPSTREAM/BACKEND]", required=False, callback=_named, shell_complete=_backends)
 @click.option("--stop", is_flag=True, help="Stop once its clients are gone, or the time is over.")
 @click.option("--wait", is_flag=True, help="Return when its clients are gone; with --stop, when it has ended.")
 @click.option(
@@ -350,8 +361,14 @@ def top(once: bool, interval_s: float | None, socket_path: Path) -> None:
 
 
 @click.command()
-@click.argument("words", metavar="[FILE] REQUEST", nargs=-1, required=True)
-@click.option("--file", "file", metavar="FILE", help="Explain by this file, as it would be; the same as FILE.")
+@click.argument("words", metavar="[FILE] REQUEST", nargs=-1, required=True, shell_complete=offer_files)
+@click.option(
+    "--file",
+    "file",
+    metavar="FILE",
+    help="Explain by this file, as it would be; the same as FILE.",
+    shell_complete=offer_files,
+)
 @click.option("-H", "--header", "headers", multiple=True, metavar="LINE", help="A header, such as 'Cookie: beta=yes'.")
 @click.option("--client", metavar="ADDR", help="The address that the connection comes from; default: 192.0.2.1.")
 @click.option("--listener", metavar="NAME", help="Where it comes in; default: by the URL's port, then by its scheme.")

@@ -21,7 +21,6 @@ from l7proxy.core.settings.balancing import BalanceOrWord, BalanceSection
 from l7proxy.core.settings.capacity import MostRequests, QueueSection
 from l7proxy.core.settings.compression import CompressionSection
 from l7proxy.core.settings.fields import (
-    TRUE_OR_MORE,
     AddressText,
     BindTexts,
     Count,
@@ -30,6 +29,7 @@ from l7proxy.core.settings.fields import (
     Name,
     Networks,
     no_port_alone,
+    true_or_more,
 )
 from l7proxy.core.settings.https import HstsSection, ToHttpsValue
 from l7proxy.core.settings.limiting import LimitingSection
@@ -92,14 +92,14 @@ class RouteSection(Section):
     )
     redirect: RedirectSection | None = Field(None, description="sends the client elsewhere, in place of an upstream")
     respond: RespondSection | None = Field(None, description="a fixed answer, in place of an upstream")
-    maintenance: Annotated[MaintenanceSection | None, TRUE_OR_MORE] = Field(
+    maintenance: Annotated[MaintenanceSection | None, true_or_more(MaintenanceSection)] = Field(
         None, description="answers 503 to everybody but some; true, or more about it"
     )
     access: AccessSection | None = Field(None, description="who may use this route; default: everybody")
     limits: LimitingSection | None = Field(None, description="how much of it one client, or all of them, may use")
     rewrite: RewriteSection | None = Field(None, description="what path and query the backend sees; default: what came")
     headers: MarkingSection | None = Field(None, description="headers that are changed on requests and on answers")
-    compress: Annotated[CompressionSection | None, TRUE_OR_MORE] = Field(
+    compress: Annotated[CompressionSection | None, true_or_more(CompressionSection)] = Field(
         None, description="which answers are compressed; true, or more about it; default: none"
     )
     dangerous_path: Literal["refuse", "normalise", "forward"] = Field(

@@ -77,17 +77,18 @@ def _listed(value: object) -> object:
 
 
 Rcode = Annotated[str, BeforeValidator(_rcode)]
+ONE_OR_SEVERAL = BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])
 
 
 class DnsExpectSection(Section):
     """What an answer must be like."""
 
-    rcode: Annotated[tuple[Rcode, ...], BeforeValidator(_listed), Field(min_length=1, max_length=16)] | None = Field(
+    rcode: Annotated[tuple[Rcode, ...], ONE_OR_SEVERAL, Field(min_length=1, max_length=16)] | None = Field(
         None,
         description="one response code or a list of them; where it is written and `answer` is not, it alone decides; "
         "default: NOERROR, with at least one record of the type",
     )
-    answer: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1, max_length=64)] | None = Field(
+    answer: Annotated[tuple[str, ...], ONE_OR_SEVERAL, Field(min_length=1, max_length=64)] | None = Field(
         None, description="records, one or a list, written as in a zone file: `192.0.2.1`, `10 mail.example.org.`"
     )
     match: Literal["any", "all"] = Field(

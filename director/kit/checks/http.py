@@ -99,9 +99,11 @@ def _once(names: list[str]) -> None:
 class ExpectSection(Section):
     """What an answer must be like."""
 
-    status: Annotated[tuple[StatusRange, ...], BeforeValidator(_listed), Field(min_length=1)] = Field(
-        ("200-399",), description="one status, a range, or a list of them"
-    )
+    status: Annotated[
+        tuple[StatusRange, ...],
+        BeforeValidator(_listed, json_schema_input_type=StatusRange | tuple[StatusRange, ...]),
+        Field(min_length=1),
+    ] = Field(("200-399",), description="one status, a range, or a list of them")
     headers: Annotated[dict[str, str], Field(max_length=32)] = Field(
         {}, description="names of headers, each with a regular expression (RE2) that its value must match somewhere"
     )

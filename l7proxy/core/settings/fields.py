@@ -10,7 +10,7 @@ from ipaddress import ip_network
 from pathlib import PurePath
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
 from director.kit.net import is_host_name, parse_endpoint, split_address
 
@@ -89,8 +89,9 @@ def _plain_true(value: object) -> object:
     return None if value is False else value
 
 
-TRUE_OR_MORE = BeforeValidator(_plain_true)
-"""`true` is a section without keys, `false` none at all."""
+def true_or_more(section: type[BaseModel]) -> BeforeValidator:
+    """`true` is a section without keys, `false` none at all."""
+    return BeforeValidator(_plain_true, json_schema_input_type=bool | section | None)
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from director.kit.configfile import Finding, Section
 from l7proxy.core.settings.fields import FileText, Name
@@ -29,6 +29,7 @@ class ClientsSection(Section):
 
 _TEXT = BeforeValidator(lambda value: str(value) if isinstance(value, float) else value)
 """YAML reads 1.3 as a number."""
+_VERSIONS = WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3]})
 
 
 class TlsSection(Section):
@@ -48,7 +49,7 @@ class TlsSection(Section):
         description="which of `folder` clients get that ask for an unknown name or none; default: the one of "
         "`certificate`, or an alert",
     )
-    minimum: Annotated[Literal["1.2", "1.3"], _TEXT] = Field(
+    minimum: Annotated[Literal["1.2", "1.3"], _TEXT, _VERSIONS] = Field(
         "1.2", description="the oldest version of TLS that is spoken"
     )
     clients: ClientsSection | None = Field(None, description="clients are asked for a certificate (mutual TLS)")
