@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from director.announcements import Announcements
+from director.api.metrics import MetricsEndpoint
 from director.core.answers import Applied, Planned, Step
 from director.core.before import Before
 from director.core.desired import adopted_weights, unproven_servers
 from director.core.event import Event
 from director.core.explain import Probing
+from director.core.metrics import Looks
 from director.core.model import Config, ServerRef
 from director.core.notifying import REFUSED
 from director.core.plan import Plan
@@ -29,7 +32,9 @@ from director.core.weight import Wish, next_ramp_s
 from director.driftlog import DriftLog
 from director.journal import Entry, Journal
 from director.kit.checks.check import Check
-from director.kit.errors import ConfigError, DirectorError
+from director.kit.errors import ConfigError, DirectorError, HostError
+from director.kit.health import Tally
+from director.kit.prober import Punctuality
 from director.monitor import Monitor
 from director.reconcile import Reconciler
 from director.terms import Inputs, Observation, Outcome
@@ -106,6 +111,9 @@ class Control:
         self.last: Outcome | None = None
         self.trouble = ""
         self.failed = 0  # looks in a row that did not bring the kernel to agree
+        self.looks = Looks()
+        self.taken_at = 0.0  # the time of day at which a configuration was taken last
+        self.metrics = MetricsEndpoint()
         self.writing = asyncio.Lock()
         self.worker = Worker()
         self.drift = DriftLog(tell)
@@ -147,6 +155,8 @@ class Control:
                 )
                 table, self._owed = left.before.over(table), left.before.besides(self.config)
             self._put_in_force(InForce.taken(self.config, self.force.source, self.force.text, table))
+            self.metrics.use(self.config.metrics)
+            self.taken_at = time.time()
             return await self._reconcile()
 
     async def look(self) -> bool:
@@ -177,7 +187,7 @@ class Control:
         while that is in force.
         Raises: NotAppliedError when a part failed that had not failed before, and then the former one is back.
         """
-        async with self.writing:
+        async with self.writing, self._metrics_for(config, source):
             self._refuse_meanwhile(in_place_of)
             if self._ends and confirm_s is not None:
                 raise DirectorError(f"{source} was not applied: the director is stopping, and could not undo it later")
@@ -358,6 +368,10 @@ class Control:
         """Which real servers cannot be probed, and why. Needs no `writing`."""
         return self._monitor.troubles(self.config)
 
+    def probes(self) -> tuple[dict[ServerRef, Tally], Punctuality]:
+        """What is counted of probes, of each real server's and of all. Needs no `writing`."""
+        return self._monitor.tallies(self.config), self._monitor.punctuality
+
     def probing(self, check: Check) -> Probing:
         """What is known of `check`. Needs no `writing`."""
         return self._monitor.probing(check)
@@ -374,6 +388,20 @@ class Control:
             )
         self.trouble = trouble
         self.failed += 1
+        self.looks = self.looks.another(None)
+
+    @asynccontextmanager
+    async def _metrics_for(self, config: Config, source: str) -> AsyncIterator[None]:
+        """Have the address at hand that `config` serves metrics at, and serve what is in force then."""
+        try:
+            self.metrics.reserve(config.metrics)
+        except HostError as error:
+            self._tell_configuration(REFUSED, source, str(error))
+            raise refusal(source, [str(error)]) from error
+        try:
+            yield
+        finally:
+            self.metrics.use(self.config.metrics)
 
     def _removal(self) -> Removal:
         if self.unconfirmed is not None:
@@ -404,6 +432,7 @@ class Control:
             log.info("reconciles again")
         self.trouble = ""
         self.failed = self.failed + 1 if outcome.failures else 0
+        self.looks = self.looks.another(None if outcome.failures else time.time())
         self._announcements.keep(outcome.observed.vips)
         await self.on_worker(save)
         self._tell_unserved(inputs)
@@ -435,6 +464,7 @@ class Control:
         undone = self.force.source
         self.unconfirmed, self._owed = None, pending.before.besides(pending.former.config)
         self._put_in_force(pending.former)
+        self.metrics.use(self.config.metrics)
         log.warning("taken back", extra={"config": undone, "reason": why, "in_force": self.force.source})
         self._tell_configuration("taken back", undone, why)
         if self._is_own(undone):
@@ -443,6 +473,8 @@ class Control:
         return await self.settle()
 
     def _tell_configuration(self, now: str, source: str, why: str = "") -> None:
+        if now in {"applied", "awaits confirmation"}:
+            self.taken_at = time.time()
         self._tell(configuration_event(now, source, why))
 
     def _is_own(self, source: str) -> bool:

@@ -37,6 +37,7 @@ from director.kit.configfile import read_text
 from director.kit.errors import ConfigError
 from director.kit.service import ServiceManager
 from director.lastknown import LastKnown
+from director.measures import Measures
 from director.memory import Memory
 from director.monitor import Monitor
 from director.names import Names
@@ -109,6 +110,7 @@ class Daemon:
         self._requests = Requests(
             *(self._control, overrides, namespace_inode(), self._resolution, self._reloading, self.tell)
         )
+        self._measures = Measures(self._requests, self._control, self._hooks, self._notifier)
 
     def tell(self, event: Event) -> None:
         """Keep `event`, and have it told to whom the configuration in force names. For the loop's thread."""
@@ -151,6 +153,7 @@ class Daemon:
                     group.create_task(self._events.run(), name="events"),
                     group.create_task(self._notifier.run(), name="notifications"),
                     group.create_task(self._resolution.run(), name="names"),
+                    group.create_task(self._control.metrics.run(self._measures), name="metrics"),
                 ]
                 self._heartbeat.watch(tasks)
                 tasks.append(group.create_task(self._heartbeat.run(), name="heartbeat"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from director.core.event import Event, EventKind, printable
@@ -24,9 +25,12 @@ AT_ONCE = 8
 
 
 class Hooks:
-    """What is to be run, at most one for each virtual server; `tell` hears how each ended."""
+    """What is to be run, at most one for each virtual server; `tell` hears how each ended, and both
+    counters count them by virtual server."""
 
     def __init__(self, tell: Callable[[Event], None] = lambda event: None) -> None:
+        self.run_for: Counter[str] = Counter()
+        self.failed_for: Counter[str] = Counter()
         self._tell = tell
         self._due: dict[str, HookDue] = {}
         self._running: set[str] = set()
@@ -67,6 +71,8 @@ class Hooks:
         finally:
             self._running.discard(due.virtual_server)
             self._woken.set()
+        self.run_for[due.virtual_server] += 1
+        self.failed_for[due.virtual_server] += bool(said)
         fields = {"vs": due.virtual_server, "command": hook.command[0], "quorum": state}
         if said:
             log.error("a quorum hook failed", extra={**fields, "reason": said})

@@ -14,8 +14,8 @@ from director.core.model import Config, RealServer, ServerRef, VirtualServer
 from director.core.verdict import verdict
 from director.core.vip import Vip
 from director.kit.checks.check import Check, leaves
-from director.kit.health import HealthState, ProbeResult, Status
-from director.kit.prober import Prober
+from director.kit.health import HealthState, ProbeResult, Status, Tally
+from director.kit.prober import Prober, Punctuality
 
 _NOTHING = Config()
 
@@ -98,6 +98,21 @@ class Monitor:
         prober = self._prober
         return Probing(prober.state(check), prober.recent(check), prober.next_at(check), prober.trouble(check))
 
+    def tallies(self, config: Config) -> dict[ServerRef, Tally]:
+        """What is counted of the probes of every real server of `config` that has a check; where several checks decide,
+        of all, and how long the slowest took."""
+        return {
+            ref: _sum([self._prober.tally(check) for check in leaves(real.check)])
+            for virtual in config.virtual_servers
+            for ref, real in zip(virtual.refs, virtual.real_servers, strict=True)
+            if real.check is not None
+        }
+
+    @property
+    def punctuality(self) -> Punctuality:
+        """How many probes were due, and how many began in time."""
+        return self._prober.punctuality
+
     def ready(self, config: Config) -> frozenset[str]:
         """Virtual servers of `config` whose real servers all have a verdict, or have had the time for one."""
         now = self._now()
@@ -127,6 +142,13 @@ class Monitor:
     def _changed(self, check: Check, before: HealthState, after: HealthState) -> None:
         del check, before, after  # the loop looks at all of it anew
         self._wake()
+
+
+def _sum(tallies: list[Tally]) -> Tally:
+    if len(tallies) == 1:
+        return tallies[0]
+    lasts = [each.last_s for each in tallies if each.last_s is not None]
+    return Tally(sum(each.ended for each in tallies), sum(each.failed for each in tallies), max(lasts, default=None))
 
 
 def _probed(real: RealServer) -> tuple[Check, ...]:

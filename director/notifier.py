@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from director.core.event import Event, EventKind
+from director.core.metrics import Delivery
 from director.core.notifying import Mail, Notification, Receiver
 from director.receivers.delivery import NotDeliveredError, RefusedError, at_once, deliver
 
@@ -56,6 +57,10 @@ class Notifier:
             else:
                 self._workers[name] = _Worker(notification, self._report, self._send)
                 self._start(name)
+
+    def tallies(self) -> dict[str, Delivery]:
+        """What has become of what was to be told, by notification."""
+        return {name: worker.tally() for name, worker in self._workers.items()}
 
     def tell(self, event: Event) -> None:
         """Have `event` told to all who want it. For the event loop's thread."""
@@ -111,6 +116,8 @@ class _Worker:
         self._queue: deque[_Waiting] = deque()
         self._count = 0
         self._lost = 0
+        self._delivered = 0
+        self._lost_in_all = 0
         self._under_way = 0  # until this number, while it is being delivered
         self._dropped_under_way = 0
         self._trouble = ""
@@ -132,6 +139,10 @@ class _Worker:
         self._queue.append(_Waiting(self._count, event, time.monotonic()))
         self.idle.clear()
         self._woken.set()
+
+    def tally(self) -> Delivery:
+        """What has become of it all."""
+        return Delivery(len(self._queue), bool(self._trouble), self._delivered, self._lost_in_all + self._lost)
 
     def change(self, notification: Notification) -> None:
         """Go on as `notification`, at once if this one differs."""
@@ -186,7 +197,7 @@ class _Worker:
             self._tell_trouble(f"internal error: {type(error).__name__}")
         dropped, self._dropped_under_way, self._under_way = self._dropped_under_way, 0, 0
         if arrived:
-            self._forget_until(last)
+            self._delivered += self._forget_until(last)
             self._tell_arrival()
             return True
         self._lost += dropped + (self._forget_until(last) if refused else 0)
@@ -220,6 +231,7 @@ class _Worker:
     def _tell_lost(self) -> None:
         if self._lost:
             count, self._lost = self._lost, 0
+            self._lost_in_all += count
             log.error("notifications are given up", extra={**self._fields(), "count": count, "reason": self._trouble})
             told = "1 event was" if count == 1 else f"{count} events were"
             self._tell("lost", f"{told} not told{': ' + self._trouble if self._trouble else ''}")

@@ -121,46 +121,52 @@ class Requests:
             plan = await control.plan(inputs, seen)
             agrees = control.converged and not plan.acts
         failures = [*([control.trouble] if control.trouble else []), *(last.failures if last else ())]
-        now = time.monotonic()
-        names = Names.of(force.config, force.former) if plan.leaving else Names({}, {}, {})
-        drift = status.DriftStatus(drift_lines(plan.drifts, force.config), control.drift.repaired)
-        return {
-            "daemon": {
-                "pid": os.getpid(),
-                "namespace": self._namespace,
-                "version": version("lvs-director"),
-                "config": force.source,
-                "uptime_s": round(now - self._started_at, 3),
-                "converged": agrees,
-                "failures": failures,
-                "reload_refused": list(self._reloading.refused),
-                "waiting": list(last.waiting) if last else [],
-                "unconfirmed": {"until": pending.until, "left_s": round(pending.until_at - now, 3)}
-                if pending
-                else None,
-                "leaving": [{"name": names.leaving(each), "connections": each.connections} for each in plan.leaving],
-                "drift": drift.sentences(""),
-                "drift_repaired": drift.repaired.total(),
-                "notes": [
-                    *notes(seen.foreign, plan.in_the_way, force.config.exclusive),
-                    *([control.undone] if control.undone else []),
-                    *self._resolution.notes(),
-                ],
-                "drain_left_s": round(force.drain_until_at - now, 3) if force.drain_until_at is not None else None,
-            },
-            "virtual_servers": status.virtual_servers(
-                force.config,
-                seen.table,
-                seen.counters,
-                seen.vips,
-                inputs.serving(),
-                inputs.health,
-                inputs.wishes,
-                now,
-                drift,
-                control.troubles(),
-            ),
-        }
+        now, repaired, troubles = time.monotonic(), control.drift.repaired.copy(), control.troubles()
+        unserved = [f"metrics are not served: {control.metrics.trouble}"] if control.metrics.trouble else []
+        more = [*([control.undone] if control.undone else []), *self._resolution.notes(), *unserved]
+        refused = list(self._reloading.refused)
+
+        def tell() -> status.Status:
+            names = Names.of(force.config, force.former) if plan.leaving else Names({}, {}, {})
+            drift = status.DriftStatus(drift_lines(plan.drifts, force.config), repaired)
+            return {
+                "daemon": {
+                    "pid": os.getpid(),
+                    "namespace": self._namespace,
+                    "version": version("lvs-director"),
+                    "config": force.source,
+                    "uptime_s": round(now - self._started_at, 3),
+                    "converged": agrees,
+                    "failures": failures,
+                    "reload_refused": refused,
+                    "waiting": list(last.waiting) if last else [],
+                    "unconfirmed": {"until": pending.until, "left_s": round(pending.until_at - now, 3)}
+                    if pending
+                    else None,
+                    "leaving": [
+                        {"name": names.leaving(each), "connections": each.connections} for each in plan.leaving
+                    ],
+                    "drift": drift.sentences(""),
+                    "drift_repaired": drift.repaired.total(),
+                    "notes": [*notes(seen.foreign, plan.in_the_way, force.config.exclusive), *more],
+                    "drain_left_s": round(force.drain_until_at - now, 3) if force.drain_until_at is not None else None,
+                },
+                "virtual_servers": status.virtual_servers(
+                    force.config,
+                    seen.table,
+                    seen.counters,
+                    seen.vips,
+                    inputs.serving(),
+                    inputs.health,
+                    inputs.wishes,
+                    now,
+                    drift,
+                    troubles,
+                ),
+            }
+
+        # In a thread: with thousands of real servers it takes longer than a probe may be late.
+        return await asyncio.to_thread(tell)
 
     async def maintenance(self, ref: ServerRef, reason: str, for_s: float | None) -> list[str]:
         """As `drain`; until `for_s` have passed, or for good."""

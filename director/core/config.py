@@ -56,6 +56,7 @@ def build(file: FileSection) -> Config:
         manage_settings=file.settings == "manage",
         dead_connections=DeadConnections(file.dead_connections),
         notifications=notifications_of(file.notifications),
+        metrics=file.metrics.bind if file.metrics else None,
     )
     return with_marks(config)
 

@@ -201,7 +201,7 @@ class Config:
     `resolve_interval_s` about that between two lookups of its names.
 
     `exclusive`: whatever else the table holds is removed. `timeouts` or `sync` None: they are left alone. `steerings`
-    are the entries of the table that its probes need.
+    are the entries of the table that its probes need. `metrics` is where a running director serves them, if anywhere.
     """
 
     virtual_servers: tuple[VirtualServer, ...] = ()
@@ -213,6 +213,7 @@ class Config:
     manage_settings: bool = True
     dead_connections: DeadConnections = DeadConnections.KEEP
     notifications: tuple[Notification, ...] = ()
+    metrics: Endpoint | None = None
     steerings: tuple[Steering, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

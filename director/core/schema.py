@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from director.core.metricsschema import MetricsSection
 from director.core.naming import Lookups, Named
 from director.core.notifyschema import NotificationSections
 from director.core.policyschema import HookSection, PolicySection, QuorumSection
@@ -339,6 +340,7 @@ class FileSection(Section):
     timeouts: TimeoutsSection | None = Field(None, description="default: left as they are")
     sync: SyncSection | None = Field(None, description="default: left as it is")
     notifications: dict[Name, NotificationSections] = Field({}, description="who is told of events, by name")
+    metrics: MetricsSection | None = Field(None, description="what Prometheus reads; default: nothing is served")
     virtual_servers: dict[Name, VirtualServerSection]
 
     @field_validator("drift_interval")

@@ -59,6 +59,10 @@ class RealServerStatus(TypedDict):
     active: int
     inactive: int
     connections: int
+    in_packets: int
+    out_packets: int
+    in_bytes: int
+    out_bytes: int
 
 
 class VirtualServerStatus(TypedDict):
@@ -85,6 +89,8 @@ class VirtualServerStatus(TypedDict):
     interface: str | None
     vip_present: bool | None
     connections: int
+    in_packets: int
+    out_packets: int
     in_bytes: int
     out_bytes: int
     quorum: str
@@ -224,6 +230,10 @@ def virtual_servers(
             "active": sum(each.active for each in carried),
             "inactive": sum(each.inactive for each in carried),
             "connections": sum(each.totals.connections for each in carried),
+            "in_packets": sum(each.totals.in_packets for each in carried),
+            "out_packets": sum(each.totals.out_packets for each in carried),
+            "in_bytes": sum(each.totals.in_bytes for each in carried),
+            "out_bytes": sum(each.totals.out_bytes for each in carried),
         }
 
     def virtual_server(virtual: VirtualServer) -> VirtualServerStatus:
@@ -247,6 +257,8 @@ def virtual_servers(
             "interface": virtual.vips[0].interface if virtual.vips else None,
             "vip_present": vips.issuperset(virtual.vips) if virtual.vips else None,
             "connections": sum(each.connections for each in totals),
+            "in_packets": sum(each.in_packets for each in totals),
+            "out_packets": sum(each.out_packets for each in totals),
             "in_bytes": sum(each.in_bytes for each in totals),
             "out_bytes": sum(each.out_bytes for each in totals),
             "quorum": "held" if standing.quorate else "lost",

@@ -56,6 +56,15 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Tally:
+    """How many probes have ended since there are any, how many of them failed, and how long the last one took."""
+
+    ended: int = 0
+    failed: int = 0
+    last_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HealthState:
     """What is known of one target.
 

@@ -23,7 +23,7 @@ from random import random
 from director.kit.alarm import Alarm, CallAt
 from director.kit.checks.check import Check
 from director.kit.errors import ProbeError
-from director.kit.health import HealthState, ProbeResult, observe
+from director.kit.health import HealthState, ProbeResult, Tally, observe
 from director.kit.probes.attempt import Done, Outcome
 from director.kit.probes.files import CheckedFiles
 from director.kit.probes.run import Runs
@@ -64,6 +64,8 @@ class _Watch:
         "done",
         "due_at",
         "early_at",
+        "ended",
+        "failed",
         "is_alarmed",
         "is_in_step",
         "is_planned",
@@ -93,6 +95,8 @@ class _Watch:
         self.is_in_step = True
         """Whether it may be due at the same time as all others."""
         self.recent: deque[tuple[float, ProbeResult]] = deque(maxlen=RECENT)
+        self.ended = 0
+        self.failed = 0
         self.done: Done
 
 
@@ -175,6 +179,14 @@ class Prober:
         """The last results of `check` and when they came, the oldest first."""
         watch = self._watches.get(check)
         return tuple(watch.recent) if watch is not None else ()
+
+    def tally(self, check: Check) -> Tally:
+        """What is counted of `check`."""
+        watch = self._watches.get(check)
+        if watch is None:
+            return Tally()
+        last = watch.state.last
+        return Tally(watch.ended, watch.failed, last.duration_s if last is not None else None)
 
     def next_at(self, check: Check) -> float | None:
         """When the next probe of `check` is due; None while one runs or waits, and when it is not watched."""
@@ -289,6 +301,8 @@ class Prober:
         before = watch.state
         after = watch.state = observe(before, result, watch.check.timing, now)
         watch.recent.append((now, result))
+        watch.ended += 1
+        watch.failed += not result.ok
         if after.status is not before.status or _says(before.last) != _says(result):
             try:
                 self._on_change(watch.check, before, after)

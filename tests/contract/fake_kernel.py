@@ -55,18 +55,21 @@ MTU = 1500
 class FakeKernel:
     """`table` is what it holds; `before_write` may change it between a reader's look and its write.
 
-    `carried` are connections by their real server: they outlive it and come back with it. What is in `foreign` is
-    there, too, and is not in `table`.
+    `carried` are connections by their real server: they outlive it and come back with it; `counted` are the counters of
+    virtual servers. What is in `foreign` is there, too, and is not in `table`.
     """
 
     def __init__(self, table: Table | None = None) -> None:
         self.table = table or Table()
         self.before_write: Callable[[], None] = lambda: None
+        self.reads = 0
         self.writes = 0
+        self.counted: dict[VirtualKey, Counters] = {}
         self.carried: dict[tuple[VirtualKey, Endpoint], RealCounters] = {}
         self.foreign: tuple[Foreign, ...] = ()
 
     def read(self) -> tuple[Table, TableCounters]:
+        self.reads += 1
         entries = {key: self.table.entries[key] for key in sorted(self.table.entries, key=VirtualKey.sort_key)}
         reals = {
             (key, real): self.carried.get((key, real), RealCounters())
@@ -74,7 +77,7 @@ class FakeKernel:
             for real in entry.reals
         }
         table = Table(MappingProxyType(entries), self.table.timeouts or TIMEOUTS, self.table.sync or frozenset())
-        return table, TableCounters(dict.fromkeys(entries, Counters()), reals)
+        return table, TableCounters({key: self.counted.get(key, Counters()) for key in entries}, reals)
 
     def survey(self) -> Reading:
         return Reading(*self.read(), self.foreign)

@@ -60,7 +60,9 @@ def test_the_file_the_kernel_and_the_probes_stand_side_by_side() -> None:
     health = {ServerRef("web", "a"): HealthState(Status.UP, 4, 90.0, ProbeResult(True, "connected"))}
     wishes = {ServerRef("web", "b"): Wish(drain=True, weight=3)}
     table = Table({KEY: VirtualEntry(VirtualRow("sh"), {A.at(KEY): RealRow(Forward.NAT, 4)})})
-    counters = TableCounters({KEY: Counters(7, 0, 0, 700, 800)}, {(KEY, A.at(KEY)): RealCounters(2, 3, 0, Counters(7))})
+    counters = TableCounters(
+        {KEY: Counters(7, 70, 80, 700, 800)}, {(KEY, A.at(KEY)): RealCounters(2, 3, 0, Counters(7, 1, 2, 5, 6))}
+    )
     found = virtual_servers(
         CONFIG,
         table,
@@ -96,6 +98,10 @@ def test_the_file_the_kernel_and_the_probes_stand_side_by_side() -> None:
         "active": 2,
         "inactive": 3,
         "connections": 7,
+        "in_packets": 1,
+        "out_packets": 2,
+        "in_bytes": 5,
+        "out_bytes": 6,
     }
     assert (second["weight"], second["kernel_weight"], second["health"]) == (0, None, "unchecked")
     assert (second["drained"], second["operator_weight"], second["check"]) == (True, 3, None)
@@ -115,6 +121,8 @@ def test_the_file_the_kernel_and_the_probes_stand_side_by_side() -> None:
         "interface": "eth0",
         "vip_present": True,
         "connections": 7,
+        "in_packets": 70,
+        "out_packets": 80,
         "in_bytes": 700,
         "out_bytes": 800,
         "quorum": "held",
