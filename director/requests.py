@@ -24,6 +24,7 @@ from director.core.explain import Asked, Explanation, explain
 from director.core.foreign import notes
 from director.core.model import ServerRef, VirtualServer
 from director.core.steps import Names
+from director.kit.collector import paused
 from director.kit.errors import ConfigError, DirectorError
 from director.kit.schemawalk import suggestion
 from director.kit.yamltree import places_in
@@ -166,7 +167,7 @@ class Requests:
             }
 
         # In a thread: with thousands of real servers it takes longer than a probe may be late.
-        return await asyncio.to_thread(tell)
+        return await asyncio.to_thread(paused()(tell))
 
     async def maintenance(self, ref: ServerRef, reason: str, for_s: float | None) -> list[str]:
         """As `drain`; until `for_s` have passed, or for good."""

@@ -22,6 +22,7 @@ from aiohttp import web
 
 from director.core.metrics import Family, Sample, Work, families
 from director.core.status import Status
+from director.kit.collector import paused
 from director.kit.errors import DirectorError, HostError
 from director.kit.net import Endpoint
 
@@ -233,7 +234,8 @@ def exposition(status: Status, read_at: float, work: Work) -> bytes:
                 yield _metric(family, samples)
             yield from ProcessCollector(registry=None).collect()
 
-    return generate_latest(Collector())
+    with paused():
+        return generate_latest(Collector())
 
 
 def _metric(family: Family, samples: Iterable[Sample]) -> Metric:
