@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from l7proxy import descriptors
 from l7proxy.core.metering import BOUNDS_S, FAMILIES, Counts, Family, Kind, key_of, read_key
 from l7proxy.core.sticky import Verdict
 from l7proxy.files.certificates import expiry
@@ -31,6 +32,10 @@ def counts_of(proxy: Proxy) -> Counts:
     counts = proxy.meters.counts() | proxy.tcp_meters.counts()
     counts[key_of("l7proxy_requests_in_flight")] = proxy.counters.in_flight
     counts[key_of("l7proxy_client_connections")] = proxy.connections
+    counts[key_of("l7proxy_client_connections_limit")] = proxy.most_clients
+    counts[key_of("l7proxy_open_descriptors")] = descriptors.in_use()
+    counts[key_of("l7proxy_descriptors_limit")] = descriptors.limit()
+    counts[key_of("l7proxy_workers")] = 1
     counts[key_of("l7proxy_access_log_dropped")] = proxy.access.dropped
     for listener, seal in proxy.seals.items():
         counts[key_of("l7proxy_tls_handshakes", listener, "yes")] = seal.resumed
@@ -64,6 +69,8 @@ def facts_of(proxy: Proxy) -> Counts:
     facts: Counts = {
         key_of("l7proxy_draining"): proxy.draining,
         key_of("l7proxy_certificate_problems"): len(proxy.problems),
+        key_of("l7proxy_worker_deaths"): proxy.worker_deaths,
+        key_of("l7proxy_config_last_reload_successful"): not proxy.reload_refused,
     }
     for upstream, state in proxy.snapshot.upstreams.items():
         for backend, part in state.backends.items():

@@ -155,6 +155,9 @@ class Proxy:
     is_replaced: bool = False
     problems: tuple[str, ...] = ()
     """Certificates that are not served as their files have them, and why."""
+    worker_deaths: int = 0
+    reload_refused: bool = False
+    """Whether the last reload left the old configuration in force."""
     full_because: str = "limits.connections is reached"
     load: Load = field(default_factory=Load)
     seals: dict[str, Seal] = field(default_factory=dict)

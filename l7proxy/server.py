@@ -228,9 +228,12 @@ class Server:
             problems = str(error).splitlines()
         except Exception:
             log.exception("reload failed in itself, the old configuration stays")
+            self.proxy.reload_refused = True
             return ["it failed in itself: the log says how"]
         else:
+            self.proxy.reload_refused = False
             return []
+        self.proxy.reload_refused = True
         for line in problems:
             log.error("reload refused, the old configuration stays", extra={"problem": line})
         return problems

@@ -334,7 +334,9 @@ class Supervisor:
             problems = [str(error)]
         except Exception:
             log.exception("reload failed in itself, the old configuration stays")
+            self.proxy.reload_refused = True
             return ["it failed in itself: the log says how"]
+        self.proxy.reload_refused = bool(problems)
         for line in problems:
             log.error(refused, extra={"problem": line})
         return problems
@@ -532,12 +534,14 @@ class Supervisor:
             log.info("worker has ended", extra={"worker": member.pid, "by": how})
             return
         if member.state is State.STARTING:
+            self.proxy.worker_deaths += 1
             log.error("worker died before it served", extra={"worker": member.pid, "by": how})
             return
         if time.monotonic() - member.started_at < SHORT_LIFE_S:
             self._set_back()
         else:
             self._pause_s = self._refill_at = 0.0
+        self.proxy.worker_deaths += 1
         again_s = round(max(0.0, self._refill_at - time.monotonic()), 1)
         log.error("worker died", extra={"worker": member.pid, "by": how, "again_in_s": again_s})
 

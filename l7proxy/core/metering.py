@@ -70,6 +70,11 @@ FAMILIES = {
         Family("l7proxy_queue_wait_seconds", Kind.COUNTER, "How long requests have waited in all.", ("upstream",)),
         Family("l7proxy_requests_in_flight", Kind.GAUGE, "Requests that are being answered."),
         Family("l7proxy_client_connections", Kind.GAUGE, "Connections of clients."),
+        Family("l7proxy_client_connections_limit", Kind.GAUGE, "Those that there is room for."),
+        Family("l7proxy_open_descriptors", Kind.GAUGE, "File descriptors in use by those who serve."),
+        Family("l7proxy_descriptors_limit", Kind.GAUGE, "File descriptors that they may have."),
+        Family("l7proxy_workers", Kind.GAUGE, "Processes that serve."),
+        Family("l7proxy_worker_deaths", Kind.COUNTER, "Workers that ended without being told to."),
         Family("l7proxy_access_log_dropped", Kind.COUNTER, "Lines of the access log that nobody read in time."),
         Family("l7proxy_backend_requests", Kind.COUNTER, "Requests sent to a backend.", _BACKEND),
         Family("l7proxy_backend_in_flight", Kind.GAUGE, "Requests that a backend is answering.", _BACKEND),
@@ -97,6 +102,7 @@ FAMILIES = {
         ),
         Family("l7proxy_certificate_problems", Kind.GAUGE, "Certificates not served as their files have them."),
         Family("l7proxy_draining", Kind.GAUGE, "1 while this proxy stops."),
+        Family("l7proxy_config_last_reload_successful", Kind.GAUGE, "0 while the last reload is one that was refused."),
     )
 }
 

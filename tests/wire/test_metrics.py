@@ -29,3 +29,7 @@ async def test_metrics_tell_of_backends_and_their_links(tmp_path: Path) -> None:
     assert lines[f"l7proxy_backend_idle_connections{at_b0}"] == "1.0"
     assert lines[f"l7proxy_backend_up{at_b0}"] == "1.0"
     assert lines["l7proxy_requests_in_flight"] == "0.0"
+    assert 10 < float(lines["l7proxy_open_descriptors"]) < float(lines["l7proxy_descriptors_limit"])
+    assert 0 < float(lines["l7proxy_client_connections_limit"]) <= 10_000
+    assert (lines["l7proxy_workers"], lines["l7proxy_worker_deaths_total"]) == ("1.0", "0.0")
+    assert lines["l7proxy_config_last_reload_successful"] == "1.0"

@@ -195,6 +195,9 @@ async def test_a_worker_that_dies_is_replaced_and_told(tmp_path: Path) -> None:
         await proxy.logged("worker serves")
         assert len(await proxy.pids()) == 2
         assert victim not in await proxy.pids()
+        shown = (await proxy.get("/metrics", admin)).decode()
+        assert "\nl7proxy_worker_deaths_total 1.0\n" in shown
+        assert "\nl7proxy_workers 2.0\n" in shown
     await origin.stop()
 
 
@@ -211,6 +214,8 @@ async def test_a_reload_is_for_all_workers_and_may_change_their_number(tmp_path:
             path.write_text(good + "nonsense: 1\n")
             os.kill(proxy.pid, signal.SIGHUP)
             await proxy.logged("reload refused, the old configuration stays")
+            shown = (await proxy.get("/metrics", admin)).decode()
+            assert "\nl7proxy_config_last_reload_successful 0.0\n" in shown
             more = good.replace(str(old.port), str(new.port)).replace(
                 "listeners:\n", f"listeners:\n  more: {{bind: '127.0.0.1:{second}'}}\n"
             )
