@@ -27,7 +27,8 @@ _topology = click.option(
     "--topology",
     "file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A topology file; without it, the one that comes with the lab.",
+    callback=lambda context, option, given: _topology_file(given),
+    help="A topology file, or `pair`: two directors, as in vagrant/. Without it, one director.",
 )
 
 
@@ -109,6 +110,13 @@ def topology(file: Path | None) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _topology_file(given: Path | None) -> Path | None:
+    """A name of one that comes with the lab is no file; write ./pair for a file of that name."""
+    from director.lab.topology import NAMED
+
+    return given if given is None else NAMED.get(str(given), given)
 
 
 def _run(kernel: str, file: Path | None, timeout_s: float, host: str, command: tuple[str, ...]) -> Result:

@@ -20,6 +20,9 @@ from director.kit.schemawalk import suggestion
 from director.lab.errors import TopologyError
 
 DEFAULT = Path(__file__).with_name("topology.yaml")
+PAIR = Path(__file__).with_name("pair.yaml")
+NAMED: Mapping[str, Path] = MappingProxyType({"default": DEFAULT, "pair": PAIR})
+"""The topologies that come with the lab."""
 
 BASE_SYSCTLS: Mapping[str, str] = MappingProxyType(
     {

@@ -136,3 +136,18 @@ def test_every_mac_is_locally_administered() -> None:
     macs = [link.mac for host in topology.load().hosts.values() for link in host.links.values()]
     assert all(int(mac[:2], 16) & 0b11 == 0b10 for mac in macs)
     assert len(set(macs)) == len(macs)
+
+
+def test_pair_is_the_default_with_a_second_director() -> None:
+    """The Vagrant lab and the lab in namespaces must stay one: a command of the tour is the same on both."""
+    one, pair = topology.load(), topology.load(topology.PAIR)
+    assert pair.networks == one.networks
+    assert pair.hosts.keys() - one.hosts.keys() == {"director-1", "director-2"}
+    assert one.hosts.keys() - pair.hosts.keys() == {"director"}
+    for name in one.hosts.keys() & pair.hosts.keys():
+        assert (pair.hosts[name].links, pair.hosts[name].role) == (one.hosts[name].links, one.hosts[name].role)
+    assert pair.hosts["director-1"].links["lan"] == one.hosts["director"].links["lan"]
+    for name in ("director-1", "director-2"):
+        assert pair.hosts[name].sysctls == one.hosts["director"].sysctls
+    assert {host.gateway for host in pair.hosts.values() if host.role == "backend"} == {"director-1"}
+    assert not [link for host in pair.hosts.values() for link in host.links.values() if str(link.v4).endswith(".1")]
