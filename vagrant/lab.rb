@@ -30,8 +30,11 @@ module Lab
     end
   end
 
+  # By role, and real servers of the directors are the l7proxy: the names are those of the collection's inventories.
   def self.groups(machines)
-    machines.group_by { |machine| machine["group"] }.transform_values { |each| each.map { |machine| machine["name"] } }
+    groups = machines.group_by { |machine| machine["group"] }
+    groups.transform_values! { |each| each.map { |machine| machine["name"] } }
+    { **groups, "realservers" => groups.fetch("l7proxies", []) }
   end
 
   # What Vagrant has no word for, as a shell script for the machine: IPv6, the way back by the gateway, sysctls.

@@ -61,7 +61,7 @@ def test_a_directors_vip_is_taken_over_by_hand(pair: Lab) -> None:
         host.write("/etc/nginx/lab.conf", mine.replace("NAME", host.name))
         host.start("nginx", "-c", "/etc/nginx/lab.conf")
     for host in pair.hosts("l7proxy"):
-        vips = [word for vip in variables("l7proxies")["realserver_vips"] for word in ("--vip", vip)]
+        vips = [word for vip in variables("realservers")["realserver_vips"] for word in ("--vip", vip)]
         host.run("director", "realserver", "apply", *vips).check()
     running = {}
     for name in DIRECTORS:
