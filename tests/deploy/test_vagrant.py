@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,7 @@ def test_every_group_has_its_play_and_no_play_or_file_another_group(made: dict[s
     assert made["groups"]["directors"] == ["director-1", "director-2"]
     assert made["groups"]["l7proxies"] == ["l7proxy-1", "l7proxy-2"]
     plays = yaml.safe_load((VAGRANT / "provision.yml").read_text())
-    site = yaml.safe_load((PROJECT / "deploy" / "ansible" / "playbooks" / "site.yml").read_text())
-    assert {"ansible.builtin.import_playbook": "lvs.director.site"}.items() <= plays[2].items()
-    assert {name for play in plays + site for name in play.get("hosts", "").split(":")} - {""} == groups
+    assert {name for play in plays for name in play["hosts"].split(":")} == groups
     files = {path.stem for path in (VAGRANT / "group_vars").iterdir()}
     assert files - {"all"} <= groups
     assert set(variables("directors")["lab_web"]) == set(made["groups"]["directors"])
@@ -117,21 +116,49 @@ def test_vagrant_takes_the_file(tmp_path: Path) -> None:
     assert 'ending in ".1"' not in done.stdout
 
 
-def test_ansible_takes_the_playbook_with_its_roles(made: dict[str, Any], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def ansible(made: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Run a playbook with the collection, on an inventory such as Vagrant makes; what it says."""
     playbook = needs("ansible-playbook", "pip install ansible-core")
-    roles = PROJECT / "deploy" / "ansible"
-    collections = tmp_path / "ansible_collections" / "lvs"
-    collections.mkdir(parents=True)
-    (collections / "director").symlink_to(roles)
-    inventory = tmp_path / "inventory"
-    inventory.write_text("".join(f"[{name}]\n{chr(10).join(hosts)}\n" for name, hosts in made["groups"].items()))
-    done = run(
-        *(playbook, "--syntax-check", "--inventory", inventory, "provision.yml"),
-        ANSIBLE_COLLECTIONS_PATH=str(tmp_path),
-        ANSIBLE_LOCAL_TEMP=str(tmp_path / "local"),
-        HOME=str(tmp_path),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    home = tmp_path_factory.mktemp("ansible")
+    (home / "ansible_collections" / "lvs").mkdir(parents=True)
+    (home / "ansible_collections" / "lvs" / "director").symlink_to(PROJECT / "deploy" / "ansible")
+    local = "ansible_connection=local ansible_python_interpreter=/usr/bin/python3 lab_lan=eth1"
+    hosts = [f"{each['name']} {local}" for each in made["machines"]]
+    groups = [f"[{name}]\n" + "\n".join(members) for name, members in made["groups"].items()]
+    inventory = home / "inventory"
+    inventory.write_text("\n".join([*hosts, *groups, ""]))
+
+    def play(*words: str | Path) -> str:
+        places = {"ANSIBLE_COLLECTIONS_PATH": str(home), "ANSIBLE_LOCAL_TEMP": str(home / "local"), "HOME": str(home)}
+        done = run(playbook, "--inventory", inventory, *words, **places)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return play
+
+
+def test_ansible_takes_the_playbook_with_its_roles(ansible: Callable[..., str]) -> None:
+    ansible("--syntax-check", "provision.yml")
+
+
+def test_roles_find_their_variables_good(ansible: Callable[..., str], tmp_path: Path) -> None:
+    """Each role's own look at its variables, which is how it begins; it touches nothing."""
+    for name in ("group_vars", "templates"):
+        (tmp_path / name).symlink_to(VAGRANT / name)
+    roles = {"realserver": "realservers", "l7proxy": "l7proxies", "director": "directors"}
+    plays = [
+        {
+            "hosts": group,
+            "gather_facts": False,
+            "tasks": [{"ansible.builtin.include_role": {"name": f"lvs.director.{role}", "tasks_from": "validate"}}],
+        }
+        for role, group in roles.items()
+    ]
+    (tmp_path / "validate.yml").write_text(yaml.safe_dump(plays))
+    said = ansible(tmp_path / "validate.yml")
+    for host in ("director-1", "director-2", "l7proxy-1", "l7proxy-2"):
+        assert re.search(rf"^{host} +: ok=[1-9]", said, re.MULTILINE), said
 
 
 def test_roles_know_the_variables_that_they_are_given() -> None:
