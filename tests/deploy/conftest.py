@@ -13,6 +13,8 @@ import pytest
 from director.lab.hosts import Lab, LabHost
 from tests.deploy import tree as trees
 from tests.deploy.machine import Machine
+from tests.deploy.stage import Stage
+from tests.deploy.wheels import release
 
 TOPOLOGY = Path(__file__).with_name("topology.yaml")
 
@@ -33,9 +35,11 @@ def tree() -> Path:
 
 
 @pytest.fixture(scope="module")
-def machine(tree: Path) -> Iterator[Machine]:
-    """A machine of the module's own."""
-    with Machine(tree, {}) as booted:
+def machine(tree: Path, request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """A machine of the module's own. A module that installs something names its releases: WHEELS = ("0.1.0",)."""
+    versions: tuple[str, ...] = getattr(request.module, "WHEELS", ())
+    mounts = {f"wheels-{version}": release(version) for version in versions}
+    with Machine(tree, mounts) as booted:
         yield booted
 
 
@@ -51,3 +55,9 @@ def debian(around: Lab) -> LabHost:
     host = around.host("machine")
     host.run("systemctl", "is-system-running", "--wait", timeout_s=60).check()
     return host
+
+
+@pytest.fixture(scope="module")
+def stage(debian: LabHost, around: Lab) -> Stage:
+    """The machine, with backends and a client around it that serve and can ask."""
+    return Stage(around)

@@ -1,0 +1,37 @@
+"""What stands on a machine, before and after: the difference is what was left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from director.lab.hosts import LabHost
+from tests.deploy.stage import PROJECT
+
+Snapshot = dict[str, dict[str, str]]
+
+OF_IPVS = "net/ipv4/vs/"
+"""Settings that appear with the module and hold for a namespace: what they were before is what a fresh one has."""
+
+
+def take(host: LabHost) -> Snapshot:
+    """Everything that guest/snapshot.py looks at; it takes some seconds."""
+    script = f"{PROJECT}/tests/deploy/guest/snapshot.py"
+    found: Snapshot = json.loads(host.run("python3", "-SE", script, timeout_s=60).check().stdout)
+    return found
+
+
+def differences(before: Snapshot, after: Snapshot, fresh: LabHost) -> list[str]:
+    """What is not as it was, a line each; `fresh` is a host whose IPVS nobody has touched."""
+    return list(_differences(before, after, fresh))
+
+
+def _differences(before: Snapshot, after: Snapshot, fresh: LabHost) -> Iterator[str]:
+    for kind, was in before.items():
+        now = after[kind]
+        for name in sorted(was.keys() | now.keys()):
+            old, new = was.get(name), now.get(name)
+            if old is None and kind == "sysctls" and name.startswith(OF_IPVS):
+                old = fresh.read(f"/proc/sys/{name}").strip()
+            if old != new:
+                yield f"{kind}: {name}: was {'not there' if old is None else old!r}, is {'gone' if new is None else repr(new)}"
