@@ -22,12 +22,12 @@ def config(**more: object) -> dict[str, Any]:
     return {"defaults": {"interface": "lan"}, "virtual_servers": {"web": {**web, **more}}}
 
 
-def of_release(version: str) -> dict[str, object]:
+def of_release(version: str) -> dict[str, Any]:
     """The variables that say where a release is."""
     return {"program_release": version, "program_source": "wheels", "program_wheels": f"/run/lab/wheels-{version}"}
 
 
-def install(stage: Stage, version: str, configuration: dict[str, Any] | None = None, **variables: object) -> Played:
+def install(stage: Stage, version: str, configuration: dict[str, Any] | None = None, **variables: Any) -> Played:
     """Apply the role."""
     return stage.play("director", director_config=configuration or config(), **of_release(version), **variables)
 

@@ -34,4 +34,8 @@ def _differences(before: Snapshot, after: Snapshot, fresh: LabHost) -> Iterator[
             if old is None and kind == "sysctls" and name.startswith(OF_IPVS):
                 old = fresh.read(f"/proc/sys/{name}").strip()
             if old != new:
-                yield f"{kind}: {name}: was {'not there' if old is None else old!r}, is {'gone' if new is None else repr(new)}"
+                yield f"{kind}: {name}: was {_told(old)}, is {_told(new)}"
+
+
+def _told(value: str | None) -> str:
+    return "not there" if value is None else value or "there"

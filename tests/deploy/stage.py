@@ -65,7 +65,7 @@ class Stage:
         """What a script of the shell says, on the machine. Raises: CommandError."""
         return self.machine.run("bash", "-euc", script, timeout_s=timeout_s).check().stdout
 
-    def play(self, *roles: str, check: bool = False, limit_s: float = 300.0, **variables: object) -> Played:
+    def play(self, *roles: str, check: bool = False, limit_s: float = 300.0, **variables: Any) -> Played:
         """Apply roles of the collection to the machine, as root on it would."""
         play = {
             "hosts": "localhost",
