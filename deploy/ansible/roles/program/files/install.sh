@@ -1,0 +1,57 @@
+# Install RELEASE beside the others and switch `current` to it at once.
+# sh -s -- ROOT RELEASE PYTHON MADE_OF FOLDER ARCHIVE REQUIREMENT [PIP ARGUMENTS]
+#
+# One rule: what a running program uses is never changed. A release is built at its own place, is complete when .complete
+# stands in it, and goes only when neither `current`, nor the one before it, nor a process needs it.
+set -eu
+umask 022
+root=$1 release=$2 python=$3 made_of=$4 folder=$5 archive=$6 requirement=$7
+shift 7
+at=$root/releases/$release
+
+if [ ! -f "$at/.complete" ]; then
+    [ -n "$python" ] || python=$(for each in python3 python3.11 python3.12 python3.13 python3.14; do
+        "$each" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null &&
+            command -v "$each" && break
+    done) || { echo "no Python 3.11 or newer with venv was found, also after installing packages" >&2; exit 1; }
+    rm -rf "$at"
+    mkdir -p "$at"
+    if [ -n "$archive" ]; then
+        folder=$at/wheels
+        mkdir "$folder"
+        "$python" -c 'import shutil, sys; shutil.unpack_archive(sys.argv[1], sys.argv[2])' "$archive" "$folder"
+        inner=$(find "$folder" -name 'lvs_director-*.whl' | head -n 1)
+        [ -n "$inner" ] || { echo "$archive holds no lvs_director-*.whl" >&2; exit 1; }
+        folder=$(dirname "$inner")
+    fi
+    "$python" -m venv "$at"
+    if [ -n "$folder" ]; then set -- --no-index --find-links "$folder" "$@"; fi
+    "$at/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$@" "$requirement"
+    rm -rf "$at/wheels"
+    "$at/bin/director" --version >/dev/null
+    "$at/bin/l7proxy" --version >/dev/null
+    if command -v restorecon >/dev/null; then restorecon -R "$at" || true; fi
+    printf '%s\n' "$made_of" >"$at/.complete"
+    echo "installed $release"
+fi
+
+former=$(readlink "$root/current" || true)
+if [ "$former" != "releases/$release" ]; then
+    ln -sfn "releases/$release" "$root/.current.new"
+    mv -T "$root/.current.new" "$root/current"
+    echo "current is $release now, was ${former:-nothing}"
+    if [ -n "$former" ]; then printf '%s\n' "${former#releases/}" >"$root/.former"; fi
+fi
+for each in director l7proxy; do
+    [ "$(readlink "/usr/local/sbin/$each" || true)" = "$root/current/bin/$each" ] ||
+        ln -sfn "$root/current/bin/$each" "/usr/local/sbin/$each"
+done
+
+kept=$(cat "$root/.former" 2>/dev/null || true)
+for old in "$root"/releases/*/; do
+    name=$(basename "$old")
+    if [ "$name" = "$release" ] || [ "$name" = "$kept" ]; then continue; fi
+    if grep -qsaF "$root/releases/$name/" /proc/[0-9]*/cmdline; then continue; fi
+    rm -rf "$old"
+    echo "removed $name"
+done

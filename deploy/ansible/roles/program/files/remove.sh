@@ -1,0 +1,18 @@
+# Remove the program where no role needs it any more. sh -s -- ROOT CHECK(yes|no)
+set -eu
+root=$1 check=$2
+for unit in director director-realserver l7proxy; do
+    if [ -e "/etc/systemd/system/$unit.service" ] || [ -e "/lib/systemd/system/$unit.service" ]; then
+        # Not in check mode, in which that unit is there still, and may be the one that would go.
+        if [ "$check" = no ]; then echo "kept: $unit.service needs it" && exit 0; fi
+    fi
+done
+for each in director l7proxy; do
+    case "$(readlink "/usr/local/sbin/$each" || true)" in
+    "$root"/*) echo "removed /usr/local/sbin/$each" && { [ "$check" = yes ] || rm "/usr/local/sbin/$each"; } ;;
+    esac
+done
+if [ -e "$root" ]; then
+    echo "removed $root"
+    [ "$check" = yes ] || rm -rf "$root"
+fi
