@@ -112,6 +112,7 @@ class Member:
         self.counts: Counts = {}
         self.flights: tuple[Told, ...] = ()
         self.is_silent = False
+        self.is_aborted = False
         self.told_at = self.started_at
         self.kill_at: float | None = None
         self.unsaid: dict[int, HealthChange] = {}
@@ -154,7 +155,8 @@ class Member:
 
     def abort(self, after_s: float) -> None:
         """End it, since it has said nothing for so long: it may say where it stands, and is killed a moment later."""
-        if self.kill_at is None:
+        if not self.is_aborted:
+            self.is_aborted = True
             reason = f"it has said nothing for {after_s:g} s (WatchdogSec=): its loop stands still, or it is stopped"
             log.error("worker hangs, it is ended and replaced", extra={"worker": self.pid, "reason": reason})
             self.told_at = time.monotonic()
