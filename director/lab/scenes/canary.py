@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from director.lab.demo.claims import claim
+from director.lab.demo.claims import StepFailedError, claim
 from director.lab.demo.hands import types
 from director.lab.demo.report import Report
 from director.lab.demo.scene import Scene, finish, told, wait_until
@@ -90,8 +90,7 @@ def _session(scene: Scene, report: Report) -> str:
         jar = f"/tmp/jar-{number}"  # noqa: S108 - the lab host's own
         if f'"{CANARY}"' in types(scene, report, "client", f"curl -sS -c {jar} http://{PROXY}/"):
             return jar
-    claim(False, f"none of 10 new clients came to {CANARY}, which gets half of them")
-    raise AssertionError
+    raise StepFailedError(f"none of 10 new clients came to {CANARY}, which gets half of them")
 
 
 STEPS = (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import Any
 
 from director.lab.demo.claims import claim
 from director.lab.demo.report import Report
-from director.lab.demo.scene import FILES, Scene, told, wait_until
+from director.lab.demo.scene import Scene, told, wait_until
 
 SECONDS = 2.0
 
@@ -41,4 +42,4 @@ def counted(scene: Scene, address: str) -> tuple[int, int]:
 
 def file_of(name: str) -> str:
     """A configuration of the scenes."""
-    return FILES.joinpath("..", "scenes", name).read_text()
+    return resources.files("director.lab.scenes").joinpath(name).read_text()
