@@ -37,9 +37,10 @@ REST_S = 0.005  # between two reads of what is thrown away: at most 13 MB/s of i
 
 _PRIVILEGES = (
     ("--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"),
-    ("--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all"),  # without CAP_SETPCAP
+    ("--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all"),
     ("--no-new-privs",),  # a process without capabilities of its own has none to take away
 )
+_CAP_SETPCAP = 8  # linux/capability.h
 _KEPT_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}  # subprocess resets what Python itself ignores
 
 
@@ -146,7 +147,8 @@ def _prepared(command: Sequence[str], user: str | None, keeps_signals: bool) -> 
     words = [*(_env() if keeps_signals else ()), *command]
     if os.geteuid() != 0:
         prefix = _setpriv(())
-        if not any(word.startswith("--ambient-caps") for word in prefix) and _passes_capabilities_on():
+        keeps = not any(word.startswith("--ambient-caps") for word in prefix)
+        if keeps and _capabilities("CapAmb"):  # which a program would have, too
             raise ScriptError(
                 f"{command[0]} is not run: it would have this process's capabilities, and setpriv, which takes them "
                 "away, is not there or refused: install util-linux, or let the unit's SystemCallFilter= have capset"
@@ -164,7 +166,9 @@ def _prepared(command: Sequence[str], user: str | None, keeps_signals: bool) -> 
 def _setpriv(change: tuple[str, ...]) -> list[str]:
     """The words of setpriv that work here, from most to least; none where it is not there (or is busybox's)."""
     program = shutil.which("setpriv", path=ENVIRONMENT["PATH"])
-    for privileges in _PRIVILEGES if program else ():
+    # Without CAP_SETPCAP setpriv leaves the bounding set as it is, and libcap-ng complains of that to syslog each time.
+    able = _PRIVILEGES if _capabilities("CapEff") >> _CAP_SETPCAP & 1 else _PRIVILEGES[1:]
+    for privileges in able if program else ():
         words = [str(program), *change, *privileges]
         with suppress(OSError, subprocess.TimeoutExpired):
             tried = subprocess.run([*words, str(program), "--version"], capture_output=True, timeout=5, check=False)
@@ -173,10 +177,10 @@ def _setpriv(change: tuple[str, ...]) -> list[str]:
     return []
 
 
-def _passes_capabilities_on() -> bool:
-    """Whether a program that this process starts would have capabilities: the ambient ones (capabilities(7))."""
-    with open("/proc/self/status", "rb") as lines:  # noqa: PTH123 -- one look
-        return any(line.startswith(b"CapAmb:") and int(line.split()[1], 16) for line in lines)
+def _capabilities(which: str) -> int:
+    """This process's set `which` of capabilities, a bit for each: CapEff, CapAmb (proc(5))."""
+    with open("/proc/self/status", encoding="utf-8") as lines:  # noqa: PTH123 -- one look
+        return next((int(line.split()[1], 16) for line in lines if line.startswith(f"{which}:")), 0)
 
 
 @cache
