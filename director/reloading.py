@@ -84,6 +84,7 @@ class Reloading:
             text = await asyncio.to_thread(read_text, self._path)
             config = await asyncio.to_thread(parse_config, text, source, self._look_up)
             applied = await self._control.change(config, source, text)
+            self.refused = ()
         except (ConfigError, NotAppliedError) as error:
             self.refused = tuple(str(error).splitlines())
             for line in self.refused:
@@ -93,7 +94,6 @@ class Reloading:
             raise
         finally:
             self._heartbeat.ready(self.standing())
-        self.refused = ()
         log.info("reloaded", extra={"config": source})
         return applied
 
