@@ -143,7 +143,8 @@ def _curl(words: list[str]) -> str:
 
 
 def _systemctl(words: list[str]) -> str:
-    plain = [word for word in words if not word.startswith("-")]
+    valued = {"-p", "-n", "-t", "-s", "-o", "-H", "-M"}
+    plain = [word for before, word in zip(["", *words], words, strict=False) if word[0] != "-" and before not in valued]
     for unit in plain[1:]:
         if not UNITS.match(unit) and unit not in FOREIGN_UNITS and "$" not in unit:
             return f"no unit of ours, nor one that is known: {unit}"
