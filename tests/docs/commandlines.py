@@ -161,3 +161,13 @@ def _ansible_playbook(words: list[str]) -> str:
         if name != word and collection.is_dir() and not (collection / "playbooks" / f"{name}.yml").exists():
             return f"the collection has no playbook {name}"
     return ""
+
+
+def wrong_in_words(text: str) -> list[str]:
+    """What is wrong with commands that stand in a sentence: it may name one without all of its arguments, or with words
+    in capitals that stand for something."""
+    spans = re.findall(r"(?<!`)`((?:director|l7proxy)\s[^`]+)`(?!`)", text)
+    found = [_wrong_with_command(words) for span in spans for words in commands(" ".join(span.split()))]
+    name_alone = "Missing argument|which of its commands|requires an argument"
+    placeholder = "No such command 'COMMAND'|Invalid value.*'[A-Z]+' is no"
+    return [problem for problem in found if problem and not re.search(f"{name_alone}|{placeholder}", problem)]

@@ -72,3 +72,8 @@ def blocks_of(text: str, page: str) -> Iterator[Block]:
 def blocks() -> list[Block]:
     """Those of all pages."""
     return [block for page in pages() for block in blocks_of(page.read_text(), str(page.relative_to(ROOT)))]
+
+
+def without_blocks(text: str) -> str:
+    """The same page without its fenced blocks."""
+    return re.sub(r"^( *)(`{3,}).*?^\1\2$", "", text, flags=re.MULTILINE | re.DOTALL)

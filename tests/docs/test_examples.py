@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs import commandlines, yamlkinds
-from tests.docs.pages import ROOT, Block, blocks, blocks_of, pages
+from tests.docs.pages import ROOT, Block, blocks, blocks_of, pages, without_blocks
 
 pytestmark = pytest.mark.unit
 
@@ -53,6 +53,11 @@ def test_every_configuration_is_taken(block: Block) -> None:
 @pytest.mark.parametrize("block", _of(*SHELL))
 def test_every_command_is_one(block: Block) -> None:
     assert commandlines.wrong_with(block) == [], block.where
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_in_a_sentence_is_one(page: Path) -> None:
+    assert commandlines.wrong_in_words(without_blocks(page.read_text())) == []
 
 
 @pytest.mark.parametrize("block", _of("json"))
@@ -121,6 +126,17 @@ def test_a_wrong_command_is_found(text: str, why: str) -> None:
     assert why in str(_wrong("sh", text + "\n"))
 
 
+def test_a_wrong_command_in_a_sentence_is_found() -> None:
+    right = (
+        "`director drain`, `director apply --confirm`, `l7proxy weight UPSTREAM/BACKEND N`, `director lab scene NAME`"
+    )
+    assert commandlines.wrong_in_words(right) == []
+    wrong = commandlines.wrong_in_words(
+        "`director\ndrian web a` and `l7proxy status --jsn`; `director weight web a much`"
+    )
+    assert [problem.split(":")[0] for problem in wrong] == ["director", "l7proxy status", "director weight"]
+
+
 def test_what_was_typed_is_looked_at_and_output_is_not() -> None:
     typed = "$ director check a.yaml\na.yaml: ok\nvirt: x\n# director dran web a\nroot@lb1:~# l7proxy status\n"
     assert [problem.split()[0] for problem in commandlines.wrong_with(Block("p", 1, "console", "", typed))] == [
@@ -147,7 +163,7 @@ def test_blocks_are_found_however_they_are_fenced() -> None:
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_somewhere(page: Path) -> None:
-    text = re.sub(r"^( *)(`{3,}).*?^\1\2$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    text = without_blocks(page.read_text())
     for target, anchor in re.findall(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([\w-]+))?\)", text):
         file = page.parent / target if target else page
         assert file.exists(), f"{page.name} links to {target}"
