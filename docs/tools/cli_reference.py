@@ -66,7 +66,7 @@ def _table(command: click.Command) -> list[str]:
     context = click.Context(command)
     rows = []
     for parameter in command.get_params(context):
-        if parameter.name == "help" or not isinstance(parameter, click.Option):
+        if "--help" in parameter.opts or not isinstance(parameter, click.Option):
             continue
         if record := parameter.get_help_record(context):
             said, means = record
