@@ -47,6 +47,8 @@ for each in director l7proxy; do
         ln -sfn "$root/current/bin/$each" "/usr/local/sbin/$each"
 done
 
+mkdir -p /etc/sysusers.d # where the users' files go; some systems have none of their own
+
 kept=$(cat "$root/.former" 2>/dev/null || true)
 for old in "$root"/releases/*/; do
     name=$(basename "$old")

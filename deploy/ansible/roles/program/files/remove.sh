@@ -12,6 +12,7 @@ for each in director l7proxy; do
     "$root"/*) echo "removed /usr/local/sbin/$each" && { [ "$check" = yes ] || rm "/usr/local/sbin/$each"; } ;;
     esac
 done
+[ "$check" = yes ] || rmdir /etc/sysusers.d 2>/dev/null || true # install.sh made it
 if [ -e "$root" ]; then
     echo "removed $root"
     [ "$check" = yes ] || rm -rf "$root"

@@ -1,0 +1,307 @@
+"""The Ansible collection as it stands in deploy/ansible: clean, documented, and contradictions are refused by name.
+
+Nothing here changes a machine: what is played ends in validation, or is played against this one in check mode.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from director.core.config import parse_config
+from l7proxy.files.loading import load_file
+from tests.deploy import role_readme
+
+pytestmark = [pytest.mark.unit, pytest.mark.timeout(180)]
+
+PROJECT = Path(__file__).parents[2]
+COLLECTION = PROJECT / "deploy" / "ansible"
+ROLES = role_readme.roles()
+INVENTORIES = sorted(path.parent.name for path in COLLECTION.glob("inventories/*/hosts.yml"))
+PLAYBOOKS = sorted(path.stem for path in COLLECTION.glob("playbooks/*.yml"))
+
+Variables = Mapping[str, Any]
+WEB = {"address": "192.0.2.10", "port": 80, "forward": "dr", "real_servers": {"a": {"address": "192.0.2.21"}}}
+DIRECTOR: Variables = {"director_config": {"defaults": {"interface": "eth0"}, "virtual_servers": {"web": WEB}}}
+L7PROXY: Variables = {
+    "l7proxy_config": {
+        "listeners": {"web": {"bind": "127.0.0.1:80"}},
+        "routes": [{"upstream": "shop"}],
+        "upstreams": {"shop": {"backends": {"a": {"address": "127.0.0.1:8000"}}}},
+        "admin": {"socket": "/run/l7proxy/admin.sock"},
+    }
+}
+REALSERVER: Variables = {"realserver_vips": ["192.0.2.10"]}
+OPEN = [{"port": 80}]
+FILE = "/etc/hostname"
+
+REFUSED: list[tuple[str, str, Variables]] = [
+    # the role, what its message names, and the variables beside those that are well
+    ("director", "director_config, director_config_file: both", {"director_config_file": FILE}),
+    ("director", "director_config: it is empty", {"director_config": {}}),
+    ("director", 'director_config: it has the key `true`.*write "on"', {"director_config": {"notifications": {True: 1}}}),
+    ("director", "director_state", {"director_state": "gone"}),
+    ("director", "director_configg?", {"director_config": "a string"}),
+    ("director", "director_start_timeout_s: 0 is no time", {"director_start_timeout_s": 0}),
+    ("director", "director_firewall_open: director_firewall is none", {"director_firewall_open": OPEN}),
+    ("director", "director_firewall: it is nftables, and director_firewall_open is empty", {"director_firewall": "nftables"}),
+    ("director", "director_sysctls: the director keeps these itself.*ip_forward", {"director_sysctls": {"net.ipv4.ip_forward": 1}}),
+    ("director", "director_secrets: .*a/b", {"director_secrets": {"a/b": "x"}}),
+    ("director", "program_wheels: program_source is wheels", {"program_source": "wheels"}),
+    ("director", "program_archive: program_source is archive", {"program_source": "archive"}),
+    ("director", "program_wheels: program_source is index: it would not be used", {"program_wheels": "/srv/wheels"}),
+    ("director", "program_index_url: program_source is wheels", {
+        "program_source": "wheels", "program_wheels": "/srv", "program_index_url": "https://index.example"}),
+    ("director", "program_release: ../x cannot be a folder", {"program_release": "../x"}),
+    ("realserver", "realserver_vips: it is empty", {"realserver_vips": []}),
+    ("realserver", "realserver_vips, realserver_config, realserver_config_file: only one", {"realserver_config_file": FILE}),
+    ("realserver", "realserver_forward: with realserver_config the file says", {
+        "realserver_vips": [], "realserver_config": {"virtual_servers": {}}, "realserver_forward": "tun"}),
+    ("realserver", "realserver_directors: nat needs", {"realserver_forward": "nat"}),
+    ("realserver", "realserver_directors: with tun", {"realserver_forward": "tun"}),
+    ("realserver", "realserver_tunnel: realserver_forward is dr", {"realserver_tunnel": "gre"}),
+    ("realserver", "realserver_tunnel_checksum: only gre", {"realserver_tunnel_checksum": True}),
+    ("realserver", "realserver_mss: only tun", {"realserver_mss": False}),
+    ("realserver", "realserver_firewall_open: realserver_firewall is none", {"realserver_firewall_open": OPEN}),
+    ("l7proxy", "l7proxy_config, l7proxy_config_file: both", {"l7proxy_config_file": FILE}),
+    ("l7proxy", "l7proxy_config: it is empty", {"l7proxy_config": {}}),
+    ("l7proxy", "l7proxy_socket_listen: only systemd can bind ports below 1024.*127.0.0.1:80", {"l7proxy_socket_listen": []}),
+    ("l7proxy", "l7proxy_socket_listen: no listener of the configuration has 127.0.0.1:81", {
+        "l7proxy_socket_listen": ["127.0.0.1:80", "127.0.0.1:81"]}),
+    ("l7proxy", "l7proxy_firewall: it is iptables, and", {"l7proxy_firewall": "iptables"}),
+    ("l7proxy", "l7proxy_upgrade", {"l7proxy_upgrade": "hope"}),
+    ("rolling", "rolling_drain_s: 0 gives", {"rolling_drain_s": 0}),
+    ("rolling", "rolling_healthy_s: 0 is no time", {"rolling_healthy_s": 0}),
+    ("rolling", "rolling_tasks: .* is not there", {"rolling_tasks": "/nowhere.yml"}),
+    ("rolling", "l7proxy_config: without admin.socket", {"l7proxy_config": {"listeners": {}}}),
+]  # fmt: skip
+GOOD: dict[str, Variables] = {
+    "director": DIRECTOR,
+    "realserver": REALSERVER,
+    "l7proxy": L7PROXY,
+    "rolling": {**L7PROXY, **DIRECTOR},
+}
+
+
+@pytest.fixture(scope="session")
+def ansible(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which Ansible finds the collection, and leaves nothing elsewhere."""
+    place = tmp_path_factory.mktemp("ansible")
+    collections = place / "collections" / "ansible_collections" / "lvs"
+    collections.mkdir(parents=True)
+    (collections / "director").symlink_to(COLLECTION)
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(place),
+        "ANSIBLE_HOME": str(place / "home"),
+        "ANSIBLE_COLLECTIONS_PATH": str(place / "collections"),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_LOCALHOST_WARNING": "0",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def run(ansible: Mapping[str, str], *command: str, folder: Path = COLLECTION) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=dict(ansible), cwd=folder, capture_output=True, text=True, timeout=150, check=False
+    )
+
+
+def test_it_is_clean_by_the_production_profile(ansible: Mapping[str, str]) -> None:
+    found = run(ansible, "ansible-lint", "--offline", "--strict", "--nocolor", "--format", "pep8", ".")
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert yaml.safe_load((COLLECTION / ".ansible-lint").read_text())["profile"] == "production"
+
+
+def test_inventories_and_playbooks_are_understood(ansible: Mapping[str, str]) -> None:
+    assert INVENTORIES == ["home", "many", "pair"]
+    assert PLAYBOOKS == ["rolling", "site", "uninstall"]
+    inventories = [word for name in INVENTORIES for word in ("-i", f"inventories/{name}/hosts.yml")]
+    names = [f"lvs.director.{name}" for name in PLAYBOOKS]
+    found = run(ansible, "ansible-playbook", *inventories, "--syntax-check", *names)
+    assert found.returncode == 0, found.stderr
+
+
+def test_a_package_of_it_holds_files_where_links_lead_out_of_it(ansible: Mapping[str, str], tmp_path: Path) -> None:
+    found = run(ansible, "ansible-galaxy", "collection", "build", "--output-path", str(tmp_path))
+    assert found.returncode == 0, found.stderr
+    (package,) = tmp_path.glob("*.tar.gz")
+    subprocess.run(["tar", "-xzf", str(package), "-C", str(tmp_path)], check=True)
+    for unit in ("director.service", "director.sysusers", "l7proxy.service", "l7proxy.socket"):
+        (inside,) = tmp_path.glob(f"roles/*/files/{unit}")
+        assert not inside.is_symlink()
+        assert inside.read_bytes() == (PROJECT / "deploy" / "systemd" / unit).read_bytes()
+
+
+def test_release_of_the_collection_is_the_programs() -> None:
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((COLLECTION / "galaxy.yml").read_text())["version"] == version
+    assert _defaults("program")["program_release"] == version
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_variable_has_its_specification_and_the_same_default(role: str) -> None:
+    options, defaults = role_readme.options(role), _defaults(role)
+    assert options.keys() == defaults.keys()
+    for name, option in options.items():
+        if "{{" in str(defaults[name]):
+            continue
+        assert option.get("default") == defaults[name], name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_readme_has_every_variable(role: str) -> None:
+    readme = (role_readme.ROLES / role / "README.md").read_text()
+    assert readme == role_readme.renewed(role), "python -m tests.deploy.role_readme renews it"
+    assert all(f"`{name}`" in readme for name in _defaults(role))
+
+
+def test_scripts_are_understood_by_a_plain_shell() -> None:
+    scripts = sorted(COLLECTION.glob("roles/*/files/*.sh"))
+    assert len(scripts) >= 8
+    for script in scripts:
+        subprocess.run(["dash", "-n", str(script)], check=True)
+
+
+def test_contradictions_are_refused_by_name_before_a_machine_is_touched(
+    ansible: Mapping[str, str], tmp_path: Path
+) -> None:
+    """All at once, each on a machine of its own that cannot be reached: who tried would be `unreachable`."""
+    groups = {"director": "directors", "realserver": "realservers", "l7proxy": "l7proxies"}
+    told: dict[str, str] = {}
+    for playbook in ("site", "rolling"):
+        cases = {
+            f"case-{number}": (role, {**GOOD[role], **more})
+            for number, (role, _, more) in enumerate(REFUSED)
+            if (role == "rolling") == (playbook == "rolling")
+        }
+        children: dict[str, dict[str, Any]] = {group: {"hosts": {}} for group in groups.values()}
+        for name, (role, _) in cases.items():
+            children[groups.get(role, "l7proxies")]["hosts"][name] = {}
+        hosts = {name: {**variables, "ansible_host": "nobody.invalid"} for name, (_, variables) in cases.items()}
+        inventory = tmp_path / f"{playbook}.yml"
+        inventory.write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": children}}))
+        found = run(
+            {**ansible, "ANSIBLE_FORKS": "2"}, "ansible-playbook", "-i", str(inventory), f"lvs.director.{playbook}"
+        )
+        assert found.returncode != 0
+        told |= {name: _told(name, found.stdout) for name in cases}
+        assert "unreachable=1" not in found.stdout
+        assert "changed=1" not in found.stdout
+    wrong = [
+        (expected, told[f"case-{number}"])
+        for number, (_, expected, _) in enumerate(REFUSED)
+        if not re.search(expected, told[f"case-{number}"])
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", INVENTORIES)
+def test_configurations_of_an_inventory_are_taken(ansible: Mapping[str, str], tmp_path: Path, name: str) -> None:
+    """What the roles would write, for every machine of it, and none is refused."""
+    play = [
+        {
+            "hosts": "directors:l7proxies:realservers",
+            "gather_facts": False,
+            "tasks": list(_rendering(tmp_path)),
+        }
+    ]
+    playbook = tmp_path / "render.yml"
+    playbook.write_text(json.dumps(play))
+    inventory = COLLECTION / "inventories" / name / "hosts.yml"
+    limit = ["--limit", "lb-*-1:proxy-*1:db-1"] if name == "many" else []  # one machine of each kind
+    found = run(ansible, "ansible-playbook", "-i", str(inventory), *limit, str(playbook))
+    assert found.returncode == 0, found.stdout + found.stderr
+    _certificate(tmp_path / "tls")
+    files = sorted(tmp_path.glob("*.yaml"))
+    assert {file.name.partition("@")[0] for file in files} == {"director", "l7proxy"}
+    for file in files:
+        text = file.read_text().replace("/etc/l7proxy/tls", str(tmp_path / "tls"))
+        file.write_text(text)
+        if file.name.startswith("director@"):
+            assert parse_config(text, str(file)).virtual_servers
+        else:
+            assert load_file(str(file)).config.listeners
+
+
+def _rendering(folder: Path) -> Iterator[Mapping[str, Any]]:
+    for role, group in (("director", "directors"), ("l7proxy", "l7proxies"), ("realserver", "realservers")):
+        when = f"'{group}' in group_names"
+        yield {
+            "name": f"check {role}",
+            "ansible.builtin.include_role": {"name": f"lvs.director.{role}", "tasks_from": "validate", "public": True},
+            "when": when,
+        }
+        if role == "realserver":
+            continue
+        yield {
+            "name": f"write {role}",
+            "ansible.builtin.copy": {
+                "content": f"{{{{ {role}_text }}}}",
+                "dest": f"{folder}/{role}@{{{{ inventory_hostname }}}}.yaml",
+                "mode": "0600",
+            },
+            "delegate_to": "localhost",
+            "when": when,
+        }
+
+
+def test_check_mode_plays_on_a_machine_without_the_program_and_shows_no_secret(
+    ansible: Mapping[str, str], tmp_path: Path
+) -> None:
+    """On this machine, where it changes nothing: it ends where the kernel lacks IPVS, or at the end."""
+    hook = {"type": "webhook", "url": "https://chat.example/hooks/s3cr3t"}
+    director = {**DIRECTOR["director_config"], "notifications": {"chat": hook}}
+    variables = {
+        **L7PROXY,
+        **REALSERVER,
+        "director_config": director,
+        "l7proxy_secrets": {"session.key": "s3cr3t"},
+        "director_secrets": {"chat.secret": "s3cr3t"},
+        "ansible_python_interpreter": sys.executable,
+    }
+    roles = [f"lvs.director.{role}" for role in ("l7proxy", "realserver", "director")]
+    play = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": variables, "roles": roles}]
+    playbook = tmp_path / "play.yml"
+    playbook.write_text(json.dumps(play))
+    before = sorted(str(path) for path in Path("/etc").glob("*/*"))
+    found = run(ansible, "ansible-playbook", "-i", "localhost,", "--check", "--diff", "-v", str(playbook))
+    if found.returncode:
+        assert re.search(r"the kernel here, .*, has no ip_vs", found.stdout), found.stdout
+        assert re.search(r"Install|container|Reboot", found.stdout)
+    assert "start l7proxy.service" in found.stdout
+    assert "director realserver apply --vip 192.0.2.10 --forward dr" in found.stdout
+    assert "s3cr3t" not in found.stdout + found.stderr
+    assert sorted(str(path) for path in Path("/etc").glob("*/*")) == before
+
+
+def _told(host: str, stdout: str) -> str:
+    found = re.search(rf"^fatal: \[{host}\]: FAILED! => (.*)$", stdout, re.MULTILINE)
+    return str(json.loads(found[1])["msg"]) if found else "nothing"
+
+
+def _defaults(role: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((role_readme.ROLES / role / "defaults" / "main.yml").read_text())
+    return found
+
+
+def _certificate(folder: Path) -> None:
+    folder.mkdir()
+    openssl = partial(subprocess.run, check=True, capture_output=True)
+    openssl(
+        ["openssl", "req", "-x509", "-noenc", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+        + ["-subj", "/CN=shop.example.org", "-addext", "subjectAltName=DNS:shop.example.org"]
+        + ["-keyout", str(folder / "shop.key"), "-out", str(folder / "shop.pem")]
+    )
