@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,49 +42,8 @@ L7PROXY: Variables = {
     }
 }
 REALSERVER: Variables = {"realserver_vips": ["192.0.2.10"]}
-OPEN = [{"port": 80}]
-FILE = "/etc/hostname"
 
-REFUSED: list[tuple[str, str, Variables]] = [
-    # the role, what its message names, and the variables beside those that are well
-    ("director", "director_config, director_config_file: both", {"director_config_file": FILE}),
-    ("director", "director_config: it is empty", {"director_config": {}}),
-    ("director", 'director_config: it has the key `true`.*write "on"', {"director_config": {"notifications": {True: 1}}}),
-    ("director", "director_state", {"director_state": "gone"}),
-    ("director", "director_configg?", {"director_config": "a string"}),
-    ("director", "director_start_timeout_s: 0 is no time", {"director_start_timeout_s": 0}),
-    ("director", "director_firewall_open: director_firewall is none", {"director_firewall_open": OPEN}),
-    ("director", "director_firewall: it is nftables, and director_firewall_open is empty", {"director_firewall": "nftables"}),
-    ("director", "director_sysctls: the director keeps these itself.*ip_forward", {"director_sysctls": {"net.ipv4.ip_forward": 1}}),
-    ("director", "director_secrets: .*a/b", {"director_secrets": {"a/b": "x"}}),
-    ("director", "program_wheels: program_source is wheels", {"program_source": "wheels"}),
-    ("director", "program_archive: program_source is archive", {"program_source": "archive"}),
-    ("director", "program_wheels: program_source is index: it would not be used", {"program_wheels": "/srv/wheels"}),
-    ("director", "program_index_url: program_source is wheels", {
-        "program_source": "wheels", "program_wheels": "/srv", "program_index_url": "https://index.example"}),
-    ("director", "program_release: ../x cannot be a folder", {"program_release": "../x"}),
-    ("realserver", "realserver_vips: it is empty", {"realserver_vips": []}),
-    ("realserver", "realserver_vips, realserver_config, realserver_config_file: only one", {"realserver_config_file": FILE}),
-    ("realserver", "realserver_forward: with realserver_config the file says", {
-        "realserver_vips": [], "realserver_config": {"virtual_servers": {}}, "realserver_forward": "tun"}),
-    ("realserver", "realserver_directors: nat needs", {"realserver_forward": "nat"}),
-    ("realserver", "realserver_directors: with tun", {"realserver_forward": "tun"}),
-    ("realserver", "realserver_tunnel: realserver_forward is dr", {"realserver_tunnel": "gre"}),
-    ("realserver", "realserver_tunnel_checksum: only gre", {"realserver_tunnel_checksum": True}),
-    ("realserver", "realserver_mss: only tun", {"realserver_mss": False}),
-    ("realserver", "realserver_firewall_open: realserver_firewall is none", {"realserver_firewall_open": OPEN}),
-    ("l7proxy", "l7proxy_config, l7proxy_config_file: both", {"l7proxy_config_file": FILE}),
-    ("l7proxy", "l7proxy_config: it is empty", {"l7proxy_config": {}}),
-    ("l7proxy", "l7proxy_socket_listen: only systemd can bind ports below 1024.*127.0.0.1:80", {"l7proxy_socket_listen": []}),
-    ("l7proxy", "l7proxy_socket_listen: no listener of the configuration has 127.0.0.1:81", {
-        "l7proxy_socket_listen": ["127.0.0.1:80", "127.0.0.1:81"]}),
-    ("l7proxy", "l7proxy_firewall: it is iptables, and", {"l7proxy_firewall": "iptables"}),
-    ("l7proxy", "l7proxy_upgrade", {"l7proxy_upgrade": "hope"}),
-    ("rolling", "rolling_drain_s: 0 gives", {"rolling_drain_s": 0}),
-    ("rolling", "rolling_healthy_s: 0 is no time", {"rolling_healthy_s": 0}),
-    ("rolling", "rolling_tasks: .* is not there", {"rolling_tasks": "/nowhere.yml"}),
-    ("rolling", "l7proxy_config: without admin.socket", {"l7proxy_config": {"listeners": {}}}),
-]  # fmt: skip
+REFUSED = yaml.safe_load(Path(__file__).with_name("contradictions.yaml").read_text())
 GOOD: dict[str, Variables] = {
     "director": DIRECTOR,
     "realserver": REALSERVER,
@@ -183,9 +141,9 @@ def test_contradictions_are_refused_by_name_before_a_machine_is_touched(
     told: dict[str, str] = {}
     for playbook in ("site", "rolling"):
         cases = {
-            f"case-{number}": (role, {**GOOD[role], **more})
-            for number, (role, _, more) in enumerate(REFUSED)
-            if (role == "rolling") == (playbook == "rolling")
+            f"case-{number}": (case["role"], {**GOOD[case["role"]], **case["variables"]})
+            for number, case in enumerate(REFUSED)
+            if (case["role"] == "rolling") == (playbook == "rolling")
         }
         children: dict[str, dict[str, Any]] = {group: {"hosts": {}} for group in groups.values()}
         for name, (role, _) in cases.items():
@@ -201,9 +159,9 @@ def test_contradictions_are_refused_by_name_before_a_machine_is_touched(
         assert "unreachable=1" not in found.stdout
         assert "changed=1" not in found.stdout
     wrong = [
-        (expected, told[f"case-{number}"])
-        for number, (_, expected, _) in enumerate(REFUSED)
-        if not re.search(expected, told[f"case-{number}"])
+        (case["told"], told[f"case-{number}"])
+        for number, case in enumerate(REFUSED)
+        if not re.search(case["told"], told[f"case-{number}"])
     ]
     assert wrong == []
 
@@ -299,9 +257,9 @@ def _defaults(role: str) -> dict[str, Any]:
 
 def _certificate(folder: Path) -> None:
     folder.mkdir()
-    openssl = partial(subprocess.run, check=True, capture_output=True)
-    openssl(
-        ["openssl", "req", "-x509", "-noenc", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-        + ["-subj", "/CN=shop.example.org", "-addext", "subjectAltName=DNS:shop.example.org"]
-        + ["-keyout", str(folder / "shop.key"), "-out", str(folder / "shop.pem")]
-    )
+    command = [
+        *("openssl", "req", "-x509", "-noenc", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+        *("-subj", "/CN=shop.example.org", "-addext", "subjectAltName=DNS:shop.example.org"),
+        *("-keyout", str(folder / "shop.key"), "-out", str(folder / "shop.pem")),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
