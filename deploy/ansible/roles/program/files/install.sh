@@ -9,7 +9,13 @@ root=$1 release=$2 python=$3 made_of=$4 folder=$5 archive=$6 requirement=$7
 shift 7
 at=$root/releases/$release
 
-if [ ! -f "$at/.complete" ]; then
+if [ ! -f "$at/.complete" ] && [ "${archive%.deb}" != "$archive" ]; then
+    # The package makes the release itself, and switches to it.
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "$archive" >&2
+    [ -d "$at" ] || { echo "the package has brought another release: program_release is to be one of $(ls "$root/releases")" >&2; exit 1; }
+    printf '%s\n' "$made_of" >"$at/.complete"
+    echo "installed $release"
+elif [ ! -f "$at/.complete" ]; then
     [ -n "$python" ] || python=$(for each in python3 python3.11 python3.12 python3.13 python3.14; do
         "$each" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null &&
             command -v "$each" && break

@@ -12,6 +12,10 @@ for each in director l7proxy; do
     "$root"/*) echo "removed /usr/local/sbin/$each" && { [ "$check" = yes ] || rm "/usr/local/sbin/$each"; } ;;
     esac
 done
+if dpkg-query -W -f '${Status}' lvs-director 2>/dev/null | grep -q 'ok installed'; then
+    echo "removed the package lvs-director"
+    [ "$check" = yes ] || DEBIAN_FRONTEND=noninteractive apt-get purge -qq lvs-director >&2
+fi
 [ "$check" = yes ] || rmdir /etc/sysusers.d 2>/dev/null || true # install.sh made it
 if [ -e "$root" ]; then
     echo "removed $root"
