@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.deploy.stage import BACKENDS, VIP, Played, Stage
 
-NUMBERS = dict.fromkeys(BACKENDS.values(), 1)
+WEIGHTS = dict.fromkeys(BACKENDS.values(), 100)
 
 
 def config(**more: object) -> dict[str, Any]:
@@ -35,4 +35,4 @@ def install(stage: Stage, version: str, configuration: dict[str, Any] | None = N
 def wait_until_serving(stage: Stage) -> None:
     """The VIP is up and all its real servers have their weights."""
     stage.wait_for(f"the VIP {VIP} is up", f"ip -o address show dev lan | grep -q ' {VIP}/'", 40.0)
-    stage.wait_for("both real servers are up", f"[ $(grep -c 'Masq *1 ' /proc/net/ip_vs) = {len(BACKENDS)} ]", 40.0)
+    stage.wait_for("both real servers are up", f"[ $(grep -c 'Masq *100 ' /proc/net/ip_vs) = {len(BACKENDS)} ]", 40.0)

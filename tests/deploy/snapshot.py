@@ -10,8 +10,8 @@ from tests.deploy.stage import PROJECT
 
 Snapshot = dict[str, dict[str, str]]
 
-OF_IPVS = "net/ipv4/vs/"
-"""Settings that appear with the module and hold for a namespace: what they were before is what a fresh one has."""
+OF_MODULES = "net/"
+"""Settings that appear with a module (ip_vs, nf_conntrack), which stays loaded: they were what a fresh namespace has."""
 
 
 def take(host: LabHost) -> Snapshot:
@@ -22,7 +22,7 @@ def take(host: LabHost) -> Snapshot:
 
 
 def differences(before: Snapshot, after: Snapshot, fresh: LabHost) -> list[str]:
-    """What is not as it was, a line each; `fresh` is a host whose IPVS nobody has touched."""
+    """What is not as it was, a line each; `fresh` is a host whose settings nobody has touched."""
     return list(_differences(before, after, fresh))
 
 
@@ -31,8 +31,8 @@ def _differences(before: Snapshot, after: Snapshot, fresh: LabHost) -> Iterator[
         now = after[kind]
         for name in sorted(was.keys() | now.keys()):
             old, new = was.get(name), now.get(name)
-            if old is None and kind == "sysctls" and name.startswith(OF_IPVS):
-                old = fresh.read(f"/proc/sys/{name}").strip()
+            if old is None and kind == "sysctls" and name.startswith(OF_MODULES):
+                old = fresh.run("cat", f"/proc/sys/{name}").stdout.strip()
             if old != new:
                 yield f"{kind}: {name}: was {_told(old)}, is {_told(new)}"
 

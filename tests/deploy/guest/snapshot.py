@@ -14,9 +14,9 @@ FOLDERS = ("/etc", "/opt", "/usr", "/var/lib", "/var/cache", "/var/spool", "/run
 LEFT_OUT = (
     *("/run/lab", "/run/log", "/run/netns", "/run/systemd", "/run/lab-hosts", "/root/.ansible", "/root/play.yml"),
     *("/usr/lib/modules", "/var/lib/systemd", "/run/utmp", "/etc/.pwd.lock", "/run/udev", "/run/lock"),
-    *("/var/cache/ldconfig", "/usr/lib/python3", "/usr/lib/python3.11"),
+    *("/run/xtables.lock", "/var/cache/ldconfig", "/usr/lib/python3", "/usr/lib/python3.11"),
 )
-"""Written by systemd and by Ansible while they work, or by Python for itself."""
+"""Written by systemd and by Ansible while they work, or by Python for itself. The lock is of whoever uses iptables."""
 BACKUPS = ("/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-")
 SYSCTLS = ("/proc/sys/net", "/proc/sys/kernel/modprobe", "/proc/sys/fs/file-max")
 
