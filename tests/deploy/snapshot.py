@@ -11,7 +11,7 @@ from tests.deploy.stage import PROJECT
 Snapshot = dict[str, dict[str, str]]
 
 OF_MODULES = "net/"
-"""Settings that appear with a module (ip_vs, nf_conntrack), which stays loaded: they were what a fresh namespace has."""
+"""Settings that appear with a module (ip_vs, nf_conntrack), which may stay loaded: as in a fresh namespace."""
 
 
 def take(host: LabHost) -> Snapshot:
