@@ -65,7 +65,7 @@ class Stage:
         """What a script of the shell says, on the machine. Raises: CommandError."""
         return self.machine.run("bash", "-euc", script, timeout_s=timeout_s).check().stdout
 
-    def play(self, *roles: str, check: bool = False, limit_s: float = 300.0, **variables: Any) -> Played:
+    def play(self, *roles: str, check: bool = False, limit_s: float = 600.0, **variables: Any) -> Played:
         """Apply roles of the collection to the machine, as root on it would."""
         play = {
             "hosts": "localhost",
@@ -74,12 +74,14 @@ class Stage:
             "vars": {"ansible_python_interpreter": "/usr/bin/python3", **variables},
             "roles": [f"lvs.director.{role}" for role in roles],
         }
-        return self.play_file(json.dumps([play]), check=check, limit_s=limit_s)
+        self.machine.write("/root/play.yml", json.dumps([play]))
+        return self.playbook("/root/play.yml", check=check, limit_s=limit_s)
 
-    def play_file(self, text: str, *, check: bool = False, limit_s: float = 300.0) -> Played:
-        """Run a playbook on the machine."""
-        self.machine.write("/root/play.yml", text)
-        command = ["ansible-playbook", "-i", "localhost,", "/root/play.yml", *(["--check"] if check else [])]
+    def playbook(
+        self, path: str, inventory: str = "localhost,", *, check: bool = False, limit_s: float = 600.0
+    ) -> Played:
+        """Run a playbook that is on the machine."""
+        command = ["ansible-playbook", "-i", inventory, path, *(["--check"] if check else [])]
         env = {"ANSIBLE_PIPELINING": "1", "ANSIBLE_DEPRECATION_WARNINGS": "0", "ANSIBLE_NOCOLOR": "1"}
         result = self.machine.run(*command, timeout_s=limit_s, env=env)
         recap = _RECAP.search(result.stdout)

@@ -1,4 +1,4 @@
-"""A director that is killed, that hangs, that is upgraded: clients notice nothing. Each test goes on from the one before."""
+"""A director that is killed, that hangs, that is upgraded: clients notice nothing. In this order."""
 
 from __future__ import annotations
 
@@ -51,13 +51,12 @@ def test_one_that_hangs_is_restarted_by_the_watchdog(stage: Stage) -> None:
 
 def test_check_mode_tells_and_changes_nothing(stage: Stage) -> None:
     pid = stage.property("director", "MainPID")
-    kept = stage.shell("find /etc /opt/lvs-director /usr/local -newer /etc/director/director.yaml -type f | wc -l")
+    newer = "find /etc /opt/lvs-director /usr/local -newer /etc/director/director.yaml -type f | wc -l"
+    kept = stage.shell(newer)
     played = install(stage, "0.1.0", config(scheduler="wlc"), check=True).check()
     assert played.counts["changed"] >= 1
     assert "scheduler: rr" in stage.machine.read("/etc/director/director.yaml")
-    assert kept == stage.shell(
-        "find /etc /opt/lvs-director /usr/local -newer /etc/director/director.yaml -type f | wc -l"
-    )
+    assert kept == stage.shell(newer)
     assert stage.property("director", "MainPID") == pid
 
 

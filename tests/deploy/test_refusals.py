@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.deploy import l7proxy, snapshot
@@ -30,10 +32,8 @@ def refused(played: Played, *words: str) -> None:
 def test_contradictory_variables_are_named(before: Snapshot, stage: Stage) -> None:
     assert before["files"]
     refused(install(stage, "0.1.0", director_config_file="/root/director.yaml"), "director_config_file")
-    opened = [{"port": "80"}]
-    refused(
-        l7proxy.install(stage, "0.1.0", l7proxy_firewall="none", l7proxy_firewall_open=opened), "l7proxy_firewall_open"
-    )
+    closed: dict[str, Any] = {"l7proxy_firewall": "none", "l7proxy_firewall_open": [{"port": "80"}]}
+    refused(l7proxy.install(stage, "0.1.0", **closed), "l7proxy_firewall_open")
     both = {**of_release("0.1.0"), "program_archive": "/root/release.tar.gz"}
     refused(stage.play("director", director_config=config(), **both), "program_archive")
 
