@@ -46,6 +46,7 @@ class Sent:
 
     by_server: Counter[str]
     lost: tuple[Mapping[str, Any], ...]
+    slowest_s: float
 
 
 class Stage:
@@ -107,8 +108,11 @@ class Stage:
         return self.shell(f"systemctl show --value -p {name} {unit}").strip()
 
     def traffic(self, pause_s: float = 0.1, address: str = VIP, path: str = "/") -> Process:
-        """Requests from the client, one after another, each by a connection of its own, until `stop` is called."""
-        script = f"{PROJECT}/director/lab/demo/traffic.py"
+        """Requests from the client, one after another, each by a connection of its own, until `stop` is called.
+
+        It waits a minute for each: what comes late is told by `Sent.slowest_s`.
+        """
+        script = f"{PROJECT}/tests/deploy/guest/patient.py"
         return self.client.start("python3", "-SE", script, "3600", str(pause_s), address, "a", path, name="traffic")
 
     @staticmethod
@@ -116,7 +120,8 @@ class Stage:
         """End a client, and what became of its requests."""
         told = finish(traffic)
         lost = tuple(each for each in told if not each["ok"])
-        return Sent(Counter(str(each["server"]) for each in told if each["ok"]), lost)
+        served = Counter(str(each["server"]) for each in told if each["ok"])
+        return Sent(served, lost, max((float(each["took_s"]) for each in told), default=0.0))
 
     def ask(self, seconds: float = 2.0, pause_s: float = 0.05, address: str = VIP) -> Sent:
         """`seconds` of requests from the client."""
