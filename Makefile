@@ -122,6 +122,7 @@ references: $(READY) ## write anew what documentation is made from source: refer
 	@$(BIN)/l7proxy schema --markdown >docs/l7proxy-configuration.md
 	@$(BIN)/python -m docs.tools.cli_reference
 	@$(BIN)/python -m docs.tools.diagrams
+	@$(BIN)/python -m docs.tools.howtos
 
 check: $(READY) ## lint, formatting, types, import contracts
 	@$(BIN)/ruff check --quiet .

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.tools.howtos import INDEX, index
 from tests.docs.pages import ROOT, blocks
 
 pytestmark = [
@@ -42,6 +43,14 @@ def test_every_page_is_built(site: Path) -> None:
     sources = {path.relative_to(ROOT / "docs").with_suffix(".html") for path in (ROOT / "docs").rglob("*.md")}
     built = {path.relative_to(site) for path in site.rglob("*.html")}
     assert sources | {Path("404.html")} == built
+
+
+def test_every_how_to_is_in_the_menu_and_in_the_index(site: Path) -> None:
+    assert index() == INDEX.read_text(), "make references mends this"
+    menu = (site / "index.html").read_text()
+    for page in (ROOT / "docs" / "howto").glob("*.md"):
+        assert f"](howto/{page.name})" in INDEX.read_text()
+        assert f'href="howto/{page.stem}.html" class="md-nav__link"' in menu
 
 
 def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
