@@ -12,18 +12,9 @@ import sys
 
 FOLDERS = ("/etc", "/opt", "/usr", "/var/lib", "/var/cache", "/var/spool", "/run", "/root", "/srv", "/home")
 LEFT_OUT = (
-    *(
-        "/run/lab",
-        "/run/log",
-        "/run/netns",
-        "/run/systemd",
-        "/run/lab-hosts",
-        "/root/.ansible",
-        "/root/play.yml",
-        "/root/inventory.json",
-    ),
-    *("/usr/lib/modules", "/var/lib/systemd", "/run/utmp", "/etc/.pwd.lock", "/run/udev", "/run/lock"),
-    *("/run/xtables.lock", "/var/cache/ldconfig", "/usr/lib/python3", "/usr/lib/python3.11"),
+    *("/run/lab", "/run/log", "/run/netns", "/run/systemd", "/run/lab-hosts", "/run/mount", "/run/utmp", "/run/udev"),
+    *("/run/lock", "/run/xtables.lock", "/root/.ansible", "/root/play.yml", "/root/inventory.json", "/etc/.pwd.lock"),
+    *("/usr/lib/modules", "/usr/lib/python3", "/usr/lib/python3.11", "/var/lib/systemd", "/var/cache/ldconfig"),
 )
 """Written by systemd and by Ansible while they work, or by Python for itself. The lock is of whoever uses iptables."""
 BACKUPS = ("/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-")
