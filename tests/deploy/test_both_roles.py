@@ -51,8 +51,8 @@ def before(stage: Stage) -> Snapshot:
 def test_one_playbook_makes_both_tiers(before: Snapshot, stage: Stage) -> None:
     assert before["files"]
     play(stage, "site", "0.1.0").check()
-    want = {f"{l7proxy.ADDRESS}:80": 100, "10.8.1.11:8080": 100}
-    wait_until("both are sent to", lambda: stage.weights() == want, 60.0, 0.5)
+    want = {f"{l7proxy.ADDRESS}:80", "10.8.1.11:8080"}
+    wait_until("both are sent to", lambda: {at for at, weight in stage.weights().items() if weight} == want, 60.0, 0.5)
     sent = stage.ask()
     assert sent.lost == ()
     assert sent.by_server.keys() == {"web-1", "web-2"}
@@ -65,7 +65,7 @@ def test_rolling_drains_upgrades_and_loses_nothing(stage: Stage) -> None:
     sent = stage.stop(traffic)
     assert sent.lost == ()
     assert sent.by_server.total() > 50
-    assert stage.weights()[f"{l7proxy.ADDRESS}:80"] == 100
+    assert stage.weights()[f"{l7proxy.ADDRESS}:80"] > 0  # the agent tells how busy it is
     assert "/releases/0.2.0/" in stage.machine.read(f"/proc/{stage.property('l7proxy', 'MainPID')}/cmdline")
     drained = stage.shell("journalctl -q -o cat -u director.service --no-pager | grep -ic 'drain'")
     assert int(drained) > 0
