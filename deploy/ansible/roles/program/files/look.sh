@@ -14,9 +14,9 @@ esac
 echo "os=${PRETTY_NAME:-unknown}"
 echo "family=$family"
 echo "current=$(basename "$(readlink "$root/current" 2>/dev/null || true)")"
-there=
-for path; do if [ -e "$path" ]; then there="$there $path"; fi; done
-echo "there=${there# }"
+for path; do
+    [ ! -f "$path" ] || echo "$path=$(stat -c '%a %U %G' "$path") $(sha256sum <"$path" | cut -d ' ' -f 1)"
+done
 if [ -d "$folder" ] && { getent group "$name" || [ ! -e "/etc/sysusers.d/$name.conf" ]; } >/dev/null; then echo "settled=yes"; fi
 if [ -f "$at/.complete" ]; then
     echo "made_of=$(cat "$at/.complete")"
