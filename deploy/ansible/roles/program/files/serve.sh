@@ -72,6 +72,8 @@ restart) systemctl restart "$service" || fail "$service does not start again" ;;
 usr2)
     kill -USR2 "$(property MainPID)"
     within "$service has not become release $current: it goes on with $was" is_of_current
+    # It has read its file too, of which systemd knows nothing: the next run would find it written since.
+    [ "$written" -le "${since:-0}" ] || systemctl reload "$service" || fail "$service has not taken its new file"
     ;;
 reload) systemctl reload "$service" || fail "$service has not taken its new file, and goes on with the one before" ;;
 esac
