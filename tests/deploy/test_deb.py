@@ -45,8 +45,8 @@ def _packed(version: str, folder: Path) -> Path:
         (programs / program).write_text(f"#!/bin/sh\necho {program} {version}\n")
         (programs / program).chmod(0o755)
     for name in ("nfpm.yaml", "postinst"):
-        text = (PACKAGE / name).read_text().replace("build/deb", str(at))
-        for key, value in {**FILLED, "VERSION": version}.items():
+        text = (PACKAGE / name).read_text()
+        for key, value in {**FILLED, "VERSION": version, "BUILD": str(at)}.items():
             text = text.replace(f"@{key}@", value)
         assert not re.search("@[A-Z_]+@", text)
         (at / name).write_text(text)
