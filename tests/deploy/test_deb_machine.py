@@ -13,7 +13,7 @@ import pytest
 
 from director.lab.bytecode import PROJECT
 from tests.deploy.cache import cached, key_of
-from tests.deploy.director import NUMBERS, config, wait_until_serving
+from tests.deploy.director import WEIGHTS, config, wait_until_serving
 from tests.deploy.machine import Machine
 from tests.deploy.stage import BACKENDS, Stage, journal
 from tests.deploy.wheels import release
@@ -69,10 +69,7 @@ def test_it_is_installed_and_nothing_is_started(stage: Stage) -> None:
 
 
 def test_both_serve(stage: Stage) -> None:
-    servers = {
-        name: {"address": at.partition(":")[0], "port": 8080, "weight": NUMBERS[at]} for name, at in BACKENDS.items()
-    }
-    stage.machine.write("/etc/director/director.yaml", json.dumps(config(real_servers=servers)))
+    stage.machine.write("/etc/director/director.yaml", json.dumps(config()))
     stage.machine.write("/etc/l7proxy/l7proxy.yaml", json.dumps(PROXIED))
     stage.machine.write(
         "/etc/systemd/system/l7proxy.socket.d/ports.conf", "[Socket]\nListenStream=\nListenStream=0.0.0.0:80\n"
@@ -83,7 +80,7 @@ def test_both_serve(stage: Stage) -> None:
         timeout_s=60,
     )
     wait_until_serving(stage)
-    assert stage.weights() == NUMBERS
+    assert stage.weights() == WEIGHTS
     for sent in (stage.ask(), stage.ask(address=OF_L7PROXY)):
         assert sent.by_server.keys() == BACKENDS.keys()
         assert sent.lost == ()
@@ -110,7 +107,7 @@ def test_removal_stops_both_and_says_that_the_kernel_forwards_on(stage: Stage) -
     assert re.search("the kernel still forwards.*`director down` before", said, re.DOTALL)
     for unit in ("director.service", "l7proxy.service", "l7proxy.socket"):
         assert stage.property(unit, "ActiveState") == "inactive"
-    assert stage.weights() == NUMBERS
+    assert stage.weights() == WEIGHTS
     assert stage.ask().lost == ()
     stage.shell("dpkg --purge lvs-director", timeout_s=60)
     assert stage.shell("ls -d /opt/lvs-director /var/lib/director 2>/dev/null || true") == ""
