@@ -30,9 +30,9 @@ PROXIED = {
 }
 
 
-def _package(version: str) -> Path:
+def _package(version: str, tree: Path) -> Path:
     """A folder with the package of that version, made of the release's wheels."""
-    wheels = release(version)
+    wheels = release(version, tree)
     files = sorted(path for folder in ("package", "systemd") for path in (PROJECT / "deploy" / folder).iterdir())
     key = key_of(str(wheels), *(path.read_bytes() for path in files if path.is_file()))
     return cached("deb", key, lambda folder: _make(wheels, folder))
@@ -46,7 +46,7 @@ def _make(wheels: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def machine(tree: Path) -> Iterator[Machine]:
-    with Machine(tree, {version: _package(version) for version in ("0.1.0", "0.2.0")}) as booted:
+    with Machine(tree, {version: _package(version, tree) for version in ("0.1.0", "0.2.0")}) as booted:
         yield booted
 
 

@@ -12,6 +12,7 @@ import site
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,6 +123,12 @@ def test_the_compiled_wheel_has_the_same_and_every_module_that_is_compiled(pure:
     assert _names(compiled) - made == _names(pure)
     from_names = re.findall(r'^    "(l7proxy/.*)\.pyx?",$', (ROOT / "setup.py").read_text(), re.MULTILINE)
     assert {name.partition(".")[0] for name in made} == set(from_names)
+
+
+def test_the_version_is_the_same_wherever_a_release_is_named() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    role = (ROOT / "deploy/ansible/roles/program/defaults/main.yml").read_text()
+    assert f"program_release: {version}\n" in role
 
 
 @pytest.mark.parametrize("kind", ["pure", "compiled"])

@@ -35,7 +35,7 @@ SHELLS_OWN = """
 DEBIANS = """
     apt apt-cache apt-get arping awk base64 bash cat chgrp chmod chown column conntrack cp curl cut date diff dmesg dnf
     dpkg dpkg-deb find getcap getent git grep groupadd groupdel gzip head hostname htpasswd id install ip iptables
-    iptables-save journalctl jq ln logger ls lsmod mkdir mkpasswd mktemp modinfo modprobe mv nc nft nsenter nslookup
+    iptables-save journalctl jq ln logger ls lsmod man mkdir mkpasswd mktemp modinfo modprobe mv nc nft nsenter nslookup
     openssl pgrep ping ps readlink rm rmdir rpm scp sed seq setfacl sh sha256sum sleep sort ss ssh ssh-copy-id stat su
     sysctl systemctl systemd-analyze systemd-sysusers systemd-tmpfiles tail tar tcpdump tee touch tr uname uniq useradd
     userdel usermod vi wc wget which yq"""
