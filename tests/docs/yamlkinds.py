@@ -195,7 +195,7 @@ def _with_files(text: str) -> str:
         ("key", "key", "shop.key"),
     ):
         text = re.sub(rf"\b({key}: )/\S+?\.{ending}\b", rf"\1{made / 'folder' / file}", text)
-    text = re.sub(r"(\bfolder: )/[^\s}]+", rf"\1{made / 'folder'}", text)
+    text = re.sub(r"(\bfolder: )/[^\s},]+", rf"\1{made / 'folder'}", text)
     text = re.sub(r"(\bkey_file: )/[^\s}]+", rf"\1{made / 'key_file'}", text)
     text = re.sub(r"(\bbasic: \{file: )/[^\s}]+", rf"\1{made / 'users'}", text)
     return re.sub(r"(\bfile: )/[^\s}]+users\b", rf"\1{made / 'users'}", text)
