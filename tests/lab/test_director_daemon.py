@@ -19,6 +19,7 @@ defaults:
   interface: lan
   check: {type: http, path: /, interval: 500ms, fast_interval: 100ms, timeout: 3s, rise: 2, fall: 3}
 drift_interval: 1s
+metrics: {bind: "127.0.0.1:9109"}
 virtual_servers:
   plain:
     address: 10.9.0.101
@@ -113,6 +114,34 @@ def test_status_agrees_with_ipvsadm_and_says_why(scene: Scene) -> None:
     assert status["daemon"]["converged"] is True
     text = director(scene, "status")
     assert "plain  tcp 10.9.0.101:80  nat  rr  vip on lan" in text
+
+
+def test_metrics_are_what_the_kernel_counts(scene: Scene) -> None:
+    load = scene.traffic(1.5, 0.02, TARGET)
+    load.wait(20.0)
+    answered = len([request for request in told(load) if request.get("server")])
+    assert answered > 10
+
+    def shown() -> dict[str, float]:
+        text = scene.director.run("curl", "-s", "http://127.0.0.1:9109/metrics").check().stdout
+        lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in lines}
+
+    connections = 'director_virtual_server_connections_total{virtual_server="plain"}'
+    wait_until("the kernel's counters have come", lambda: shown()[connections] == answered)  # they are 2 s late
+    found = shown()
+    counted = scene.director.run("ipvsadm", "-Ln", "--stats", "--exact").check().stdout
+    _, _, _, *totals = next(line for line in counted.splitlines() if line.startswith("TCP")).split()[:8]
+    families = ("received_packets", "sent_packets", "received_bytes", "sent_bytes")
+    virtual = [found[f'director_virtual_server_{family}_total{{virtual_server="plain"}}'] for family in families]
+    assert virtual == [float(total) for total in totals[:4]]
+    per_server = [
+        found[f'director_real_server_connections_total{{real_server="web-{each}",virtual_server="plain"}}']
+        for each in (1, 2)
+    ]
+    assert sum(per_server) == answered
+    assert min(per_server) > 0
+    assert found['director_real_server_probe_failures_total{real_server="web-1",virtual_server="plain"}'] == 0
 
 
 def test_drain_weight_and_enable_reach_the_kernel_and_survive_a_restart(scene: Scene) -> None:
