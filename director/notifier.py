@@ -197,7 +197,7 @@ class _Worker:
             self._tell_trouble(f"internal error: {type(error).__name__}")
         dropped, self._dropped_under_way, self._under_way = self._dropped_under_way, 0, 0
         if arrived:
-            self._delivered += self._forget_until(last)
+            self._delivered += self._forget_until(last) + dropped
             self._tell_arrival()
             return True
         self._lost += dropped + (self._forget_until(last) if refused else 0)

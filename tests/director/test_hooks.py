@@ -55,6 +55,7 @@ def test_a_hook_hears_what_has_changed_and_its_end_is_an_event(tmp_path: Path) -
         (event,) = told
         assert (event.kind, event.virtual_server, event.now) == (EventKind.NOTIFICATION, "web", "hook run")
         assert event.reason == ""
+        assert (hooks.run_for, hooks.failed_for) == ({"web": 1}, {"web": 0})
 
     run(story)
 
@@ -73,6 +74,7 @@ def test_a_hook_that_fails_says_why(what: HookDue, reason: str) -> None:
         hooks.want(what)
         await until(lambda: bool(told))
         assert [(each.now, each.reason) for each in told] == [("hook failed", reason)]
+        assert (hooks.run_for, hooks.failed_for) == ({"web": 1}, {"web": 1})
 
     run(story)
 

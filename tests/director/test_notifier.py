@@ -15,6 +15,7 @@ from aiohttp import web
 
 from director import notifier as module
 from director.core.event import Event, EventKind
+from director.core.metrics import Delivery
 from director.core.notifying import Mail, Notification, Receiver, Script, Topic, Webhook
 from director.notifier import Notifier
 from director.receivers import webhook
@@ -105,6 +106,11 @@ def test_each_is_told_what_it_wants_in_order() -> None:
             world.notifier.tell(event(number, "web" if number % 2 else "mail"))
         await world.notifier.finish(10)
         assert receivers.told == {"http://a/": list(range(1200)), "http://b/": list(range(0, 1200, 2))}
+        assert world.notifier.tallies() == {
+            "a": Delivery(0, False, 1200),
+            "b": Delivery(0, False, 600),
+            "c": Delivery(),
+        }
         assert world.reported == []
 
     World(receivers).run(story)
@@ -142,6 +148,7 @@ def test_what_is_too_old_is_given_up_and_counted() -> None:
         world.notifier.tell(event(1))
         await until(lambda: ("a", "lost") in world.said)
         assert world.reported[-1].reason == "2 events were not told: no"
+        assert world.notifier.tallies() == {"a": Delivery(0, True, 0, 2)}
         receivers.fails.clear()
         world.notifier.tell(event(2))
         await world.notifier.finish(10)
@@ -186,6 +193,8 @@ def test_a_full_queue_loses_the_oldest_and_says_how_many(monkeypatch: pytest.Mon
         assert receivers.told["http://b/"] == list(range(300))
         await until(lambda: ("a", "lost") in world.said)
         assert world.reported[0].reason == "199 events were not told"
+        tally = world.notifier.tallies()["a"]
+        assert (tally.delivered, tally.lost, tally.fails) == (101, 199, False)
 
     World(receivers).run(story)
 
