@@ -96,19 +96,28 @@ class MetricsEndpoint:
             self.trouble = ""
             return
         try:
-            if self._reserved is None or self._reserved[0] != wanted:
-                self.reserve(wanted)
-        except HostError as error:
-            if str(error) != self.trouble:
-                log.error("metrics are not served, trying again", extra={"reason": str(error)})
-            self.trouble = str(error)
+            listener = self._taken(wanted)
             await self._stop()
-            return
-        assert self._reserved is not None  # noqa: S101 -- it was wanted, and not served
-        (_, listener), self._reserved = self._reserved, None
-        await self._stop()
-        await self._start(wanted, listener, scraped)
-        self.trouble = ""
+            await self._start(wanted, listener, scraped)
+        except HostError as error:
+            self._tell_trouble(str(error), None)
+            await self._stop()
+        except Exception as error:  # noqa: BLE001 -- a director without metrics is better than none
+            self._tell_trouble(f"internal error: {error!r}", error)
+        else:
+            self.trouble = ""
+
+    def _taken(self, endpoint: Endpoint) -> socket.socket:
+        """What was reserved for `endpoint`, or else opened now. Raises: HostError."""
+        if self._reserved is not None and self._reserved[0] == endpoint:
+            (_, listener), self._reserved = self._reserved, None
+            return listener
+        return listen(endpoint, self._served[1] if self._served else None)
+
+    def _tell_trouble(self, trouble: str, error: Exception | None) -> None:
+        if trouble != self.trouble:
+            log.error("metrics are not served, trying again", extra={"reason": trouble}, exc_info=error)
+        self.trouble = trouble
 
     async def _start(self, endpoint: Endpoint, listener: socket.socket, scraped: _Scraped) -> None:
         loop = asyncio.get_running_loop()

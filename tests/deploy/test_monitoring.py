@@ -7,6 +7,7 @@ import http.client
 import json
 import re
 import shutil
+import signal
 import subprocess
 from contextlib import closing
 from pathlib import Path
@@ -53,6 +54,7 @@ UPSTREAM = """
     max_connections: 10
     queue: {timeout: 1s}
 """
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 COUNTED_AT_THE_END = ("tcp_connections", "tls_handshake_failures", "errors")
 ROUTES = "  - {name: all, upstream: up, limits: {rate: {limit: 100/s}}}"
 
@@ -63,7 +65,11 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("director.daemon.advice", lambda config: ())
         director = _director(World(tmp_path_factory.mktemp("director")))
-    return _series(director) | _series(uvloop.run(_l7proxy(tmp_path_factory.mktemp("l7proxy"))))
+    before = {number: signal.getsignal(number) for number in HANDLED}
+    l7proxy = uvloop.run(_l7proxy(tmp_path_factory.mktemp("l7proxy")))
+    for number, handler in before.items():  # uvloop leaves its own
+        signal.signal(number, handler)
+    return _series(director) | _series(l7proxy)
 
 
 def _director(world: World) -> str:
