@@ -10,7 +10,6 @@ otherwise (at the start, or on the way back to a former configuration) is tried 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
+from director.api.listening import listen
 from director.core.metrics import Family, Sample, Work, families
 from director.core.status import Status
 from director.kit.collector import paused
@@ -65,7 +65,7 @@ class MetricsEndpoint:
         """Have `endpoint` at hand for a `use` to come. Raises: HostError when it cannot be bound."""
         self._release()
         if endpoint is not None and not self._serves(endpoint):
-            self._reserved = endpoint, listen(endpoint, self._served[1] if self._served else None)
+            self._reserved = endpoint, listen(endpoint, MOST_CONNECTIONS, self._served[1] if self._served else None)
 
     def use(self, endpoint: Endpoint | None) -> None:
         """Serve there from now on, or nowhere; what was reserved besides is let go."""
@@ -97,8 +97,12 @@ class MetricsEndpoint:
             return
         try:
             listener = self._taken(wanted)
-            await self._stop()
-            await self._start(wanted, listener, scraped)
+            try:
+                await self._stop()
+                await self._start(wanted, listener, scraped)
+            except BaseException:
+                listener.close()
+                raise
         except HostError as error:
             self._tell_trouble(str(error), None)
             await self._stop()
@@ -112,7 +116,7 @@ class MetricsEndpoint:
         if self._reserved is not None and self._reserved[0] == endpoint:
             (_, listener), self._reserved = self._reserved, None
             return listener
-        return listen(endpoint, self._served[1] if self._served else None)
+        return listen(endpoint, MOST_CONNECTIONS, self._served[1] if self._served else None)
 
     def _tell_trouble(self, trouble: str, error: Exception | None) -> None:
         if trouble != self.trouble:
@@ -140,7 +144,11 @@ class MetricsEndpoint:
             loop.call_later(LIFE_S, _end, handler)
             return handler
 
-        server = await loop.create_server(connection, sock=listener)
+        try:
+            server = await loop.create_server(connection, sock=listener)
+        except BaseException:
+            await runner.cleanup()
+            raise
         self._served = endpoint, listener, server, runner
         log.info("metrics are served", extra={"at": str(endpoint)})
 
@@ -255,44 +263,3 @@ def _metric(family: Family, samples: Iterable[Sample]) -> Metric:
     for labels, value in samples:
         metric.add_metric(labels, value)
     return metric
-
-
-def listen(endpoint: Endpoint, mine: socket.socket | None = None) -> socket.socket:
-    """A listening socket at `endpoint`; `mine`, which may overlap with it, does not stand in its way.
-
-    Raises: HostError.
-    """
-    family = socket.AF_INET6 if endpoint.address.version == 6 else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    beside = [bound, mine] if mine is not None else []
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        for each in beside:  # for this moment only: nobody else's may share the port
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            bound.bind((str(endpoint.address), endpoint.port))
-            bound.listen(MOST_CONNECTIONS)
-        finally:
-            for each in beside:
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
-    except OSError as error:
-        bound.close()
-        raise HostError(f"metrics: {endpoint} {_advice(error, endpoint)}") from error
-    return bound
-
-
-def _advice(error: OSError, endpoint: Endpoint) -> str:
-    match error.errno:
-        case errno.EADDRINUSE:
-            return (
-                f"is in use by another process: stop it, or bind another port (`ss -ltnp 'sport = :{endpoint.port}'` "
-                "names it)"
-            )
-        case errno.EACCES:
-            return "may not be bound by this user: use a port above 1023"
-        case errno.EADDRNOTAVAIL:
-            return "is no address of this host: use 127.0.0.1, or one that `ip addr` shows"
-        case _:
-            return f"cannot be bound: {error.strerror}"

@@ -260,6 +260,25 @@ def test_a_director_begins_without_it_and_goes_on_trying(
     assert len(said(caplog, "metrics are not served, trying again")) == 1
 
 
+def test_what_fails_in_itself_ends_no_director(
+    world: World, port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(scraped: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(metrics, "_application", fail)
+
+    async def story() -> None:
+        await until(lambda: bool(said(caplog, "metrics are not served, trying again")))
+        await world.ask(lambda client: client.drain("web", "a"))
+        assert world.weights() == {A: 0, B: 100}
+        assert (await world.status())["daemon"]["notes"] == [
+            "metrics are not served: internal error: RuntimeError('a defect')"
+        ]
+
+    world.run(story, _file(port))
+
+
 def test_many_who_ask_cost_one_look_and_the_slow_ones_are_cut(
     world: World, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
