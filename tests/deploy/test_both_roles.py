@@ -1,6 +1,8 @@
 """Both tiers on one machine, as at home, by the playbooks for an inventory: site, rolling with drain, uninstall.
 
 The director sends to l7proxy on its own machine and to one backend, so that clients are served while l7proxy is rolled.
+
+By itself it takes 220 s.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The director's role on a bare machine: installed, again, broken, removed. Each test goes on from the one before."""
+"""The director's role on a bare machine: installed, again, broken, removed. Each test goes on from the one before.
+
+By itself it takes 100 s.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What cannot be done is told before a bare machine is touched: check mode, contradictions, a kernel without ip_vs."""
+"""What cannot be done is told before a bare machine is touched: check mode, contradictions, a kernel without ip_vs.
+
+By itself it takes 95 s.
+"""
 
 from __future__ import annotations
 
