@@ -14,7 +14,7 @@ from tests.deploy.director import WEIGHTS, config, install, wait_until_serving
 from tests.deploy.snapshot import Snapshot
 from tests.deploy.stage import BACKENDS, VIP, Stage, journal
 
-pytestmark = [pytest.mark.deploy, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(900)]
 
 WHEELS = ("0.1.0",)
 
