@@ -47,6 +47,7 @@ class Heartbeat:
         self._tasks: tuple[asyncio.Task[Any], ...] = ()
         self._back_at: float | None = None
         self._is_ready = False
+        self._reloads = False
         self._stops = False
         self._ill = ""
         self._status = ""
@@ -62,12 +63,15 @@ class Heartbeat:
 
     def ready(self, status: str) -> None:
         """It serves, or goes on to after a reload, however that went."""
-        self._is_ready, self._status = True, status
-        self._manager.ready(status)
+        self._is_ready, self._reloads, self._status = True, False, status
+        if not self._stops:  # which it says no more then
+            self._manager.ready(status)
 
     def reloading(self) -> None:
         """`ready` must follow."""
-        self._manager.reloading()
+        self._reloads = True
+        if not self._stops:
+            self._manager.reloading()
 
     def say(self, status: str) -> None:
         """How it is, in a line; told when it is another one."""
@@ -112,10 +116,10 @@ class Heartbeat:
         self._ill = ill
         if ill:
             return
-        if self._is_ready and not self._stops:
-            self._manager.alive()
-        elif self._stops:  # which has a limit of time, and no watchdog
+        if self._stops or self._reloads:  # both have a limit of time: that of a stop, and TimeoutStartSec=
             self._manager.extend(4 * EVERY_S)
+        if self._is_ready and not self._stops:  # a stop has no watchdog
+            self._manager.alive()
 
     def illness(self) -> str:
         """What is wrong, in a sentence; empty when nothing is."""

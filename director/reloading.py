@@ -1,6 +1,7 @@
 """Takes the director's file anew: at a SIGHUP, or when somebody asks for it.
 
-One rule: all of the file or nothing of it; what was wrong with it is kept for whoever asks later.
+One rule: all of the file or nothing of it; what was wrong with it is kept for whoever asks later. One reload after the
+other: each reads the file when its turn comes, so that what was read first never takes the place of what came later.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Reloading:
         self._tell = tell
         self._backoff_s = backoff_s
         self._hung_up = asyncio.Event()
+        self._alone = asyncio.Lock()
         self.refused: tuple[str, ...] = ()
         """The problems of the file that the last reload met."""
 
@@ -78,7 +80,10 @@ class Reloading:
         Raises: ConfigError with every problem of it, NotAppliedError when a part failed, and then the old configuration
         stays; KernelError or HostError when the kernel cannot be asked.
         """
-        source = str(self._path)
+        async with self._alone:
+            return await self._reload(str(self._path))
+
+    async def _reload(self, source: str) -> Applied:
         self._heartbeat.reloading()
         try:
             text = await asyncio.to_thread(read_text, self._path)

@@ -135,3 +135,27 @@ def test_manager_hears_at_least_twice_in_the_time_it_waits() -> None:
     for watchdog_us, every_s in (("3000000", 1.5), ("60000000", 5.0), ("", 5.0)):
         told = ServiceManager({"NOTIFY_SOCKET": "@nobody", "WATCHDOG_USEC": watchdog_us})
         assert Heartbeat(told, lambda: 0.0, lambda: 0.0).every_s == every_s
+
+
+def test_reload_asks_for_time_for_as_long_as_it_lasts_and_is_well(manager: Manager) -> None:
+    manager.heartbeat.ready("")
+    manager.heartbeat.reloading()
+    manager.heard()
+    assert manager.beat() == ["EXTEND_TIMEOUT_USEC=20000000", "WATCHDOG=1"]
+    manager.busy_s = LONGEST_ACT_S + 1
+    assert not any(line.startswith("EXTEND") for line in manager.beat())
+    manager.busy_s = 0.0
+    manager.heartbeat.ready("")
+    manager.heard()
+    manager.beat()
+    assert manager.beat() == ["WATCHDOG=1"]
+
+
+def test_reload_that_ends_in_a_stop_says_nothing_against_it(manager: Manager) -> None:
+    manager.heartbeat.ready("")
+    manager.heartbeat.reloading()
+    manager.heartbeat.stopping()
+    manager.heard()
+    manager.heartbeat.ready("1 virtual server")
+    manager.heartbeat.reloading()
+    assert manager.heard() == []

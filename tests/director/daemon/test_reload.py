@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import threading
+from ipaddress import ip_address
 
 import pytest
 
+from director.kit.net import Answer as Addresses
 from tests.director.daemon.world import BAD, FILE, MORE, OTHER_VIP, A, B, World, said
 from tests.director.fakes import until
 
@@ -71,6 +74,34 @@ def test_a_reload_that_fails_in_a_part_leaves_everything_as_it_was(
         status = await world.status()
         assert status["daemon"]["reload_refused"][0] == "could not add 192.0.2.11 on eth0"
         assert [virtual["name"] for virtual in status["virtual_servers"]] == ["web"]
+
+    world.run(story)
+
+
+def test_what_was_read_first_never_takes_the_place_of_what_came_later(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    asked, answers = threading.Event(), threading.Event()
+
+    def slow(host: str) -> Addresses:
+        asked.set()
+        assert answers.wait(10)
+        return (ip_address("10.0.0.2"),)
+
+    world.resolve = slow
+
+    async def story() -> None:
+        world.file.write_text(FILE.replace("10.0.0.2}", "slow.example, weight: 7}"))
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(asked.is_set)
+        world.file.write_text(FILE.replace("10.0.0.2}", "10.0.0.2, weight: 5}"))
+        async with asyncio.TaskGroup() as group:
+            second = group.create_task(world.ask(lambda client: client.reload()))
+            await asyncio.wait([second], timeout=0.5)  # which would be enough for it
+            answers.set()
+        await until(lambda: len(said(caplog, "reloaded")) == 2)
+        assert world.weights() == {A: 100, B: 5}
 
     world.run(story)
 
