@@ -12,14 +12,14 @@ from director.kit.errors import HostError
 from director.kit.net import Endpoint
 
 
-def listen(endpoint: Endpoint, backlog: int, mine: socket.socket | None = None) -> socket.socket:
-    """A listening socket at `endpoint`; `mine`, which may overlap with it, does not stand in its way.
+def listen(endpoint: Endpoint, backlog: int, *mine: socket.socket) -> socket.socket:
+    """A listening socket at `endpoint`; `mine`, which may overlap with it, do not stand in its way.
 
     Raises: HostError.
     """
     family = socket.AF_INET6 if endpoint.address.version == 6 else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    beside = [bound, mine] if mine is not None else []
+    beside = [bound, *mine] if mine else []
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

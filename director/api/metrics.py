@@ -58,6 +58,7 @@ class MetricsEndpoint:
         self.trouble = ""
         self._wanted: Endpoint | None = None
         self._reserved: tuple[Endpoint, socket.socket] | None = None
+        self._begins: tuple[Endpoint, socket.socket] | None = None  # while what served before ends its answers
         self._served: tuple[Endpoint, socket.socket, asyncio.Server, web.AppRunner] | None = None
         self._woken = asyncio.Event()
 
@@ -65,7 +66,7 @@ class MetricsEndpoint:
         """Have `endpoint` at hand for a `use` to come. Raises: HostError when it cannot be bound."""
         self._release()
         if endpoint is not None and not self._serves(endpoint):
-            self._reserved = endpoint, listen(endpoint, MOST_CONNECTIONS, self._served[1] if self._served else None)
+            self._reserved = endpoint, self._listen(endpoint)
 
     def use(self, endpoint: Endpoint | None) -> None:
         """Serve there from now on, or nowhere; what was reserved besides is let go."""
@@ -97,12 +98,15 @@ class MetricsEndpoint:
             return
         try:
             listener = self._taken(wanted)
+            self._begins = wanted, listener
             try:
                 await self._stop()
                 await self._start(wanted, listener, scraped)
             except BaseException:
                 listener.close()
                 raise
+            finally:
+                self._begins = None
         except HostError as error:
             self._tell_trouble(str(error), None)
             await self._stop()
@@ -116,7 +120,11 @@ class MetricsEndpoint:
         if self._reserved is not None and self._reserved[0] == endpoint:
             (_, listener), self._reserved = self._reserved, None
             return listener
-        return listen(endpoint, MOST_CONNECTIONS, self._served[1] if self._served else None)
+        return self._listen(endpoint)
+
+    def _listen(self, endpoint: Endpoint) -> socket.socket:
+        mine = [each[1] for each in (self._served, self._begins) if each is not None]
+        return listen(endpoint, MOST_CONNECTIONS, *mine)
 
     def _tell_trouble(self, trouble: str, error: Exception | None) -> None:
         if trouble != self.trouble:
@@ -161,7 +169,7 @@ class MetricsEndpoint:
             log.info("metrics are not served any more", extra={"at": str(endpoint)})
 
     def _serves(self, endpoint: Endpoint) -> bool:
-        return self._served is not None and self._served[0] == endpoint
+        return any(each is not None and each[0] == endpoint for each in (self._served, self._begins))
 
     def _release(self) -> None:
         if self._reserved is not None:

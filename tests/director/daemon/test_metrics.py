@@ -17,8 +17,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from director.api import metrics
+from director.core.metrics import Work
+from director.core.status import Status
 from director.core.table import Counters, RealCounters
 from director.kit.errors import DirectorError
+from director.kit.net import parse_endpoint
 from tests.director.daemon.world import FILE, WEB, A, B, World, said
 from tests.director.fakes import until
 
@@ -303,6 +306,46 @@ def test_many_who_ask_cost_one_look_and_the_slow_ones_are_cut(
         assert await _get(port, "/healthz") == "ok\n"
 
     world.run(story, _file(port))
+
+
+class _Unmeasured:
+    """Of which nobody ever knows the numbers."""
+
+    def __init__(self) -> None:
+        self.is_asked = asyncio.Event()
+
+    async def status(self) -> Status:
+        self.is_asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def work(self) -> Work:
+        raise AssertionError
+
+
+def test_a_change_that_comes_while_another_ends_the_last_answers_is_no_stranger(port: int) -> None:
+    async def story() -> None:
+        endpoint, measured, other = metrics.MetricsEndpoint(), _Unmeasured(), _free()
+        here, there, everywhere = (
+            parse_endpoint(f"{at}") for at in (f"127.0.0.1:{port}", f"127.0.0.1:{other}", f"0.0.0.0:{other}")
+        )
+        endpoint.use(here)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            running = group.create_task(endpoint.run(measured))
+            await until(lambda: _answers(port))
+            with socket.create_connection(("127.0.0.1", port)) as waits:
+                waits.send(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+                await measured.is_asked.wait()
+                endpoint.reserve(there)
+                endpoint.use(there)
+                await until(lambda: not _answers(port))
+                endpoint.reserve(everywhere)
+                endpoint.reserve(there)
+                endpoint.use(there)
+                assert await _get(other, "/healthz") == "ok\n"
+            running.cancel()
+
+    asyncio.run(story())
 
 
 def _is_cut(peer: socket.socket) -> bool:
