@@ -10,6 +10,7 @@ Callers bound how many run at one time. A descendant that makes a session of its
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import pwd
 import resource
@@ -33,6 +34,8 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 DIES_WITHIN_S = 1.0  # of SIGKILL; what sleeps in the kernel for longer is left to it
 LAST_BYTES = 1024 * 1024  # the most that a pipe holds (fs.pipe-max-size)
 AT_ONCE_BYTES = 64 * 1024
+TRIED_WITHIN_S = 5.0
+_PASSING = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 REST_S = 0.005  # between two reads of what is thrown away: at most 13 MB/s of it, so that a flood takes no time of ours
 
 _PRIVILEGES = (
@@ -164,16 +167,17 @@ def _prepared(command: Sequence[str], user: str | None, keeps_signals: bool) -> 
 
 @cache
 def _setpriv(change: tuple[str, ...]) -> list[str]:
-    """The words of setpriv that work here, from most to least; none where it is not there (or is busybox's)."""
+    """The words of setpriv that work here, from most to least; none where it is not there (or is busybox's).
+
+    Raises: ScriptError when it could not be tried now; the next one tries again.
+    """
     program = shutil.which("setpriv", path=ENVIRONMENT["PATH"])
     # Without CAP_SETPCAP setpriv leaves the bounding set as it is, and libcap-ng complains of that to syslog each time.
     able = _PRIVILEGES if _capabilities("CapEff") >> _CAP_SETPCAP & 1 else _PRIVILEGES[1:]
     for privileges in able if program else ():
         words = [str(program), *change, *privileges]
-        with suppress(OSError, subprocess.TimeoutExpired):
-            tried = subprocess.run([*words, str(program), "--version"], capture_output=True, timeout=5, check=False)
-            if tried.returncode == 0:
-                return words
+        if _works([*words, str(program), "--version"]):
+            return words
     return []
 
 
@@ -187,10 +191,20 @@ def _capabilities(which: str) -> int:
 def _env() -> list[str]:
     """The words of env(1) that reset signals, where it can (GNU coreutils 8.31)."""
     words = ["/usr/bin/env", "--default-signal"]
-    with suppress(OSError, subprocess.TimeoutExpired):
-        if subprocess.run([*words, "true"], capture_output=True, timeout=5, check=False).returncode == 0:
-            return words
-    return []
+    return words if _works([*words, "true"]) else []
+
+
+def _works(words: list[str]) -> bool:
+    """Whether it does what it is to. Raises: ScriptError: nobody can say yet, for the machine is too busy."""
+    try:
+        return subprocess.run(words, capture_output=True, timeout=TRIED_WITHIN_S, check=False).returncode == 0
+    except subprocess.TimeoutExpired as error:
+        why = f"no answer within {format_duration(TRIED_WITHIN_S)}"
+        raise ScriptError(f"could not try {words[0]}: {why}: is this machine overloaded?") from error
+    except OSError as error:
+        if error.errno in _PASSING:
+            raise ScriptError(f"could not try {words[0]}: {error.strerror}") from error
+        return False
 
 
 def _keeps_signals() -> bool:
