@@ -108,3 +108,8 @@ def test_files_beside_the_unit_name_its_user_and_lock() -> None:
     assert [line[:3] for line in lines("director.sysusers")] == [["u", "director", "-"]]
     assert lines("director.tmpfiles") == [["f", "/run/xtables.lock", "0640", "root", "director"]]
     assert lines("director.modules-load") == [["ip_vs"]]
+
+
+def test_program_that_runs_out_of_memory_does_not_end_the_director() -> None:
+    """By default (OOMPolicy=stop) systemd stops the unit for any of its processes, a check's script, too."""
+    assert value_of("OOMPolicy") == "continue"
