@@ -54,7 +54,9 @@ class Announcer:
             self.ready()
 
     def stopping(self) -> None:
-        """It drains, and then ends."""
+        """It is to drain, and then ends: told once, as soon as that is so, for its time runs from there."""
+        if self._stops:
+            return
         self._stops = True
         self._said = self._status()
         self._manager.stopping(self._said)

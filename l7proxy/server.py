@@ -175,6 +175,7 @@ class Server:
     def request_stop(self) -> None:
         """Drain; the second time, stop at once."""
         self._stops += 1
+        self._announcer.stopping()
         self._engine.set_pace(Pace.BRISK if self._stops == 1 else Pace.NOW)
         self._wake.set()
 
@@ -307,7 +308,6 @@ class Server:
             await engine.drain()
         else:
             proxy.draining = True
-            self._announcer.stopping()
             at_most = f"{timeouts.notice_s + timeouts.drain_s:g}s"
             log.info("draining", extra={"in_flight": proxy.counters.in_flight, "at_most": at_most})
             if not self._operations.notice_is_given:

@@ -145,6 +145,9 @@ class Supervisor:
             self._crew.adopt(heir).number = left.number
         self._replace_wanted = not all(heir.is_fresh or heir.is_leaving for heir in left.workers)
 
+        if self._stops:
+            self._announcer.stopping()
+
         async def begin() -> None:
             log.info("took over", extra={"workers": len(self._crew.serving)})
             if self._replace_wanted and not self._stops:
@@ -236,6 +239,7 @@ class Supervisor:
     def request_stop(self) -> None:
         """Drain; the second time, stop at once."""
         self._stops += 1
+        self._announcer.stopping()
         self._wake.set()
 
     async def tell(self, wanted: Wanted) -> None:
@@ -447,7 +451,6 @@ class Supervisor:
     async def _drain(self) -> None:
         crew, proxy = self._crew, self.proxy
         proxy.draining = True
-        self._announcer.stopping()
         timeouts = self._loaded.config.timeouts
         at_most = f"{timeouts.notice_s + timeouts.drain_s:g}s"
         in_flight = sum(member.in_flight for member in crew.members)

@@ -108,6 +108,24 @@ def test_status_is_told_when_it_changes_and_a_stop_says_what_is_left(tmp_path: P
         assert proxy.process.wait(10) == 0
 
 
+def test_a_stop_while_workers_take_over_has_the_time_of_a_drain(tmp_path: Path) -> None:
+    gate = Gate()
+    with Managed(tmp_path / "a", settings(Back("slow", gate.says))) as proxy, Line(proxy.port) as line:
+        manager = proxy.manager
+        line.say()
+        until(lambda: bool(gate.order))
+        proxy.process.send_signal(signal.SIGUSR2)
+        until(lambda: "this process becomes their supervisor" in proxy.said)
+        proxy.process.send_signal(signal.SIGTERM)
+        manager.until("STOPPING")
+        assert int(manager.until("EXTEND_TIMEOUT_USEC", "")["EXTEND_TIMEOUT_USEC"]) > 5_000_000
+        gate.let()
+        assert line.hear().status == 200
+        assert proxy.process.wait(20) == 0
+        manager.listen()
+        assert manager.told == ["READY", "RELOADING", "READY", "STOPPING", "STOPPING"], "one for each program"
+
+
 def test_a_reload_is_told_and_a_listener_comes_back_to_its_socket(tmp_path: Path) -> None:
     back = Back()
     with listening() as bound:
