@@ -40,8 +40,8 @@ class Announcer:
     def ready(self) -> None:
         """It serves, or goes on serving."""
         if not self._stops:
-            self._said = self._status()
-            self._manager.ready(self._said)
+            said = self._status()
+            self._said = said if self._manager.ready(said) else ""
 
     @contextmanager
     def reloading(self) -> Iterator[None]:
@@ -68,9 +68,8 @@ class Announcer:
         if self._stops:
             self._manager.extend(MORE_S)
         now = self._status()
-        if now != self._said:
+        if now != self._said and self._manager.status(now):
             self._said = now
-            self._manager.status(now)
 
 
 def serving(proxy: Proxy, workers: int = 1) -> str:

@@ -36,6 +36,7 @@ class ServiceManager:
         self.watchdog_s = _watchdog_s(taken)
         self.handed = _handed(taken)
         self._taken = taken
+        self._untold: tuple[str, ...] = ()
 
     @property
     def is_there(self) -> bool:
@@ -50,17 +51,17 @@ class ServiceManager:
         return dict(own)
 
     def ready(self, status: str = "") -> bool:
-        """It serves. Whether this was told, as for all below."""
-        return self._tell("READY=1", _status(status))
+        """It serves. Whether this was told, as for all below: where not, a state goes with whatever is told next."""
+        return self._tell_state("READY=1", _status(status))
 
     def reloading(self, status: str = "") -> bool:
         """It reads its configuration again; `ready` must follow, however that ends."""
         now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        return self._tell("RELOADING=1", f"MONOTONIC_USEC={now_us}", _status(status))
+        return self._tell_state("RELOADING=1", f"MONOTONIC_USEC={now_us}", _status(status))
 
     def stopping(self, status: str = "") -> bool:
         """It ends."""
-        return self._tell("STOPPING=1", _status(status))
+        return self._tell_state("STOPPING=1", _status(status))
 
     def status(self, status: str) -> bool:
         """What `systemctl status` shows: one line."""
@@ -78,15 +79,21 @@ class ServiceManager:
         """The process to watch."""
         return self._tell(f"MAINPID={pid}")
 
+    def _tell_state(self, *lines: str) -> bool:
+        self._untold = lines  # of a state that changes nobody else reminds the manager
+        return self._tell()
+
     def _tell(self, *lines: str) -> bool:
+        """At once or not at all: the queue may be full. A manager ends a service whose READY=1 it never hears."""
         if not self._address:
             return False
         path = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address
-        text = "\n".join(line for line in lines if line)
+        text = "\n".join(line for line in (*self._untold, *lines) if line)
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as peer:
             peer.setblocking(False)
             peer.connect(path)
             peer.send(text.encode())
+            self._untold = ()
             return True
         return False
 

@@ -45,6 +45,25 @@ def test_abstract_address_is_understood() -> None:
         assert listener.recv(99) == b"WATCHDOG=1"
 
 
+def test_a_state_that_found_no_room_goes_with_what_is_told_next(tmp_path: Path) -> None:
+    """A manager that starts a hundred services has a full queue, and would wait for READY=1 to the end of its time."""
+    listener, manager = heard(tmp_path)
+    with listener:
+        while manager.alive():
+            pass
+        assert not manager.reloading()
+        assert not manager.ready("serves")
+        while manager.is_there:
+            try:
+                listener.recv(999)
+            except BlockingIOError:
+                break
+        assert manager.alive()
+        assert listener.recv(999) == b"READY=1\nSTATUS=serves\nWATCHDOG=1"
+        assert manager.alive()
+        assert listener.recv(999) == b"WATCHDOG=1"
+
+
 def test_nobody_there_is_no_error(tmp_path: Path) -> None:
     assert not ServiceManager({}).ready()
     assert not ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready()
