@@ -125,5 +125,6 @@ def _handed(taken: dict[str, str]) -> tuple[Handed, ...]:
 
 
 def _status(text: str) -> str:
-    line = " ".join(text.split())[:LONGEST_STATUS]
+    # A file's name may be no UTF-8; and a manager drops all of a message that has a NUL in it.
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split())[:LONGEST_STATUS])
     return f"STATUS={line}" if line else ""

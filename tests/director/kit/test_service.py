@@ -37,6 +37,13 @@ def test_states_are_told_with_one_line_of_status(tmp_path: Path) -> None:
     assert manager.watchdog_s == 3.0
 
 
+def test_status_is_told_whatever_stands_in_it(tmp_path: Path) -> None:
+    listener, manager = heard(tmp_path)
+    with listener:
+        assert manager.ready("/etc/caf\udce9.yaml: \0 is not ü")
+        assert listener.recv(999).decode() == "READY=1\nSTATUS=/etc/caf?.yaml: ? is not ü"
+
+
 def test_abstract_address_is_understood() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         name = f"lvs-test-{os.getpid()}"
