@@ -32,10 +32,13 @@ def in_group(path: Path) -> str:
 
 
 def give_to_owner(descriptor: int, directory: Path) -> None:
-    """Have the file open at `descriptor` belong to whom `directory` belongs to, where this process may say so."""
+    """Have the file open at `descriptor` belong to whom `directory` belongs to, where this process may say so.
+
+    One with another name stays: it may be a link that they have put there, to a file that is not theirs.
+    """
     if os.geteuid() != 0:
         return
     owner, now = directory.stat(), os.fstat(descriptor)
-    if (owner.st_uid, owner.st_gid) != (now.st_uid, now.st_gid):
+    if now.st_nlink == 1 and (owner.st_uid, owner.st_gid) != (now.st_uid, now.st_gid):
         with suppress(PermissionError):  # root of a container, or of a network file system
             os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -28,6 +28,18 @@ def test_files_that_root_makes_belong_to_the_directorys_owner(tmp_path: Path) ->
     assert set(found.values()) == {(SOMEBODY, SOME_GROUP)}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_file_that_has_another_name_is_not_given_away(tmp_path: Path) -> None:
+    """Where fs.protected_hardlinks is 0, the directory's owner could have root give them any file."""
+    theirs, secret = tmp_path / "theirs", tmp_path / "shadow"
+    theirs.mkdir()
+    secret.write_text("root's")
+    (theirs / "events.jsonl").hardlink_to(secret)
+    os.chown(theirs, SOMEBODY, SOME_GROUP)
+    EventFile(theirs).append([])
+    assert secret.stat().st_uid == 0
+
+
 def test_group_of_what_may_not_be_opened_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     owner = grp.getgrgid(os.getegid()).gr_name
     expected = "run as root" if owner == "root" else f"run as root, or as a member of group {owner}"
