@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from director.core.status import Status
 
 TIMEOUT_S = 60.0
+RELOAD_S = 300.0
+"""A reload may wait for names and for the lock of iptables, and goes on when nobody waits for it any more: a unit's
+ExecReload= would have failed, and the file be in force all the same."""
 
 
 class NotRunningError(HostError):
@@ -73,7 +76,8 @@ class Client:
 
     def reload(self) -> AppliedAnswer:
         """What the director's own file, taken anew, has changed."""
-        return cast("AppliedAnswer", self._ask("POST", "/v1/reload"))
+        patient = Client(self._path, max(self._timeout_s, RELOAD_S))
+        return cast("AppliedAnswer", patient._ask("POST", "/v1/reload"))
 
     def confirm(self) -> AppliedAnswer:
         """What was removed, or will be when it has drained; what failed is in `failures`."""

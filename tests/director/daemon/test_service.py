@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from director.api.client import Client
 from director.kit.errors import ConfigError
 from director.kit.service import ServiceManager
 from tests.director.daemon.world import BAD, FILE, A, B, World
@@ -94,6 +95,22 @@ def test_reload_that_is_asked_for_has_an_outcome(world: World, ear: Ear) -> None
 
     world.run(story)
     assert ear.states() == ["READY=1", "RELOADING=1", "READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
+
+
+def test_reload_that_takes_its_time_is_waited_for(world: World) -> None:
+    world.client = Client(world.socket, timeout_s=0.2)
+
+    async def story() -> None:
+        world.file.write_text(FILE.replace("10.0.0.2}", "10.0.0.2, weight: 5}"))
+        world.kernel.open.clear()
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(world.ask(lambda client: client.reload()))
+            await asyncio.wait([asking], timeout=0.5)
+            assert not asking.done()
+            world.kernel.open.set()
+        assert world.weights() == {A: 100, B: 5}
+
+    world.run(story)
 
 
 def test_idle_director_is_alive_and_one_whose_look_is_stuck_is_not(
