@@ -52,7 +52,22 @@ CASES = {
         2,
     ),
     "VirtualServerPanic": _level(f"director_virtual_server_panic{{{VS}}}", "1", "0", 2),
-    "RealServerDown": _level(f"director_real_server_up{{{RS}}}", "0", "1", 3),
+    # What the operator has taken out may be down.
+    "RealServerDown": Case(
+        {
+            f"director_real_server_up{{{RS}}}": "0x400",
+            f"director_real_server_drained{{{RS}}}": "0x400",
+            f"director_real_server_maintenance{{{RS}}}": "0x400",
+        },
+        {
+            f"director_real_server_up{{{RS}}}": "1x400",
+            f'director_real_server_up{{{VS}, real_server="two"}}': "0x400",
+            f'director_real_server_drained{{{VS}, real_server="two"}}': "1x400",
+            f'director_real_server_up{{{VS}, real_server="three"}}': "0x400",
+            f'director_real_server_maintenance{{{VS}, real_server="three"}}': "1x400",
+        },
+        3,
+    ),
     "RealServerWarning": _level(f"director_real_server_warning{{{RS}}}", "1", "0", 61),
     "DirectorReconcileFails": _level('director_failures{instance="a"}', "2", "0", 3),
     "DirectorWeightsNotWritten": _level(f"director_real_server_entries_wrong{{{RS}}}", "1", "0", 3),
@@ -109,15 +124,27 @@ CASES = {
         {f"l7proxy_backend_up{{{BE}}}": "1x400", f"l7proxy_backend_weight{{{BE}}}": "1x400"},
         1,
     ),
-    "BackendDown": _level(f"l7proxy_backend_up{{{BE}}}", "0", "1", 3),
+    "BackendDown": Case(
+        {f"l7proxy_backend_up{{{BE}}}": "0x400", f"l7proxy_backend_weight{{{BE}}}": "1x400"},
+        {
+            f"l7proxy_backend_up{{{BE}}}": "1x400",
+            f"l7proxy_backend_weight{{{BE}}}": "1x400",
+            f'l7proxy_backend_up{{{UP}, backend="drained"}}': "0x400",
+            f'l7proxy_backend_weight{{{UP}, backend="drained"}}': "0x400",
+        },
+        3,
+    ),
     "BackendEjected": _level(f"l7proxy_backend_ejected{{{BE}}}", "1", "0", 6),
     "BreakerOpen": _level(f"l7proxy_breaker_open{{{UP}}}", "1", "0", 2),
     # One in ten of many; and one in two of few.
     "ErrorRatioHigh": Case(_requests(10, 90), _requests(1, 1), 11),
     "LatencyHigh": Case(_durations(5), _durations(0), 16),
     "QueueFull": Case(
-        {f'l7proxy_errors_total{{{UP}, cause="queue_timeout"}}': "0+1x400"},
-        {f'l7proxy_errors_total{{{UP}, cause="client_left"}}': "0+1x400"},
+        {f'l7proxy_errors_total{{{UP}, cause="queue_timeout"}}': "0+3x400"},
+        {
+            f'l7proxy_errors_total{{{UP}, cause="client_left"}}': "0+3x400",
+            f'l7proxy_errors_total{{{UP}, cause="connection_limit"}}': "0x18 20x380",  # one burst
+        },
         8,
     ),
     "QueueWaits": _level(f"l7proxy_queue_waiting{{{UP}}}", "3", "0", 6),
