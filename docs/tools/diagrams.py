@@ -182,7 +182,7 @@ def tiers() -> Drawing:
         drawing.text(565, y + 47, "layer 7: requests", "soft", 12)
         drawing.arrow(400, 145, 478, y + 33)
         for at in (30, 120, 210):
-            drawing.arrow(650, y + 33, 738, at + 27)
+            drawing.arrow(650, y + 33, 738, at + (19 if number == 1 else 35))
     for number, at in enumerate((30, 120, 210), start=1):
         drawing.box(740, at, 140, 54)
         drawing.text(810, at + 32, f"backend {number}", "strong", 15)

@@ -1,6 +1,7 @@
-"""The director's unit under a real systemd, installed by hand as docs/director.md says. The tests build on each other.
+"""The director's unit under a real systemd, installed by hand as docs/installation.md says.
 
-The program is the checkout's own, in a venv of the machine's Python: how releases get there is the installers' matter.
+The tests build on each other. The program is the checkout's own, in a venv of the machine's Python: how releases get
+there is the installers' matter.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from director.lab.hosts import Lab, LabHost
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(300)]
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "director.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "installation.md"
 PROJECT = "/run/lab/project"
 PACKAGES = f"{PROJECT}/.venv/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 VIP, FULL = "10.8.0.110", "10.8.0.111"
@@ -47,6 +48,7 @@ printf '%s\\n' {PACKAGES} {PROJECT} >$(echo $release/lib/python3*/site-packages)
 printf '#!%s/bin/python\\nfrom director.__main__ import main\\nmain()\\n' $release >$release/bin/director
 chmod 755 $release/bin/director
 ln -s $release /opt/lvs-director/current
+ln -s /opt/lvs-director/current/bin/director /usr/local/sbin/director
 $release/bin/director --version
 """
 SERVER = """
@@ -62,8 +64,8 @@ HTTPServer(("", 8080), Answer).serve_forever()
 
 
 def by_hand() -> str:
-    """The first shell block of the section, in the checkout."""
-    section = DOCUMENT.read_text().split("## As a systemd service\n", 1)[1]
+    """The shell block for a director, in the checkout."""
+    section = DOCUMENT.read_text().split("\nFor a director:\n", 1)[1]
     block = section.split("```sh\n", 1)[1].split("```", 1)[0]
     for own, ours in (
         ("director.yaml /etc", "director.yaml /etc"),

@@ -28,6 +28,7 @@ UNITS = re.compile(r"^(?:director|l7proxy)(?:\.service|\.socket)?$")
 FOREIGN_UNITS = {
     "keepalived", "haproxy", "nginx", "prometheus", "prometheus.service", "systemd-networkd", "systemd-modules-load",
     "systemd-modules-load.service", "ldirectord", "firewalld", "certbot.timer", "grafana-server", "nftables", "ipvsadm",
+    "director-realserver",  # which docs/installation.md writes
 }  # fmt: skip
 SHELLS_OWN = """
     [ [[ . : alias cd complete echo eval exit export false kill printf read set source test trap true type ulimit umask
