@@ -207,6 +207,8 @@ class Server:
                 for each in asked:
                     if not each.done():
                         each.set_result(problems)
+                if self._renewal_wanted:
+                    self._wake.set()
             elif self._renewal_wanted and not self._stops:
                 self._renewal_wanted = False
                 await self._renew()
