@@ -187,6 +187,10 @@ def test_an_alert_says_what_whoever_it_wakes_needs(name: str, scraped: dict[str,
     assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
+def test_the_how_to_says_how_many_rules_there_are() -> None:
+    assert f"SUCCESS: {len(_RULES)} rules found" in (ROOT / "docs" / "howto" / "monitoring.md").read_text()
+
+
 def test_names_of_alerts_are_given_once() -> None:
     names = [rule["alert"] for rule in _RULES if "alert" in rule]
     assert len(names) == len(set(names)) == len(ALERTS)

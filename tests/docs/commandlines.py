@@ -59,6 +59,12 @@ def wrong_with(block: Block) -> list[str]:
     return [problem for problem in found if problem]
 
 
+def wrong_with_unit(block: Block) -> list[str]:
+    """What is wrong with the commands of a unit, or of a drop-in to one."""
+    lines = re.findall(r"^Exec\w+=[-@:+!]*(.+)$", block.text, re.MULTILINE)
+    return [problem for line in lines for words in commands(line) if (problem := _wrong_with_command(words))]
+
+
 def _wrong_with_command(words: list[str]) -> str:
     program = PurePath(words[0]).name
     if program in OURS:

@@ -1,4 +1,4 @@
-"""YAML examples for other programs: Prometheus, Ansible, Compose.
+"""Examples for other programs: Prometheus, Ansible, Compose.
 
 One rule: what names something of this project (a metric, a role, a role's variable) must name one that is there; the
 rest is looked at as far as its own program would complain at once.
@@ -12,10 +12,13 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import promql_parser
 import yaml
 
+from director.core import metrics as of_director
 from l7proxy.core.metering import FAMILIES, Kind
 from tests.docs.pages import ROOT
 
@@ -55,8 +58,12 @@ def metrics() -> set[str]:
     found: set[str] = set()
     for name, family in FAMILIES.items():
         found |= _stored(name, family.kind)
-    shown = [path.read_text() for path in (ROOT / "director").rglob("*.py") if path.name.startswith("metrics")]
-    return found | {name for source in shown for name in re.findall(r"director_[a-z0-9_]+", source)}
+    families = [each for each in vars(of_director).values() if isinstance(each, of_director.Family)]
+    families += [each for each, _ in (*of_director._VIRTUAL, *of_director._REAL, *of_director._DELIVERIES)]
+    found |= {f"{each.name}_total" if each.is_counter else each.name for each in families}
+    # The daemon's own have their names in the text: which of them are counters, it does not tell.
+    own = set(re.findall(r"\"(director_[a-z0-9_]+)\"", Path(of_director.__file__).read_text()))
+    return found | own | {f"{name}_total" for name in own}
 
 
 def _stored(name: str, kind: Kind) -> set[str]:
@@ -99,6 +106,15 @@ def _promtool(text: str, what: str) -> str:
         file.flush()
         done = subprocess.run(["promtool", "check", what, file.name], capture_output=True, text=True, check=False)
     return done.stderr if done.returncode else ""
+
+
+def wrong_with_promql(text: str) -> str:
+    """What is wrong with an expression, or nothing."""
+    try:
+        promql_parser.parse(text)
+    except ValueError as error:
+        return f"no PromQL: {error}"
+    return "; ".join(f"no such metric: {name}" for name in sorted(unknown_metrics(text)))
 
 
 # Ansible

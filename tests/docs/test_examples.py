@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs import commandlines, yamlkinds
+from tests.docs import commandlines, foreignyaml, yamlkinds
 from tests.docs.pages import ROOT, Block, blocks, blocks_of, pages, without_blocks
 
 pytestmark = pytest.mark.unit
@@ -24,7 +24,6 @@ AS_IT_IS = {
     "toml",
     "dockerfile",
     "ruby",
-    "promql",
     "http",
     "diff",
     "csv",
@@ -60,6 +59,16 @@ def test_every_command_in_a_sentence_is_one(page: Path) -> None:
     assert commandlines.wrong_in_words(without_blocks(page.read_text())) == []
 
 
+@pytest.mark.parametrize("block", _of("ini", "systemd"))
+def test_every_command_of_a_unit_is_one(block: Block) -> None:
+    assert commandlines.wrong_with_unit(block) == [], block.where
+
+
+@pytest.mark.parametrize("block", _of("promql"))
+def test_every_expression_looks_at_what_there_is(block: Block) -> None:
+    assert foreignyaml.wrong_with_promql(block.text) == "", block.where
+
+
 @pytest.mark.parametrize("block", _of("json"))
 def test_every_json_is_some(block: Block) -> None:
     json.loads(block.text)
@@ -71,7 +80,7 @@ def test_every_python_is_some(block: Block) -> None:
 
 
 def test_every_block_says_what_it_is() -> None:
-    known = {"yaml", "yml", "json", "python", *SHELL, *AS_IT_IS}
+    known = {"yaml", "yml", "json", "python", "promql", *SHELL, *AS_IT_IS}
     unknown = [f"{block.where}: {block.language or '(nothing)'}" for block in BLOCKS if block.language not in known]
     assert unknown == [], "output and drawings are ```text, what was typed with its output ```console"
 
@@ -124,6 +133,18 @@ def test_a_wrong_configuration_is_found(text: str, why: str) -> None:
 )
 def test_a_wrong_command_is_found(text: str, why: str) -> None:
     assert why in str(_wrong("sh", text + "\n"))
+
+
+def test_a_wrong_expression_is_found() -> None:
+    assert "no PromQL" in foreignyaml.wrong_with_promql("rate(l7proxy_requests_total[5m]")
+    assert "l7proxy_requests" in foreignyaml.wrong_with_promql("rate(l7proxy_requests[5m])")
+    assert "director_real_server_ups" in foreignyaml.wrong_with_promql("director_real_server_ups == 0")
+    assert foreignyaml.wrong_with_promql("director_real_server_up * director_failures") == ""
+
+
+def test_a_wrong_command_of_a_unit_is_found() -> None:
+    unit = "[Service]\nExecStart=/opt/lvs-director/current/bin/director realserver aply\nExecStop=-/bin/kil 1\nUser=a\n"
+    assert len(commandlines.wrong_with_unit(Block("p", 1, "ini", "", unit))) == 2
 
 
 def test_a_wrong_command_in_a_sentence_is_found() -> None:
