@@ -70,7 +70,17 @@ CASES = {
     ),
     "RealServerWarning": _level(f"director_real_server_warning{{{RS}}}", "1", "0", 61),
     "DirectorReconcileFails": _level('director_failures{instance="a"}', "2", "0", 3),
-    "DirectorWeightsNotWritten": _level(f"director_real_server_entries_wrong{{{RS}}}", "1", "0", 3),
+    # What somebody else has changed may stand, where the file says so.
+    "DirectorWeightsNotWritten": Case(
+        {f"director_real_server_entries_wrong{{{RS}}}": "1x400", f"director_virtual_server_drift{{{VS}}}": "0x400"},
+        {
+            f"director_real_server_entries_wrong{{{RS}}}": "1x400",
+            f"director_virtual_server_drift{{{VS}}}": "1x400",
+            'director_real_server_entries_wrong{instance="a", virtual_server="db", real_server="one"}': "0x400",
+            'director_virtual_server_drift{instance="a", virtual_server="db"}': "0x400",
+        },
+        3,
+    ),
     # It was read at the beginning, and not again; and it is read again each time.
     "DirectorKernelSilent": Case(
         {'director_kernel_read_timestamp_seconds{instance="a"}': "0x400"},
