@@ -154,3 +154,20 @@ def test_removal_keeps_what_was_written_and_a_purge_what_the_operator_wrote(tmp_
     assert mine.exists()
     assert not state.exists()
     assert not (dpkg.root / "etc/l7proxy").exists()  # nobody has put anything there
+
+
+@needs_dpkg
+def test_a_release_that_somebody_else_has_put_there_stays(tmp_path: Path) -> None:
+    dpkg = _Dpkg(tmp_path / "root")
+    foreign = dpkg.root / "opt/lvs-director/releases/by-hand/bin"
+    foreign.mkdir(parents=True)
+    for version in ("0.1.0", "0.2.0"):
+        dpkg("--install", _packed(version, tmp_path))
+    assert dpkg.releases == {"by-hand", "0.1.0", "0.2.0"}
+
+    current = dpkg.root / "opt/lvs-director/current"
+    current.unlink()
+    current.symlink_to("releases/by-hand")  # the operator has moved on
+    dpkg("--purge", "lvs-director")
+    assert dpkg.releases == {"by-hand"}
+    assert current.readlink() == Path("releases/by-hand")
