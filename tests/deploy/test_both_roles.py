@@ -27,7 +27,7 @@ REAL_SERVERS = {
 }
 
 
-def play(stage: Stage, playbook: str, version: str) -> Played:
+def play(stage: Stage, playbook: str, version: str, **more: object) -> Played:
     """One of the collection's playbooks, for an inventory in which the machine is all there is."""
     variables = {
         "ansible_connection": "local",
@@ -37,6 +37,7 @@ def play(stage: Stage, playbook: str, version: str) -> Played:
         "director_config": config(real_servers=REAL_SERVERS),
         "l7proxy_config": l7proxy.config(),
         **of_release(version),
+        **more,
     }
     hosts: dict[str, Any] = {"hosts": {"localhost": {}}}
     inventory = {"all": {"vars": variables, "children": {"directors": hosts, "l7proxies": hosts}}}
@@ -59,6 +60,14 @@ def test_one_playbook_makes_both_tiers(before: Snapshot, stage: Stage) -> None:
     assert sent.lost == ()
     assert sent.by_server.keys() == {"web-1", "web-2"}
     assert journal(stage.machine, "director.service", "l7proxy.service") == ""
+
+
+def test_rolling_drains_nothing_that_no_director_knows(stage: Stage) -> None:
+    """Nobody could tell when it takes clients again, and the next one would be drained at once."""
+    played = play(stage, "rolling", "0.2.0", rolling_real_server="nobody")
+    assert played.counts["failed"] == 1, str(played.result)
+    assert "no director has a real server nobody: name it in rolling_real_server" in played.result.stdout
+    assert played.counts["changed"] == 0, played.changed
 
 
 def test_rolling_drains_upgrades_and_loses_nothing(stage: Stage) -> None:
