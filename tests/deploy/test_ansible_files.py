@@ -213,6 +213,7 @@ def test_check_mode_plays_on_a_machine_without_the_program_and_shows_no_secret(
         "director_config": director,
         "l7proxy_secrets": {"session.key": "s3cr3t"},
         "director_secrets": {"chat.secret": "s3cr3t"},
+        "program_index_url": "https://me:s3cr3t@index.example/simple",
         "ansible_python_interpreter": sys.executable,
     }
     roles = [f"lvs.director.{role}" for role in ("l7proxy", "realserver", "director")]
@@ -220,7 +221,7 @@ def test_check_mode_plays_on_a_machine_without_the_program_and_shows_no_secret(
     playbook = tmp_path / "play.yml"
     playbook.write_text(json.dumps(play))
     before = sorted(str(path) for path in Path("/etc").glob("*/*"))
-    found = run(ansible, "ansible-playbook", "-i", "localhost,", "--check", "--diff", "-v", str(playbook))
+    found = run(ansible, "ansible-playbook", "-i", "localhost,", "--check", "--diff", "-vvv", str(playbook))
     if found.returncode:
         assert re.search(r"the kernel here, .*, has no ip_vs", found.stdout), found.stdout
         assert re.search(r"Install|container|Reboot", found.stdout)

@@ -55,6 +55,25 @@ def test_a_second_run_changes_nothing(stage: Stage) -> None:
     assert stage.property("l7proxy", "MainPID") == pid
 
 
+def test_what_a_run_that_broke_off_has_left_undone_is_done_by_the_next(stage: Stage) -> None:
+    """It has written a unit or a secret, or its reload has failed. There is nothing to copy then."""
+    pid = stage.property("l7proxy", "MainPID")
+    stage.shell("sleep 1.1; install -m 0640 -o root -g l7proxy /dev/null /etc/l7proxy/key")
+    served = ("lvs.director.program : Have it run as it should: l7proxy",)
+    assert install(stage, "0.1.0").check().changed == served
+    assert stage.property("l7proxy", "MainPID") == pid
+    stage.shell(
+        "mkdir -p /run/systemd/system/l7proxy.service.d; cd /run/systemd/system/l7proxy.service.d;"
+        "printf '[Service]\\nExecReload=\\nExecReload=/bin/false\\n' >no.conf; systemctl daemon-reload;"
+        "systemctl reload l7proxy && exit 1; rm -r $PWD; systemctl daemon-reload"
+    )
+    assert install(stage, "0.1.0").check().changed == served
+    stage.shell("sleep 1.1; touch /etc/systemd/system/l7proxy.service; rm /etc/l7proxy/key")
+    played = install(stage, "0.1.0").check()
+    assert played.counts["changed"] == 2, played.changed
+    assert stage.property("l7proxy", "MainPID") != pid
+
+
 def test_a_broken_configuration_is_refused_and_the_old_one_serves_on(stage: Stage) -> None:
     file = stage.machine.read("/etc/l7proxy/l7proxy.yaml")
     traffic = stage.traffic(address=ADDRESS)

@@ -38,7 +38,7 @@ firewalld=no
 [ ! -e /etc/firewalld/policies/director.xml ] || firewalld=yes
 
 gone /etc/systemd/system/director-firewall.service /etc/systemd/system/director.service /etc/systemd/system/director.service.d \
-    /etc/firewalld/policies/director.xml /etc/sysctl.d/60-director.conf "$root/director.sysctls" \
+    /etc/firewalld/policies/director.xml /etc/sysctl.d/60-director.conf "$root/director.sysctls" "$root/.settled-director" \
     /etc/modules-load.d/director.conf /etc/modprobe.d/director.conf /etc/tmpfiles.d/director.conf /etc/sysusers.d/director.conf
 [ "$keep_config" = yes ] || gone /etc/director
 # A real server on this machine has its part there, and its role takes that away.

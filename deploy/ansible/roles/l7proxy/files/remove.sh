@@ -29,7 +29,7 @@ firewalld=no
 [ ! -e /etc/firewalld/policies/l7proxy.xml ] || firewalld=yes
 gone /etc/systemd/system/l7proxy-firewall.service /etc/systemd/system/l7proxy.service /etc/systemd/system/l7proxy.service.d \
     /etc/systemd/system/l7proxy.socket /etc/systemd/system/l7proxy.socket.d /etc/firewalld/policies/l7proxy.xml \
-    /etc/sysctl.d/60-l7proxy.conf "$root/l7proxy.sysctls" /etc/sysusers.d/l7proxy.conf /var/lib/l7proxy /run/l7proxy
+    /etc/sysctl.d/60-l7proxy.conf "$root/l7proxy.sysctls" "$root/.settled-l7proxy" /etc/sysusers.d/l7proxy.conf /var/lib/l7proxy /run/l7proxy
 [ "$keep_config" = yes ] || gone /etc/l7proxy
 if ! is_dry; then
     systemctl daemon-reload

@@ -8,10 +8,22 @@ umask 022
 root=$1 release=$2 python=$3 made_of=$4 folder=$5 archive=$6 requirement=$7
 shift 7
 at=$root/releases/$release
+former=$(readlink "$root/current" || true)
 
+if [ ! -f "$at/.complete" ] && [ -e "$at" ] &&
+    { [ "$former" = "releases/$release" ] || grep -qsaF "$at/" /proc/[0-9]*/cmdline; }; then
+    echo "$at is in use, and this role has not made it (a package, an installation by hand): it is left alone." \
+        "Give another program_release; or take that one away first" >&2
+    exit 1
+fi
 if [ ! -f "$at/.complete" ] && [ "${archive%.deb}" != "$archive" ]; then
     # The package makes the release itself, and switches to it.
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "$archive" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -qq --no-install-recommends "$archive" >&2 || {
+        echo "the same again, with fresh lists of packages" >&2
+        apt-get update -qq >&2
+        apt-get install -qq --no-install-recommends "$archive" >&2
+    }
     [ -d "$at" ] || { echo "the package has brought another release: program_release is to be one of $(ls "$root/releases")" >&2; exit 1; }
     printf '%s\n' "$made_of" >"$at/.complete"
     echo "installed $release"
@@ -41,19 +53,19 @@ elif [ ! -f "$at/.complete" ]; then
     echo "installed $release"
 fi
 
-former=$(readlink "$root/current" || true)
-if [ "$former" != "releases/$release" ]; then
-    ln -sfn "releases/$release" "$root/.current.new"
-    mv -T "$root/.current.new" "$root/current"
-    echo "current is $release now, was ${former:-nothing}"
-    if [ -n "$former" ]; then printf '%s\n' "${former#releases/}" >"$root/.former"; fi
-fi
+# All else comes first: once `current` is switched, the next run finds nothing to do.
+mkdir -p /etc/sysusers.d # where the users' files go; some systems have none of their own
 for each in director l7proxy; do
     [ "$(readlink "/usr/local/sbin/$each" || true)" = "$root/current/bin/$each" ] ||
         ln -sfn "$root/current/bin/$each" "/usr/local/sbin/$each"
 done
-
-mkdir -p /etc/sysusers.d # where the users' files go; some systems have none of their own
+former=$(readlink "$root/current" || true) # a package may have switched
+if [ "$former" != "releases/$release" ]; then
+    if [ -n "$former" ]; then printf '%s\n' "${former#releases/}" >"$root/.former"; fi
+    ln -sfn "releases/$release" "$root/.current.new"
+    mv -T "$root/.current.new" "$root/current"
+    echo "current is $release now, was ${former:-nothing}"
+fi
 
 kept=$(cat "$root/.former" 2>/dev/null || true)
 for old in "$root"/releases/*/; do

@@ -17,7 +17,15 @@ echo "current=$(basename "$(readlink "$root/current" 2>/dev/null || true)")"
 for path; do
     [ ! -f "$path" ] || echo "$path=$(stat -c '%a %U %G' "$path") $(sha256sum <"$path" | cut -d ' ' -f 1)"
 done
-if [ -d "$folder" ] && { getent group "$name" || [ ! -e "/etc/sysusers.d/$name.conf" ]; } >/dev/null; then echo "settled=yes"; fi
+stamp=$root/.settled-$name settled=no # settle.sh's: it has seen all that is not younger
+if [ -d "$folder" ] && { getent group "$name" || [ ! -e "/etc/sysusers.d/$name.conf" ]; } >/dev/null && [ -e "$stamp" ]; then
+    settled=yes
+    for path; do
+        case $path in "$folder"/*) continue ;; esac
+        [ ! "$path" -nt "$stamp" ] || settled=no
+    done
+fi
+echo "settled=$settled"
 if [ -f "$at/.complete" ]; then
     echo "made_of=$(cat "$at/.complete")"
     exit 0

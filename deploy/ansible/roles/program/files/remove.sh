@@ -2,7 +2,9 @@
 set -eu
 root=$1 check=$2
 for unit in director director-realserver l7proxy; do
-    if [ -e "/etc/systemd/system/$unit.service" ] || [ -e "/lib/systemd/system/$unit.service" ]; then
+    # A package brings the units of both programs: of those, only one that is enabled or runs needs it.
+    if [ -e "/etc/systemd/system/$unit.service" ] || systemctl --quiet is-enabled "$unit.service" 2>/dev/null ||
+        systemctl --quiet is-active "$unit.service" 2>/dev/null; then
         # Not in check mode, in which that unit is there still, and may be the one that would go.
         if [ "$check" = no ]; then echo "kept: $unit.service needs it" && exit 0; fi
     fi

@@ -30,6 +30,8 @@ within() { # within SENTENCE COMMAND...: until COMMAND is true
     done
 }
 is_of_current() { [ "$(running)" = "$current" ]; }
+# Of a reload that failed only this property tells: the unit is active again, with the file before.
+took_the_last() { case $(property ReloadResult) in success | '') true ;; *) false ;; esac; }
 is_active() { [ "$(property ActiveState)" = active ]; }
 
 if [ "$check" = yes ] && { [ ! -d /run/systemd/system ] || ! systemctl cat "$service" >/dev/null 2>&1; }; then
@@ -41,19 +43,24 @@ current=$(basename "$(readlink "$root/current" || true)")
 [ "$check" = yes ] || [ "$(property NeedDaemonReload)" = no ] || systemctl daemon-reload
 state=$(property ActiveState)
 was=$(running)
-written=$(stat -c %Y "$file" 2>/dev/null || echo 0)
+# The youngest file of its folder: secrets and certificates count as well.
+case $file in /etc/systemd/*) folder=$file ;; *) folder=$(dirname "$file") ;; esac
+written=$(find "$folder" -type f -exec stat -c %Y {} + 2>/dev/null | sort -n | tail -n 1)
+written=${written:-0}
 since=$(moment StateChangeTimestamp)
+started=$(moment InactiveExitTimestamp)
+is_younger() { [ "$(stat -c %Y "/etc/systemd/system/$1" 2>/dev/null || echo 0)" -gt "${2:-0}" ]; }
 
 todo=
 if [ "$state" != active ] && [ "$state" != reloading ]; then
     todo=start
-elif [ "$changed" = socket ]; then
+elif [ "$changed" = socket ] || is_younger "$unit.socket" "$started"; then
     todo=socket
-elif [ "$changed" = unit ] || [ "$(property NeedDaemonReload)" = yes ]; then
+elif [ "$changed" = unit ] || { [ "$how" != reload ] && is_younger "$service" "$started"; }; then
     todo=restart
 elif [ -n "$was" ] && [ -n "$current" ] && [ "$was" != "$current" ]; then
     todo=$how
-elif [ "$changed" = file ] || [ "$written" -gt "${since:-0}" ]; then
+elif [ "$changed" = file ] || is_younger "$service" "$since" || [ "$written" -gt "${since:-0}" ] || ! took_the_last; then
     todo=reload
 fi
 enabled=$(systemctl is-enabled "$service" 2>/dev/null || true)

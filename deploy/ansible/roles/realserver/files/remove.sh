@@ -29,7 +29,7 @@ fi
 firewalld=no
 [ ! -e "/etc/firewalld/policies/$name.xml" ] || firewalld=yes
 gone "/etc/systemd/system/$name-firewall.service" "/etc/systemd/system/$name.service" "/etc/systemd/system/$name.service.d" \
-    "/etc/firewalld/policies/$name.xml" "/etc/sysctl.d/60-$name.conf" "$root/$name.sysctls" "/etc/$name"
+    "/etc/firewalld/policies/$name.xml" "/etc/sysctl.d/60-$name.conf" "$root/$name.sysctls" "$root/.settled-$name" "/etc/$name"
 # With a director on this machine, its role takes the rest of these folders away.
 if [ ! -e /etc/systemd/system/director.service ]; then gone /var/lib/director /run/director; fi
 if ! is_dry; then
