@@ -21,7 +21,8 @@ def held(facts: Facts) -> Iterator[Finding]:
         interface = next((virtual.interface for virtual in virtuals if virtual.interface), None)
         if interface and interface not in facts.network.links:
             there = ", ".join(link.name for link in facts.network.links.values() if not link.loopback)
-            found, remedy = f"interface {interface} of the file does not exist", f"use one of {there}"
+            found = f"interface {interface} of the file does not exist"
+            remedy = f"use one of {there}, or make it first" if there else "make it first"
         elif interface:
             found = "no interface has it"
             remedy = f"`director apply {facts.situation.source}`, or ip address add {_host(vip)} dev {interface}"
