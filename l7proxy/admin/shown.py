@@ -31,6 +31,7 @@ def status_of(proxy: Proxy) -> dict[str, Any]:
         "most_connections": snapshot.config.limits.connections,
         "left_percent": proxy.load.percent,
         "trouble": snapshot.trouble() or None,
+        "reload_refused": proxy.reload_refused,
         "problems": list(proxy.problems),
         "counters": _counters(proxy.counters),
         "listeners": {listener.name: _listener(listener) for listener in snapshot.config.listeners},

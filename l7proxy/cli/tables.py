@@ -108,6 +108,9 @@ def status_lines(status: dict[str, Any], drain: dict[str, Any] | None) -> list[s
         lines.append("draining: it stops")
     if status["trouble"]:
         lines.append(f"trouble: {status['trouble']}")
+    # An l7proxy of a former release, asked by this program, does not say it.
+    if status.get("reload_refused"):
+        lines.append("the last reload was refused, the former configuration serves: `l7proxy reload` says why")
     return lines + [f"problem: {problem}" for problem in status["problems"]]
 
 

@@ -219,6 +219,7 @@ async def test_a_reload_says_what_is_wrong_and_the_configuration_has_no_secrets(
         assert [line.split(": ")[1][:5] for line in said["problems"]] == ["bogus", "more"]
         done = await cli(tmp_path, "reload", code=1)
         assert done.stderr.splitlines()[0].startswith(f"l7proxy: {proxy.path}:")
+        assert "\nthe last reload was refused, " in (await cli(tmp_path, "status")).stdout
         config = (await ask(path, "/v1/config"))[1]
         assert "s3cret" not in json.dumps(config)
         assert "bogus" not in config["config"]
@@ -228,7 +229,8 @@ async def test_a_reload_says_what_is_wrong_and_the_configuration_has_no_secrets(
         proxy.path.write_text(good.replace("a.sock", "b.sock"))
         assert await ask(path, "/v1/reload", {}) == (200, {"notes": []})
         assert not path.exists()
-        assert (await ask(tmp_path / "b.sock", "/v1/status"))[0] == 200
+        status, said = await ask(tmp_path / "b.sock", "/v1/status")
+        assert (status, said["reload_refused"]) == (200, False)
         proxy.path.write_text(good.replace(str(path), str(tmp_path / "l7proxy.yaml")))
         status, said = await ask(tmp_path / "b.sock", "/v1/reload", {})
         assert (status, "is in the way of the admin socket: it is no socket" in said["problems"][0]) == (409, True)
