@@ -22,7 +22,7 @@ from l7proxy.core.settings.balancing import Hashing
 from l7proxy.core.sticky import Verdict
 from l7proxy.core.wishes import Want
 from l7proxy.files.loading import Loaded
-from l7proxy.http.balancing import Hashed
+from l7proxy.http.balancing import First, Hashed
 from l7proxy.http.limits import ConcurrencyStep, RateStep
 from l7proxy.runtime import Proxy, Snapshot
 from l7proxy.upstreams import BackendState, UpstreamState
@@ -152,16 +152,25 @@ class Present:
         is_wanted = wish is None or wish.want is Want.ENABLED
         checked = state.health.status.value if state.backend.check is not None else "unchecked"
         why = [] if state.up else [f"down: {state.why_down}"]
-        places, whole = state.places, sum(upstream.weights.values()) or 1
+        places = state.places
         return BackendNow(
             checked if wish is None or is_wanted else wish.want.value,
             state.weight if name in upstream.weights else 0,
             (*why, *why_of(state, upstream, self._now)),
-            upstream.weights.get(name, 0) / whole,
+            _share(name, upstream),
             state.counters.in_flight,
             places.taken if places is not None else None,
             places.most if places is not None else None,
         )
+
+
+def _share(name: str, upstream: UpstreamState) -> float:
+    """What of its upstream's requests goes to a backend, of those that no session and no key leads."""
+    if isinstance(upstream.picker, First):
+        able = [each for each in upstream.backends if upstream.weights.get(each, 0) > 0]
+        roomy = [each for each in able if upstream.backends[each].has_room]
+        return float(name in (roomy or able)[:1])
+    return upstream.weights.get(name, 0) / (sum(upstream.weights.values()) or 1)
 
 
 def _by(hashing: Hashing) -> str:

@@ -16,10 +16,11 @@ from l7proxy.core.conditions import Condition, compile_conditions
 from l7proxy.core.describe import Asking, answer, claims_of, steps
 from l7proxy.core.explainlive import BackendNow, LimitNow, Live, UpstreamNow
 from l7proxy.core.head import Refusal, RequestHead
-from l7proxy.core.model import Backend, Config, Listener, PathKind, PathPattern, Route
+from l7proxy.core.model import Config, Listener, PathKind, PathPattern, Route, Upstream
 from l7proxy.core.proxystatus import Cause
 from l7proxy.core.routing import RouteTable
 from l7proxy.core.settings.acme import CHALLENGES
+from l7proxy.core.settings.balancing import Balance
 from l7proxy.core.settings.https import redirected
 from l7proxy.core.strict import read_request
 
@@ -264,16 +265,26 @@ def targets(config: Config, route: Route, asking: Asking, live: Live | None) -> 
             round(percents[name], 2),
             str(getattr(upstream.balance, "value", upstream.balance)),
             upstream.sticky is not None,
-            tuple(_candidates(upstream.backends, percents[name], now)),
+            tuple(_candidates(upstream, percents[name], now)),
             now,
         )
 
 
-def _candidates(backends: Sequence[Backend], percent: float, upstream: UpstreamNow | None) -> Iterator[Candidate]:
-    whole = sum(backend.weight for backend in backends if not backend.unresolved) or 1
-    for backend in backends:
+def _candidates(upstream: Upstream, percent: float, live: UpstreamNow | None) -> Iterator[Candidate]:
+    shares = _shares(upstream)
+    for backend in upstream.backends:
         port, known = backend.endpoint.port, not backend.unresolved
         address = str(backend.endpoint) if known else f"{backend.host}:{port}"
-        now = upstream.backends[backend.name] if upstream is not None else None
-        share = now.share if now is not None else known * backend.weight / whole
+        now = live.backends[backend.name] if live is not None else None
+        share = now.share if now is not None else shares.get(backend.name, 0.0)
         yield Candidate(backend.name, address, backend.weight, round(percent * share, 2), backend.unresolved, now)
+
+
+def _shares(upstream: Upstream) -> Mapping[str, float]:
+    """What each backend gets where nobody knows more than the file does."""
+    able = {each.name: each.weight for each in upstream.backends if each.weight and not each.unresolved}
+    is_by_key = upstream.sticky is not None and upstream.sticky.hashing is not None
+    if upstream.balance is Balance.FIRST and not is_by_key:
+        return dict.fromkeys([*able][:1], 1.0)
+    whole = sum(able.values())
+    return {name: weight / whole for name, weight in able.items()}

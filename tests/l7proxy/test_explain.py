@@ -369,3 +369,16 @@ def test_the_command(tmp_path: Path) -> None:
 def test_it_explains_what_an_empty_head_is() -> None:
     found = explain(LOADED.config, LOADED.config.listeners[0], b"", "192.0.2.1")
     assert found.answered.startswith("400 malformed request")
+
+
+def test_the_first_backend_has_all_where_the_first_one_serves() -> None:
+    text = """\
+listeners: {web: {bind: "0.0.0.0:80"}}
+routes: [{upstream: api}]
+upstreams:
+  api:
+    balance: first
+    backends: {z: {address: "127.0.0.1:1", weight: 0}, a: {address: "127.0.0.1:2"}, b: {address: "127.0.0.1:3"}}
+"""
+    found = ask(load_text(text, "l7proxy.yaml").config, Question("GET http://a.example/", (), None, None))
+    assert [(each.backend, each.percent) for each in found.targets[0].candidates] == [("z", 0), ("a", 100), ("b", 0)]
