@@ -15,7 +15,6 @@ import pytest
 pytestmark = [
     pytest.mark.unit,
     pytest.mark.skipif(os.geteuid() != 0, reason="makes a network namespace: run as root"),
-    pytest.mark.skipif(shutil.which("iptables") is None, reason="iptables is not installed"),
 ]
 
 TEMPLATE = Path(__file__).parents[2] / "deploy/ansible/roles/program/templates/firewall.service.j2"
@@ -42,16 +41,42 @@ echo "== v4"; iptables-save; echo "== v6"; ip6tables-save
 {stop}
 echo "== closed"; iptables-save
 """
+NFT_RULES = """
+table inet filter {
+    chain input { type filter hook input priority 0; policy drop; }
+    chain forward { type filter hook forward priority 0; policy drop; }
+}
+"""
+NFT_OPENED = [
+    "ip daddr 192.0.2.10 tcp dport 80 accept",
+    "ip6 saddr 2001:db8::/64 udp dport 8000-8099 accept",
+    "meta l4proto 4 accept",
+]
+NFT_SCRIPT = """
+nft -f - <<'EOF'
+{rules}
+EOF
+{start}
+{start}
+{reload}
+echo "== open"; nft --numeric list ruleset
+nft flush ruleset
+nft -f - <<'EOF'
+{rules}
+EOF
+{reload}
+echo "== loaded anew"; nft --numeric list ruleset
+{stop}
+echo "== closed"; nft --numeric list ruleset
+"""
 
 
-@pytest.fixture(scope="module")
-def unit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def _unit(place: Path, firewall: str, chain: str) -> dict[str, str]:
     """What the unit does, a shell script for each of its directives."""
-    place = tmp_path_factory.mktemp("firewall")
     variables = {
         "program_for": "director",
-        "program_firewall": "iptables",
-        "program_firewall_chain": "INPUT",
+        "program_firewall": firewall,
+        "program_firewall_chain": chain,
         "program_firewall_open": OPEN,
         "ansible_python_interpreter": sys.executable,
     }
@@ -70,7 +95,9 @@ def unit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-def test_what_is_said_is_opened_once_before_what_drops_and_closed_again(unit: dict[str, str]) -> None:
+@pytest.mark.skipif(shutil.which("iptables") is None, reason="iptables is not installed")
+def test_what_is_said_is_opened_once_before_what_drops_and_closed_again(tmp_path: Path) -> None:
+    unit = _unit(tmp_path, "iptables", "INPUT")
     script = SCRIPT.format(start=unit["ExecStart"], reload=unit["ExecReload"], stop=unit["ExecStop"])
     done = subprocess.run(["unshare", "-n", "sh", "-ec", script], capture_output=True, text=True, check=True)
     opened, opened_v6, closed = re.split(r"== .*\n", done.stdout)[1:]
@@ -81,3 +108,25 @@ def test_what_is_said_is_opened_once_before_what_drops_and_closed_again(unit: di
     assert "192.0.2.10" not in opened_v6
     assert "LVS" not in closed
     assert "-A INPUT -j DROP" in closed
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed: apt-get install nftables")
+def test_nftables_too_and_again_when_its_rules_are_loaded_anew(tmp_path: Path) -> None:
+    unit = _unit(tmp_path, "nftables", "inet filter input")
+    script = NFT_SCRIPT.format(
+        rules=NFT_RULES, start=unit["ExecStart"], reload=unit["ExecReload"], stop=unit["ExecStop"]
+    )
+    done = subprocess.run(["unshare", "-n", "sh", "-ec", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    opened, anew, closed = re.split(r"== .*\n", done.stdout)[1:]
+    assert anew == opened
+    chains = {
+        name: [line.strip() for line in rules.splitlines() if line.strip() and not line.strip().startswith("type ")]
+        for name, rules in re.findall(r"(?ms)^\tchain (\w+) \{\n(.*?)^\t\}", opened)
+    }
+    assert chains["lvs_open_director"] == NFT_OPENED
+    assert chains["lvs_open_director_reply"] == ["ip saddr 10.0.0.1 tcp sport 8080 accept"]
+    assert chains["input"] == ["jump lvs_open_director"]
+    assert chains["forward"] == ["jump lvs_open_director_reply"]
+    assert "policy drop" in closed
+    assert "lvs" not in closed
