@@ -26,7 +26,8 @@ class Host:
     """A root for releases, and this machine's other folders hidden below empty ones that last."""
 
     def __init__(self, place: Path) -> None:
-        self.root = place / "lvs"
+        self.root, self.state = place / "lvs", place / "state"
+        self.state.mkdir()
         (self.root / "releases").mkdir(parents=True)
         self.own = {folder: place / folder.strip("/").replace("/", "-") for folder in OWN if Path(folder).is_dir()}
         for folder in self.own.values():
@@ -41,7 +42,8 @@ class Host:
 
     def shell(self, text: str, *words: str | Path, path: str = "") -> subprocess.CompletedProcess[str]:
         """A script, with programs of `path` before the machine's, in a network of its own."""
-        mounts = "".join(f"mount --bind {ours} {folder}; " for folder, ours in self.own.items())
+        mounts = f"mount -t tmpfs none /run; mount --bind {self.state} /var/lib; "
+        mounts += "".join(f"mount --bind {ours} {folder}; " for folder, ours in self.own.items())
         inside = f'{mounts} exec sh -s -- "$@"'
         command = ["unshare", "--mount", "--net", "sh", "-c", inside, "sh", *map(str, words)]
         env = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
@@ -150,3 +152,24 @@ def test_the_units_of_a_package_keep_the_program_only_where_one_is_enabled(host:
     assert done.returncode == 0, done.stderr
     assert ("kept: l7proxy.service needs it" in done.stdout) == enabled
     assert host.root.exists() == enabled
+
+
+@pytest.mark.parametrize("role", ["director", "l7proxy", "realserver"])
+def test_absence_changes_nothing_where_nothing_was(host: Host, tmp_path: Path, role: str) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "modprobe").write_text("#!/bin/sh\n")
+    (there / "modprobe").chmod(0o755)
+    words = ["no", f"{host.root}/none", *([] if role == "realserver" else ["no", "no"])]
+    if role == "realserver":  # but a director, by a package: it is enabled, and remembers what it made
+        (host.own[UNITS] / "director.service").write_text("[Service]\nExecStart=/bin/true\n")
+        wants = host.own["/etc"] / "systemd/system/multi-user.target.wants"
+        wants.mkdir()
+        (wants / "director.service").symlink_to(f"{UNITS}/director.service")
+        (host.state / "director").mkdir()
+    no_manager = 'systemctl() { [ "$1" = daemon-reload ] || command systemctl "$@"; }\n'
+    script = (FILES.parents[1] / role / "files/remove.sh").read_text()
+    done = host.shell(no_manager + script, *words, path=str(there))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert (host.state / "director").exists() == (role == "realserver")

@@ -18,8 +18,8 @@ if dpkg-query -W -f '${Status}' lvs-director 2>/dev/null | grep -q 'ok installed
     echo "removed the package lvs-director"
     [ "$check" = yes ] || DEBIAN_FRONTEND=noninteractive apt-get purge -qq lvs-director >&2
 fi
-[ "$check" = yes ] || rmdir /etc/sysusers.d 2>/dev/null || true # install.sh made it
 if [ -e "$root" ]; then
     echo "removed $root"
     [ "$check" = yes ] || rm -rf "$root"
+    [ "$check" = yes ] || rmdir /etc/sysusers.d 2>/dev/null || true # install.sh made it
 fi

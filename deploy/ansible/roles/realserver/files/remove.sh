@@ -30,8 +30,11 @@ firewalld=no
 [ ! -e "/etc/firewalld/policies/$name.xml" ] || firewalld=yes
 gone "/etc/systemd/system/$name-firewall.service" "/etc/systemd/system/$name.service" "/etc/systemd/system/$name.service.d" \
     "/etc/firewalld/policies/$name.xml" "/etc/sysctl.d/60-$name.conf" "$root/$name.sysctls" "$root/.settled-$name" "/etc/$name"
-# With a director on this machine, its role takes the rest of these folders away.
-if [ ! -e /etc/systemd/system/director.service ]; then gone /var/lib/director /run/director; fi
+# With a director on this machine, by its role or a package, these folders are its own.
+if [ ! -e /etc/systemd/system/director.service ] && ! systemctl --quiet is-enabled director.service 2>/dev/null &&
+    ! systemctl --quiet is-active director.service 2>/dev/null; then
+    gone /var/lib/director /run/director
+fi
 if ! is_dry; then
     systemctl daemon-reload
     systemctl reset-failed "$name.service" 2>/dev/null || true
