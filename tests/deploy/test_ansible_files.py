@@ -213,6 +213,7 @@ def test_check_mode_plays_on_a_machine_without_the_program_and_shows_no_secret(
         "director_config": director,
         "l7proxy_secrets": {"session.key": "s3cr3t"},
         "director_secrets": {"chat.secret": "s3cr3t"},
+        "program_source": "index",
         "program_index_url": "https://me:s3cr3t@index.example/simple",
         "ansible_python_interpreter": sys.executable,
     }

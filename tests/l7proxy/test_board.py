@@ -214,7 +214,8 @@ def test_processes_that_race_never_have_more_than_the_cap(board: Board, pure: st
         rates += int(said[1])
         racer.communicate("\n")
         assert racer.returncode == 0
-    assert 1000 <= rates <= (1000 if not pure else 1200)
+    # Without atoms, one that is interrupted in the middle takes back what others took meanwhile.
+    assert 1000 <= rates <= (1000 if not pure else 2000)
     assert board.count("a").total() == 0
 
 

@@ -6,6 +6,10 @@ missing=
 for module; do
     if [ -d "/sys/module/$module" ]; then continue; fi
     if [ "$module" = ip_vs ] && [ -e /proc/net/ip_vs ]; then continue; fi
+    if ! command -v modprobe >/dev/null; then
+        echo "modprobe is not here, which loads $module: install kmod." >&2
+        exit 1
+    fi
     if [ "$check" = yes ]; then
         modprobe --quiet --dry-run "$module" && echo "load $module" && continue
     else
