@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COMPILED := $(VENV)/.compiled
 
-UNIT_HALVES := test-unit-director test-unit-rest
+UNIT_HALVES := test-unit-l7proxy test-unit-rest
 LAB_HALVES := test-lab-a-d test-lab-e-z
 # The longest come first.
 DEPLOYED := $(addprefix deployed-,director-lives both-roles deb-machine l7proxy-role director-role l7proxy-service \
@@ -72,18 +72,18 @@ else # one after the other: -x, --pdb and --junitxml are for one run
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest $(PYTEST_ARGS)
 endif
 
-test-all: setup servers ## test, and test-deploy beside it: what must pass before anything lands, in 15 minutes
+test-all: setup servers ## test, and test-deploy beside it: what must pass before anything lands, in a quarter of an hour
 	@$(MAKE) --no-print-directory packages NEEDED='$(BOOTED)'
-	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j "$$(nproc)" $(UNIT_HALVES) deployed $(LAB_HALVES)
+	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j "$$(($$(nproc) + 1))" $(UNIT_HALVES) deployed $(LAB_HALVES)
 
 test-unit: $(READY) $(COMPILED) ## only the tests that need no kernel with IPVS
 	@$(BIN)/pytest -m unit $(PYTEST_ARGS)
 
-test-unit-director:
-	@$(BIN)/pytest -m unit tests/director
+test-unit-l7proxy:
+	@$(BIN)/pytest -m unit tests/wire tests/l7proxy
 
 test-unit-rest:
-	@$(BIN)/pytest -m unit --ignore=tests/director
+	@$(BIN)/pytest -m unit --ignore=tests/wire --ignore=tests/l7proxy
 
 test-lab: setup ## only the tests on a real kernel with IPVS
 	@LVS_LAB_KERNEL=$(KERNEL) $(BIN)/pytest -m lab $(PYTEST_ARGS)
