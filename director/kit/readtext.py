@@ -79,7 +79,7 @@ def _read_pipe(path: str | Path, descriptor: int) -> bytes:
             piece = os.read(descriptor, 1 << 20)
         except BlockingIOError:
             wait_s = deadline_at - time.monotonic()
-            if wait_s <= 0 or not select.select([descriptor], [], [], wait_s)[0]:
+            if wait_s <= 0 or not _comes(descriptor, wait_s):
                 what = f"this pipe did not end within {_PATIENCE_S:g}s: give the path of a YAML file"
                 raise _unreadable(path, what) from None
             continue
@@ -87,6 +87,12 @@ def _read_pipe(path: str | Path, descriptor: int) -> bytes:
             break
         raw += piece
     return raw
+
+
+def _comes(descriptor: int, within_s: float) -> bool:
+    poll = select.poll()  # a director of many real servers has descriptors that select() does not take
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(1000 * within_s))
 
 
 _ADVICE = {

@@ -30,13 +30,20 @@ fds = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 100) for fd in words[:int(count)]]
 for place, fd in enumerate(fds):
     os.dup2(fd, 3 + place)
     os.close(fd)
-os.closerange(3 + len(fds), 100)
+os.closerange(3 + len(fds), 1 << 16)
 os.environ["LISTEN_PID"] = os.environ["WATCHDOG_PID"] = str(os.getpid())
 os.environ["LISTEN_FDS"] = str(len(fds))
 os.environ["LISTEN_FDNAMES"] = ":".join("l7proxy" for _ in fds)
 rest = words[int(count):]
 os.execv(rest[0], rest)
 """
+
+
+def readable(waiting: socket.socket, within_s: float) -> bool:
+    """Whether something comes within that time; select() knows no descriptor above 1023."""
+    poll = select.poll()
+    poll.register(waiting, select.POLLIN)
+    return bool(poll.poll(1000 * within_s))
 
 
 class Manager:
@@ -56,7 +63,7 @@ class Manager:
         """Take what comes for so long."""
         ends_at = time.monotonic() + for_s
         while True:
-            while select.select([self._socket], [], [], max(0.0, min(0.05, ends_at - time.monotonic())))[0]:
+            while readable(self._socket, max(0.0, min(0.05, ends_at - time.monotonic()))):
                 data, control, _, _ = self._socket.recvmsg(4096, 64)
                 pid = int.from_bytes(control[0][2][:4], sys.byteorder)
                 said = dict(line.partition("=")[::2] for line in data.decode().splitlines())
@@ -141,7 +148,7 @@ def answering(bound: socket.socket) -> Iterator[None]:
 
     def run() -> None:
         while not ends.is_set():
-            if select.select([bound], [], [], 0.05)[0]:
+            if readable(bound, 0.05):
                 client, _ = bound.accept()
                 with client:
                     client.recv(65536)

@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 
@@ -107,6 +108,27 @@ def test_a_dash_is_standard_input(tmp_path: Path) -> None:
     assert redirected.stdout == b"b: 2\n"
     refused = subprocess.run([sys.executable, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert b"-:1:1: this is not a file" in refused.stderr
+
+
+def test_pipe_is_read_by_who_has_a_thousand_descriptors() -> None:
+    """select() takes none above 1023."""
+    script = textwrap.dedent("""
+        import os, resource
+        from director.kit.readtext import read_text
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+        kept = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+        print("ready", flush=True)
+        print(read_text("-"), end="")
+    """)
+    words = [sys.executable, "-c", script]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "ready\n"
+        reader.stdin.write("a: 1\n")
+        reader.stdin.close()
+        assert reader.stdout.read() == "a: 1\n"
 
 
 def test_pipe_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
