@@ -80,7 +80,7 @@ test-unit: $(READY) $(COMPILED) ## only the tests that need no kernel with IPVS
 	@$(BIN)/pytest -m unit $(PYTEST_ARGS)
 
 test-unit-l7proxy:
-	@$(BIN)/pytest -m unit tests/wire tests/l7proxy
+	@$(BIN)/pytest -m unit tests/l7proxy tests/wire
 
 test-unit-rest:
 	@$(BIN)/pytest -m unit --ignore=tests/wire --ignore=tests/l7proxy
