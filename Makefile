@@ -31,6 +31,7 @@ BOOTED := mmdebstrap:mmdebstrap linux.uml:user-mode-linux
 # What checks, l7proxy and the how-tos' old files are tried with, each in a process of its own; a test without its program is skipped.
 SERVERS := redis-server:redis-server mariadbd:mariadb-server-core postgres:postgresql \
 	imap-login:dovecot-imapd pop3-login:dovecot-pop3d sendmail:exim4-daemon-light wrk:wrk node:nodejs vagrant:vagrant \
+	systemd-analyze:systemd groff:groff-base \
 	haproxy:haproxy keepalived:keepalived
 # The smallest of Debian's that runs scripts as people's do: 96 MB, installed in 10 s. By itself, for other
 # distributions have none of that name.

@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -46,7 +46,7 @@ def _say(text: str) -> None:
 class Kernel:
     """A booted kernel: `kind` is `uml` or `host`, and `reason` says why it was chosen."""
 
-    def __init__(self, kind: str, reason: str, channel: Channel, keeper: _Keeper) -> None:
+    def __init__(self, kind: str, reason: str, channel: Channel, keeper: Keeper) -> None:
         self.kind = kind
         self.reason = reason
         self.release = str(channel.ready.answer.get("release"))
@@ -93,7 +93,9 @@ def boot_kernel(wanted: str, *, timeout_s: float, ipvs: bool) -> Kernel:
     folders.sweep()
     compile_all()
     ours, theirs = socket.socketpair()
-    keeper = _Keeper(kind, theirs)
+    machine = {"environment": environment(), "programs": _programs(), "forker": _forker_command()}
+    command = _uml_command if kind == "uml" else _host_command
+    keeper = Keeper(machine, lambda folder: command(folder, theirs), theirs)
     channel = Channel(ours, keeper.folder, keeper.console_tail)
     kernel = None
     try:
@@ -142,17 +144,30 @@ def environment() -> dict[str, str]:
     }
 
 
-class _Keeper:
-    """The process that keeps the kernel (director.lab.keeper), and the folder they share."""
+class Keeper:
+    """The process that keeps a kernel (director.lab.keeper), and the folder they share.
 
-    def __init__(self, kind: str, bell: socket.socket) -> None:
+    It runs what `command` makes of the folder; `machine` is told to the agent, who holds the other end of `bell`.
+    """
+
+    def __init__(
+        self, machine: Mapping[str, object], command: Callable[[Path], list[str]], bell: socket.socket
+    ) -> None:
         self.folder, self._lock = folders.make_folder()
-        machine = {"environment": environment(), "programs": _programs(), "forker": _forker_command()}
         (self.folder / "machine.json").write_text(json.dumps(machine), encoding="utf-8")
         code = f"import sys; sys.path.insert(0, {str(PROJECT)!r}); from director.lab.keeper import main; main()"
-        command = _uml_command(self.folder, bell) if kind == "uml" else _host_command(self.folder, bell)
         self._process = subprocess.Popen(
-            [_PYTHON, "-S", "-E", "-c", code, str(os.getpid()), str(self.folder), str(bell.fileno()), *command],
+            [
+                _PYTHON,
+                "-S",
+                "-E",
+                "-c",
+                code,
+                str(os.getpid()),
+                str(self.folder),
+                str(bell.fileno()),
+                *command(self.folder),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -163,6 +178,7 @@ class _Keeper:
         bell.close()
 
     def console_tail(self, lines: int = 30) -> str:
+        """The last lines of the kernel's console."""
         try:
             text = (self.folder / "console").read_text(errors="replace")
         except OSError:
@@ -170,6 +186,7 @@ class _Keeper:
         return "its console's last lines:\n" + "\n".join(text.splitlines()[-lines:])
 
     def close(self) -> None:
+        """End it; a second call does nothing."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             self._process.stdin.close()
             try:
@@ -183,11 +200,15 @@ class _Keeper:
 
 
 def _uml_command(folder: Path, bell: socket.socket) -> list[str]:
+    return uml_command(folder, bell, MEMORY, str(_AGENT), "uml", str(folder), "-", ":".join(_needed()))
+
+
+def uml_command(folder: Path, bell: socket.socket, memory: str, *init: str) -> list[str]:
+    """The words of a user-mode kernel whose first program is this Python with `init`, a script and its arguments."""
     return [
-        *(folders.UML, f"mem={MEMORY}", "rootfstype=hostfs", "rootflags=/", "ro", "quiet", "loglevel=3", "panic=-1"),
+        *(folders.UML, f"mem={memory}", "rootfstype=hostfs", "rootflags=/", "ro", "quiet", "loglevel=3", "panic=-1"),
         *("con=null", "con0=null,fd:1", "con1=null", "ssl=null", f"ssl0=fd:{bell.fileno()}"),
-        *(f"uml_dir={folder}", f"init={_PYTHON}", "--", "-SEsB", str(_AGENT), "uml", str(folder), "-"),
-        ":".join(_needed()),
+        *(f"uml_dir={folder}", f"init={_PYTHON}", "--", "-SEsB", *init),
     ]
 
 

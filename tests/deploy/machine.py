@@ -5,11 +5,7 @@ One rule: it always ends, with its processes and its folder, however its owner e
 
 from __future__ import annotations
 
-import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,11 +16,10 @@ from director.lab.bytecode import PROJECT
 from director.lab.channel import Channel
 from director.lab.errors import KernelLostError
 from director.lab.hosts import Lab
+from director.lab.kernels import Keeper, uml_command
 from director.lab.topology import load
 
-_PYTHON = os.path.realpath(sys.executable)
 _INIT = Path(__file__).with_name("guest") / "init.py"
-_CLOSE_S = 25.0
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -43,27 +38,12 @@ class Machine:
 
     def __init__(self, tree: Path, mounts: Mapping[str, Path], memory: str = "1G", boot_limit_s: float = 90.0) -> None:
         folders.sweep()
-        self.folder, self._lock = folders.make_folder()
         seen = {"project": str(PROJECT), **{name: str(path) for name, path in mounts.items()}}
         told = {"tree": str(tree), "mounts": seen, "environment": ENVIRONMENT}
-        (self.folder / "machine.json").write_text(json.dumps(told), encoding="utf-8")
         ours, theirs = socket.socketpair()
-        command = [
-            *(folders.UML, f"mem={memory}", "rootfstype=hostfs", "rootflags=/", "ro", "quiet", "loglevel=3"),
-            *("panic=-1", "con=null", "con0=null,fd:1", "con1=null", "ssl=null", f"ssl0=fd:{theirs.fileno()}"),
-            *(f"uml_dir={self.folder}", f"init={_PYTHON}", "--", "-SEsB", str(_INIT), str(self.folder)),
-        ]
-        code = f"import sys; sys.path.insert(0, {str(PROJECT)!r}); from director.lab.keeper import main; main()"
-        self._keeper = subprocess.Popen(
-            [_PYTHON, "-S", "-E", "-c", code, str(os.getpid()), str(self.folder), str(theirs.fileno()), *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno(), self._lock],
-            start_new_session=True,
-            env={**os.environ, "TMPDIR": str(self.folder), "HOME": str(self.folder)},
-        )
-        theirs.close()
+        self._keeper = Keeper(told, lambda folder: uml_command(folder, theirs, memory, str(_INIT), str(folder)), theirs)
+        self.folder = self._keeper.folder
+        self.console = self._keeper.console_tail
         self._channel = Channel(ours, self.folder, self.console)
         started_at = time.monotonic()
         try:
@@ -77,27 +57,10 @@ class Machine:
         """Hosts around the machine, which is the host `machine` of the topology."""
         return Lab(self._channel, load(topology), ENVIRONMENT)
 
-    def console(self, lines: int = 40) -> str:
-        """The last lines of the kernel's console."""
-        try:
-            text = (self.folder / "console").read_text(errors="replace")
-        except OSError:
-            return "(there is no console)"
-        return "its console's last lines:\n" + "\n".join(text.splitlines()[-lines:])
-
     def close(self) -> None:
         """End it; a second call does nothing."""
         self._channel.close()
-        if self._keeper.stdin is not None and not self._keeper.stdin.closed:
-            self._keeper.stdin.close()
-            try:
-                self._keeper.wait(_CLOSE_S)
-            except subprocess.TimeoutExpired:
-                self._keeper.kill()
-                self._keeper.wait(5.0)
-            os.close(self._lock)
-            if self.folder.exists():
-                folders.sweep()
+        self._keeper.close()
 
     def __enter__(self) -> Machine:
         return self
